@@ -1,0 +1,56 @@
+# Every target sets up what it needs in .venv, so each works in a fresh clone with nothing but make and Python >= 3.10.
+# PYTHON picks the interpreter that the environment is made from: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check wheel-test clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-demo  ## train GANs on digits with LEAD and with Adam, and print the comparison
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.installed-test  ## run the test suite, with the examples in docstrings and docs
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev  ## lint, format, types, and everything that `make test` runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+# The second environment borrows the dependencies of the first through a .pth file. Such files are not followed any
+# further, so this checkout's own editable install stays out of sight and only the wheel can be what is imported.
+WHEEL := build/wheel-test
+wheel-test: $(VENV)/.installed-dev  ## build the wheel, install it in another environment, import it, run its command
+	rm -rf $(WHEEL)
+	$(BIN)/python -m build --outdir $(WHEEL)/dist .
+	$(BIN)/python -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/python -m pip install --quiet --no-deps $(WHEEL)/dist/*.whl
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+		> "$$($(WHEEL)/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/dependencies.pth"
+	cp tests/check_wheel.py $(WHEEL)
+	cd $(WHEEL) && venv/bin/python -W error::ImportWarning check_wheel.py
+	cd $(WHEEL) && venv/bin/lightning-lead --help > help.txt && grep -q "fit" help.txt
+	@echo "wheel-test: ok"
+
+clean:  ## remove the environment, builds and caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment, three sizes of it: .installed-EXTRA is the stamp of `pip install -e .[EXTRA]`.
+# torch and torchvision go in by one command, so pip takes a pair that was built together; the import proves that they fit.
+$(VENV)/.installed-%: setup.cfg setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[$*]'
+	@$(BIN)/python -c "import torchvision" || { echo "torch and torchvision in $(VENV) do not fit each other: make clean, and look \
+	for an index or a constraint in 'pip config list' that replaces one of them." >&2; exit 1; }
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" || { \
+		echo "lightning-lead needs Python 3.10 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,78 @@
+"""Train GANs and other two-player games with LEAD under PyTorch Lightning.
+
+The names below are loaded on first use (PEP 562), so `import lightning_lead.rules` costs torch and nothing more:
+Lightning is imported only when something that needs it is asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, DifferentiationError
+
+if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type checkers and editors can see them
+    from lightning_lead import calculus, callbacks, data, games, networks, objectives, rules
+    from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, ImageWriter, SampleGrid
+    from lightning_lead.data import DigitsDataModule, GaussiansDataModule
+    from lightning_lead.gan import LeadGANModule
+    from lightning_lead.module import LeadMixin, LeadModule
+    from lightning_lead.strategy import GameStrategy, LEADStrategy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # training
+    "LEADStrategy",
+    "GameStrategy",
+    "LeadGANModule",
+    "LeadModule",
+    "LeadMixin",
+    # around it
+    "GenerativeMetrics",
+    "SampleGrid",
+    "GeneratorEMA",
+    "ImageWriter",
+    "DigitsDataModule",
+    "GaussiansDataModule",
+    # errors
+    "ConfigurationError",
+    "DifferentiationError",
+    "CheckpointMismatchError",
+    # packages
+    "calculus",
+    "callbacks",
+    "data",
+    "games",
+    "networks",
+    "objectives",
+    "rules",
+    "__version__",
+]
+
+_EXPORTS = {  # name -> the module that it is loaded from
+    "LEADStrategy": "lightning_lead.strategy",
+    "GameStrategy": "lightning_lead.strategy",
+    "LeadGANModule": "lightning_lead.gan",
+    "LeadModule": "lightning_lead.module",
+    "LeadMixin": "lightning_lead.module",
+    "GenerativeMetrics": "lightning_lead.callbacks",
+    "SampleGrid": "lightning_lead.callbacks",
+    "GeneratorEMA": "lightning_lead.callbacks",
+    "ImageWriter": "lightning_lead.callbacks",
+    "DigitsDataModule": "lightning_lead.data",
+    "GaussiansDataModule": "lightning_lead.data",
+}
+_SUBPACKAGES = ("calculus", "callbacks", "data", "games", "networks", "objectives", "rules")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(import_module(_EXPORTS[name]), name)
+        globals()[name] = value  # later look-ups skip this function
+        return value
+    if name in _SUBPACKAGES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,17 @@
+"""The errors of lightning-lead: what is wrong, what was got, what to do."""
+
+from __future__ import annotations
+
+__all__ = ["CheckpointMismatchError", "ConfigurationError", "DifferentiationError"]
+
+
+class ConfigurationError(ValueError):
+    """A setting that cannot work, refused at construction, at fit start, or at the first batch that shows it."""
+
+
+class DifferentiationError(RuntimeError):
+    """The game cannot be differentiated as the rule needs: twice, or with respect to the opponent."""
+
+
+class CheckpointMismatchError(RuntimeError):
+    """A checkpoint that was written by another game: other networks, another rule, or another play."""

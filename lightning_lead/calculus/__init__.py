@@ -1,0 +1,20 @@
+"""Derivatives of two-player games: gradients, cross terms, and the oracle that rules ask for them."""
+
+from lightning_lead._typing import Point, Vector
+from lightning_lead.calculus.derivatives import cross_term, gradient
+from lightning_lead.calculus.noise import frozen_buffers, private_rng
+from lightning_lead.calculus.oracle import CrossTerm, GameOracle, OracleStatistics
+from lightning_lead.calculus.players import opponent_of
+
+__all__ = [
+    "CrossTerm",
+    "GameOracle",
+    "OracleStatistics",
+    "Point",
+    "Vector",
+    "cross_term",
+    "frozen_buffers",
+    "gradient",
+    "opponent_of",
+    "private_rng",
+]

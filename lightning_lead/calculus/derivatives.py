@@ -1,0 +1,107 @@
+"""First derivatives of a loss, and the cross term that couples the players.
+
+    g_i = ∇_i L_i
+    c_i = −∇_i ⟨∇_j L_j, Δ_j⟩     (opponent form)
+    c_i = +∇_i ⟨∇_j L_i, Δ_j⟩     (own form; the two agree when L_j = −L_i)
+
+Reference: Askari Hemmat et al., "LEAD: Min-Max Optimization from a Physical Perspective", TMLR 2023, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_lead._errors import DifferentiationError
+from lightning_lead._typing import Vector
+from lightning_lead.calculus.players import inner
+
+__all__ = ["cross_term", "gradient"]
+
+
+def gradient(
+    loss: Tensor,  # scalar
+    parameters: Vector,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool = False,
+    label: str = "the loss",
+) -> Vector:
+    """The gradient of a scalar with respect to a vector; a parameter that the loss does not touch gets zeros.
+
+    Cost: one backward pass.
+
+    Args:
+        loss: scalar tensor.
+        parameters: one tensor per parameter, each requiring a gradient.
+        create_graph: keep the result differentiable.
+        retain_graph: keep the loss' graph for another derivative.
+        label: how the error names the loss.
+
+    Returns:
+        One tensor per parameter, of its shape.
+
+    Raises:
+        DifferentiationError: the loss depends on none of the parameters.
+
+    Example:
+        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> gradient((x**2).sum(), (x,))
+        (tensor([2., 4.]),)
+    """
+    if loss.dim() != 0:
+        raise DifferentiationError(
+            f"Cannot differentiate {label} because it is not a scalar; return its mean (got shape {tuple(loss.shape)})"
+        )
+    grads: tuple[Tensor | None, ...] = (None,) * len(parameters)
+    if loss.requires_grad:
+        grads = torch.autograd.grad(
+            loss, parameters, create_graph=create_graph, retain_graph=retain_graph or create_graph, allow_unused=True
+        )
+    if all(g is None for g in grads):
+        raise DifferentiationError(
+            f"Cannot differentiate {label} because it depends on none of the {len(parameters)} parameters it was asked "
+            "for; check that the player's output reaches it and is not detached"
+        )
+    return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(grads, parameters, strict=True))
+
+
+def cross_term(
+    field: Vector,  # ∇_j L, differentiable with respect to the player
+    parameters: Vector,  # θ_i
+    displacement: Vector,  # Δ_j
+    *,
+    label: str = "the opponent's gradient",
+) -> Vector:
+    """∇_i ⟨∇_j L, Δ_j⟩: the mixed second derivative times the opponent's displacement.
+
+    Cost: one backward pass through the graph of a gradient; frees the graph.
+
+    Args:
+        field: the gradient of a loss with respect to the opponent, made with `create_graph=True`.
+        parameters: the player's own parameters.
+        displacement: the opponent's displacement, of the shapes of `field`.
+        label: how the error names the field.
+
+    Returns:
+        One tensor per parameter of the player.
+
+    Raises:
+        DifferentiationError: the field does not depend on the player, so the game has no interaction.
+
+    Example:
+        >>> x = torch.tensor(3.0, requires_grad=True); y = torch.tensor(2.0, requires_grad=True)
+        >>> field = gradient(x * x * y, (y,), create_graph=True)
+        >>> cross_term(field, (x,), (torch.tensor(0.5),))
+        (tensor(3.),)
+    """
+    product = inner(field, displacement)
+    grads: tuple[Tensor | None, ...] = (None,) * len(parameters)
+    if product.requires_grad:
+        grads = torch.autograd.grad(product, parameters, allow_unused=True)
+    if all(g is None for g in grads):
+        raise DifferentiationError(
+            f"Cannot form the cross term because {label} does not depend on the player; "
+            "the players must meet in one loss (is an output detached, or an opponent left out of the loss?)"
+        )
+    return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(grads, parameters, strict=True))

@@ -1,0 +1,181 @@
+"""The oracle: every derivative a game optimizer may ask for, at any point, detached and averaged over ranks.
+
+    gradient(i)                 g_i
+    gradient(i, cross=…)        g_i + weight · c_i          (one reduction, because the sum is linear in the losses)
+
+The losses are handed in as functions of a point, one per micro-batch, each replaying the same data and the same random
+numbers whenever it is called again. Forms of c_i: see `calculus.derivatives`, and for "difference"
+
+    c_i = ∇_i L_i(θ_i, θ_j) − ∇_i L_i(θ_i, θ_j − Δ_j)       (same batch, same latents, same masks, frozen buffers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_lead._typing import CrossForm, Point, Vector
+from lightning_lead.calculus.derivatives import cross_term, gradient
+from lightning_lead.calculus.players import inner, norm, opponent_of, weighted_sum
+
+__all__ = ["CrossTerm", "GameOracle", "Losses", "OracleStatistics", "no_reduction"]
+
+
+class Losses(Protocol):
+    """Both players' losses on one micro-batch.
+
+    `wanted` names the losses to compute. `replay=True` asks for a repeat of the first evaluation: the same random
+    numbers, frozen buffers, full precision.
+    """
+
+    def __call__(self, point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]: ...
+
+
+class CrossTerm(NamedTuple):
+    """What to add to a gradient: `weight` · c_i, in one of three forms, for an opponent that moved by `displacement`."""
+
+    weight: float
+    displacement: Vector
+    form: CrossForm
+
+
+class OracleStatistics(NamedTuple):
+    """What one player's update looked like on this rank: scalars, detached, still on the device."""
+
+    loss: Tensor
+    gradient_norm: Tensor
+    cross_norm: Tensor | None
+    cosine: Tensor | None
+
+
+def no_reduction(vector: Vector) -> Vector:
+    """The reduction of a single process: the vector itself."""
+    return vector
+
+
+class GameOracle:
+    """Derivatives of a two-player game on one batch.
+
+    Args:
+        point: the players' parameters now; name -> vector. The order of names is the order of play.
+        losses: one function per micro-batch.
+        weights: the share of each micro-batch in this rank's batch; sums to 1.
+        reduce: averages a vector over ranks.
+        full_precision: a context in which autocast is off; used for derivatives and for the difference form.
+
+    Example:
+        >>> x, y = torch.tensor(3.0), torch.tensor(2.0)
+        >>> def losses(point, wanted, *, replay):
+        ...     f = point["x"][0] * point["y"][0]
+        ...     return {"x": f, "y": -f}
+        >>> oracle = GameOracle({"x": (x,), "y": (y,)}, [losses])
+        >>> oracle.gradient("x")
+        (tensor(2.),)
+        >>> oracle.gradient("x", cross=CrossTerm(1.0, (torch.tensor(0.5),), "opponent"))
+        (tensor(2.5000),)
+    """
+
+    def __init__(
+        self,
+        point: Point,
+        losses: Sequence[Losses],
+        *,
+        weights: Sequence[float] | None = None,
+        reduce: Callable[[Vector], Vector] = no_reduction,
+        full_precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self.point: dict[str, Vector] = {name: tuple(p.detach() for p in vector) for name, vector in point.items()}
+        self.statistics: dict[str, OracleStatistics] = {}
+        self._losses = list(losses)
+        self._weights = list(weights) if weights is not None else [1.0 / len(self._losses)] * len(self._losses)
+        self._reduce = reduce
+        self._full_precision = full_precision
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The players' names, in the order of play."""
+        return tuple(self.point)
+
+    def gradient(self, player: str, *, at: Point | None = None, cross: CrossTerm | None = None) -> Vector:
+        """∇_i L_i, plus a weighted cross term if asked.
+
+        Cost in gradient evaluations: 1; with an exact cross term, one more gradient and its derivative; with the
+        difference form, 2.
+
+        Args:
+            player: whose gradient.
+            at: where; default the current point. Elsewhere the evaluation is a replay and leaves buffers alone.
+            cross: the cross term to add, or None.
+
+        Returns:
+            One tensor per parameter, detached, averaged over ranks.
+
+        Raises:
+            DifferentiationError: the loss does not depend on the player, or the field on the opponent.
+        """
+        directions, statistics = [], []
+        for losses, weight in zip(self._losses, self._weights, strict=True):
+            direction, stats = self._local(player, losses, at, cross)
+            directions.append((weight, direction))
+            statistics.append((weight, stats))
+        if at is None:
+            self.statistics[player] = _average(statistics)
+        return self._reduce(weighted_sum(directions))
+
+    def _local(
+        self, player: str, losses: Losses, at: Point | None, cross: CrossTerm | None
+    ) -> tuple[Vector, OracleStatistics]:
+        opponent = opponent_of(player, self.names)
+        place = dict(self.point if at is None else at)
+        own = tuple(p.detach().requires_grad_() for p in place[player])
+        exact = cross is not None and cross.form != "difference"
+        other = tuple(p.detach().requires_grad_(exact) for p in place[opponent])
+        wanted = frozenset({player, opponent}) if cross is not None and cross.form == "opponent" else {player}
+        precise = self._full_precision if cross is not None and cross.form == "difference" else nullcontext
+        with torch.enable_grad(), precise():
+            values = losses(self._ordered(player, own, other), frozenset(wanted), replay=at is not None)
+        with torch.enable_grad(), self._full_precision():
+            grad = gradient(values[player], own, retain_graph=exact, label=f"the loss of player {player!r}")
+            if cross is None:
+                term = None
+            elif cross.form == "difference":
+                term = self._difference(player, losses, own, other, grad, cross)
+            else:
+                of = opponent if cross.form == "opponent" else player
+                sign = -1.0 if cross.form == "opponent" else 1.0
+                label = f"the gradient of {of!r}'s loss with respect to {opponent!r}"
+                field = gradient(values[of], other, create_graph=True, label=label)
+                product = cross_term(field, own, cross.displacement, label=label)
+                term = weighted_sum([(sign, product)])
+        loss = values[player].detach()
+        grad = tuple(g.detach() for g in grad)
+        if term is None or cross is None:
+            return grad, OracleStatistics(loss, norm(grad), None, None)
+        size, length = norm(grad), norm(term)
+        cosine = inner(grad, term) / (size * length).clamp_min(torch.finfo(size.dtype).tiny)
+        return weighted_sum([(1.0, grad), (cross.weight, term)]), OracleStatistics(loss, size, length, cosine)
+
+    def _difference(
+        self, player: str, losses: Losses, own: Vector, other: Vector, grad: Vector, cross: CrossTerm
+    ) -> Vector:
+        """c_i = g_i now minus g_i against the opponent as it was."""
+        before = tuple((p - d.to(p.dtype)).detach() for p, d in zip(other, cross.displacement, strict=True))
+        values = losses(self._ordered(player, own, before), frozenset({player}), replay=True)
+        earlier = gradient(values[player], own, label=f"the loss of player {player!r} against the earlier opponent")
+        return weighted_sum([(1.0, grad), (-1.0, earlier)])
+
+    def _ordered(self, player: str, own: Vector, other: Vector) -> dict[str, Vector]:
+        return {name: own if name == player else other for name in self.names}
+
+
+def _average(parts: Sequence[tuple[float, OracleStatistics]]) -> OracleStatistics:
+    columns = []
+    for field in range(len(OracleStatistics._fields)):
+        values = [(weight, stats[field]) for weight, stats in parts]
+        known = [(weight, value) for weight, value in values if value is not None]
+        columns.append(torch.stack([weight * value for weight, value in known]).sum() if known else None)
+    return OracleStatistics(*columns)  # type: ignore[arg-type]

@@ -1,0 +1,129 @@
+"""The two players of a game and the vectors that hold their parameters.
+
+A game here has exactly two players. Each owns a `Vector`, one tensor per parameter, and the two never share a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead._typing import Point, Vector
+
+__all__ = ["Point", "Vector", "check_players", "inner", "norm", "opponent_of", "weighted_sum"]
+
+
+def opponent_of(player: str, names: Sequence[str]) -> str:
+    """The other one of two players.
+
+    Args:
+        player: the name of one player.
+        names: both names.
+
+    Returns:
+        The name that is not `player`.
+
+    Raises:
+        ConfigurationError: if `player` is not one of exactly two names.
+
+    Example:
+        >>> opponent_of("generator", ("generator", "discriminator"))
+        'discriminator'
+    """
+    if len(names) != 2 or player not in names:
+        raise ConfigurationError(
+            f"Cannot find the opponent of {player!r} because a game has exactly two named players; (got {list(names)})"
+        )
+    first, second = names
+    return second if player == first else first
+
+
+def check_players(players: Mapping[str, Sequence[Tensor]]) -> None:
+    """Refuse anything but two players with parameters of their own.
+
+    Args:
+        players: name -> that player's parameters.
+
+    Raises:
+        ConfigurationError: not two players, a player without parameters, or a parameter that both own.
+
+    Example:
+        >>> check_players({"x": [torch.zeros(2)], "y": [torch.zeros(3)]})
+    """
+    if len(players) != 2:
+        raise ConfigurationError(
+            f"Cannot play with {len(players)} players because the cross term couples exactly two; "
+            f"return two entries from players() (got {list(players)})"
+        )
+    for name, parameters in players.items():
+        if not parameters:
+            raise ConfigurationError(
+                f"Cannot train player {name!r} because it has no parameter that requires a gradient; "
+                "check that its network is built and not frozen (got 0 parameters)"
+            )
+    first, second = players.values()
+    if shared := {id(p) for p in first} & {id(p) for p in second}:
+        raise ConfigurationError(
+            f"Cannot separate the players because they share {len(shared)} parameter(s); give each network its own"
+        )
+
+
+def inner(a: Vector, b: Vector) -> Tensor:
+    """The inner product of two vectors, in at least float32.
+
+    Args:
+        a: one tensor per parameter.
+        b: tensors of the same shapes.
+
+    Returns:
+        A scalar tensor; it can be differentiated with respect to either side.
+
+    Example:
+        >>> inner((torch.ones(2), torch.ones(1)), (torch.full((2,), 2.0), torch.ones(1))).item()
+        5.0
+    """
+    terms = [(p.to(_wide(p)) * q.to(_wide(p))).sum() for p, q in zip(a, b, strict=True)]
+    return torch.stack(terms).sum()
+
+
+def norm(vector: Vector) -> Tensor:
+    """The Euclidean norm of a vector over all of its tensors, a scalar tensor.
+
+    Args:
+        vector: one tensor per parameter.
+
+    Returns:
+        A scalar tensor on the vector's device; no synchronisation with the host.
+
+    Example:
+        >>> norm((torch.tensor([3.0]), torch.tensor([4.0]))).item()
+        5.0
+    """
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(vector))))
+
+
+def weighted_sum(terms: Sequence[tuple[float, Vector]]) -> Vector:
+    """The linear combination Σ weight · vector.
+
+    Args:
+        terms: (weight, vector) pairs, at least one; all vectors of the same shapes.
+
+    Returns:
+        A new vector; a single term of weight 1 is handed back as it is.
+
+    Example:
+        >>> weighted_sum([(2.0, (torch.ones(1),)), (-1.0, (torch.ones(1),))])
+        (tensor([1.]),)
+    """
+    (weight, first), *rest = terms
+    total = list(first) if weight == 1.0 else list(torch._foreach_mul(list(first), weight))
+    for weight, vector in rest:
+        total = list(torch._foreach_add(total, list(vector), alpha=weight))
+    return tuple(total)
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)

@@ -1,0 +1,299 @@
+"""LeadGANModule: a generator and a discriminator under a game rule, one game step per `training_step`.
+
+    one game step = n discriminator updates, each on its share of the batch, then one generator update.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.calculus.noise import frozen_buffers
+from lightning_lead.callbacks.ema import find_ema
+from lightning_lead.callbacks.sampling import generate
+from lightning_lead.module import LeadModule, Turn, mix_seed
+from lightning_lead.objectives import adversarial_objective
+from lightning_lead.strategy import GameStrategy
+
+__all__ = ["GANBatch", "LeadGANModule"]
+
+
+class GANBatch(NamedTuple):
+    """What one turn looks at: real samples and the latents of the fake ones, drawn once, used in every evaluation."""
+
+    real: Tensor  # (m, ...)
+    labels: Tensor | None  # (m,)
+    latents: Tensor  # (k, latent_dim)
+    fake_labels: Tensor | None  # (k,)
+    discriminator_moves: bool
+
+
+class LeadGANModule(LeadModule):
+    """A GAN trained as a game; subclass it, or pass two networks.
+
+    Labels reach the networks whose `forward` takes a second argument.
+
+    Args:
+        generator: latents (n, latent_dim)[, labels (n,)] -> samples of the shape of the real ones.
+        discriminator: samples[, labels] -> logits, one per sample.
+        objective: "non_saturating", "minimax", "hinge", "wasserstein", or an object with `generator_loss(fake_logits)`
+            and `discriminator_loss(real_logits, fake_logits)`.
+        game: rule, play and state; default `LEADStrategy(alpha=1.0)`.
+        latent_dim: size of a latent; default `generator.latent_dim`.
+        discriminator_steps: discriminator updates per game step, ≥ 1; a batch from the loader is split evenly over
+            them.
+        generator_batch_size: fakes per generator update; default the discriminator's.
+        optimizer: param groups -> optimizer; default Adam with betas (0, 0.9).
+        generator_lr: the generator's learning rate, > 0.
+        discriminator_lr: the discriminator's learning rate, > 0.
+        scheduler: optimizer -> learning-rate scheduler, stepped once per game step; or None.
+        clip: largest norm of a player's direction, > 0, or None.
+        accumulate: micro-batches per update, ≥ 1; each share of the batch is split once more.
+
+    Raises:
+        ConfigurationError: a setting out of its range.
+
+    Example:
+        >>> from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator
+        >>> G = DCGANGenerator(latent_dim=8, channels=1, image_size=8, width=4)
+        >>> D = DCGANDiscriminator(channels=1, image_size=8, width=4)
+        >>> gan = LeadGANModule(G, D, objective="hinge")
+        >>> gan(gan.sample_latents(2)).shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        *,
+        objective: Any = "non_saturating",
+        game: GameStrategy | None = None,
+        latent_dim: int | None = None,
+        discriminator_steps: int = 1,
+        generator_batch_size: int | None = None,
+        optimizer: OptimizerCallable | None = None,
+        generator_lr: float = 2e-4,
+        discriminator_lr: float = 2e-4,
+        scheduler: LRSchedulerCallable | None = None,
+        clip: float | None = None,
+        accumulate: int = 1,
+    ) -> None:
+        rates = {"discriminator": discriminator_lr, "generator": generator_lr}
+        super().__init__(
+            game=game,
+            optimizer=optimizer,
+            learning_rates=rates,
+            scheduler=scheduler,
+            clip=clip,
+            accumulate=accumulate,
+        )
+        latent_dim = latent_dim if latent_dim is not None else getattr(generator, "latent_dim", None)
+        if not isinstance(latent_dim, int) or latent_dim < 1:
+            raise ConfigurationError(
+                "Cannot draw latents because their size is unknown; pass latent_dim=, or give the generator an integer "
+                f"attribute latent_dim ≥ 1 (got {latent_dim!r})"
+            )
+        for name, value in (("discriminator_steps", discriminator_steps), ("generator_batch_size", generator_batch_size)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigurationError(f"Cannot use {name} because it must be an integer ≥ 1 (got {value!r})")
+        if self.game.play == "simultaneous" and discriminator_steps != 1:
+            raise ConfigurationError(
+                "Cannot play simultaneously with several discriminator steps because both players move at once; use "
+                f"play='alternating' or discriminator_steps=1 (got {discriminator_steps})"
+            )
+        if generator_batch_size is not None and generator_batch_size % accumulate:
+            raise ConfigurationError(
+                f"Cannot split generator_batch_size={generator_batch_size} into accumulate={accumulate} micro-batches; "
+                f"choose a size that {accumulate} divides"
+            )
+        self.generator, self.discriminator = generator, discriminator
+        self.objective = adversarial_objective(objective)
+        self.latent_dim = latent_dim
+        self.discriminator_steps, self.generator_batch_size = discriminator_steps, generator_batch_size
+
+    # ---- hooks a subclass may override ------------------------------------------------------------------------------
+
+    def sample_latents(self, n: int) -> Tensor:
+        """Standard normal latents.
+
+        Args:
+            n: how many.
+
+        Returns:
+            (n, latent_dim) on the module's device, from the module's private generator.
+        """
+        dtype = next(self.generator.parameters()).dtype
+        return torch.randn(n, self.latent_dim, generator=self._noise, device=self.device, dtype=dtype)
+
+    def sample_labels(self, n: int) -> Tensor | None:
+        """Uniform labels for samples that follow no batch, or None for an unconditional generator.
+
+        Args:
+            n: how many.
+
+        Returns:
+            (n,) int64, or None.
+
+        Raises:
+            ConfigurationError: the generator takes labels but does not say of how many classes.
+        """
+        if not _takes_labels(self.generator):
+            return None
+        classes = getattr(self.generator, "num_classes", None)
+        if classes is None:
+            if _needs_labels(self.generator):
+                raise ConfigurationError(
+                    "Cannot draw labels because the generator takes them but has no attribute num_classes; "
+                    "set it, or override sample_labels(n)"
+                )
+            return None
+        return torch.randint(classes, (n,), generator=self._noise, device=self.device)
+
+    def unpack_batch(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        """A batch from the loader as (real samples, labels or None).
+
+        Args:
+            batch: a tensor, or a sequence that begins with samples and, if it goes on, labels.
+        """
+        if isinstance(batch, Tensor):
+            return batch, None
+        if isinstance(batch, (list, tuple)) and batch and all(isinstance(b, Tensor) for b in batch):
+            return batch[0], batch[1] if len(batch) > 1 else None
+        raise ConfigurationError(
+            "Cannot find the real samples in the batch; override unpack_batch(batch) -> (real, labels or None) "
+            f"(got {type(batch).__name__})"
+        )
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Samples from latents.
+
+        Args:
+            latents: (n, latent_dim).
+            labels: (n,) for a conditional generator.
+        """
+        return _call(self.generator, latents, labels)
+
+    def generator_loss(self, fake_logits: Tensor) -> Tensor:
+        """The generator's loss, a scalar."""
+        loss: Tensor = self.objective.generator_loss(fake_logits)
+        return loss
+
+    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """The discriminator's loss, a scalar."""
+        loss: Tensor = self.objective.discriminator_loss(real_logits, fake_logits)
+        return loss
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Samples, one per index in the batch, in eval mode.
+
+        Args:
+            batch: sample indices (n,), as a data module's `predict_dataloader` yields them; the first one seeds the
+                noise, so the same indices give the same samples.
+
+        Returns:
+            Samples (n, ...); from the averaged generator where the Trainer has a `GeneratorEMA`.
+        """
+        ema = find_ema(self.trainer)
+        seed = mix_seed(int(batch[0]))
+        return torch.cat(list(generate(self, len(batch), seed=seed, batch_size=len(batch), ema=ema)))
+
+    # ---- the game ---------------------------------------------------------------------------------------------------
+
+    def players(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """The discriminator moves first, then the generator answers the new one."""
+        return {"discriminator": self.discriminator.parameters(), "generator": self.generator.parameters()}
+
+    def game_turns(self, batch: Any) -> list[Turn]:
+        """n discriminator turns on equal shares of the batch, and one generator turn."""
+        real, labels = self.unpack_batch(batch)
+        shares, parts = self.discriminator_steps, self.discriminator_steps * self.accumulate
+        if len(real) % parts:
+            raise ConfigurationError(
+                f"Cannot split a batch of {len(real)} over discriminator_steps × accumulate = {self.discriminator_steps} "
+                f"× {self.accumulate}; choose a batch size that {parts} divides, and drop_last=True (got {len(real)})"
+            )
+        size = len(real) // shares
+        fakes = self.generator_batch_size or size
+        reals = real.split(size)
+        classes = labels.split(size) if labels is not None else [None] * shares
+        if self.game.play == "simultaneous":
+            return [Turn(("discriminator", "generator"), self._micro(real, labels, fakes, True), size)]
+        turns = [
+            Turn(("discriminator",), self._micro(r, c, size, True), size) for r, c in zip(reals, classes, strict=True)
+        ]
+        return [*turns, Turn(("generator",), self._micro(reals[-1], classes[-1], fakes, False), fakes)]
+
+    def wanted_losses(self, batch: GANBatch, wanted: frozenset[str]) -> Mapping[str, Tensor]:
+        """The losses in `wanted` on one micro-batch."""
+        fake = self(batch.latents, batch.fake_labels)
+        if fake.shape[1:] != batch.real.shape[1:]:
+            raise ConfigurationError(
+                "Cannot compare fakes with reals because the generator returns another shape; make it return "
+                f"(n, {', '.join(map(str, batch.real.shape[1:]))}) (got {tuple(fake.shape)})"
+            )
+        fake_logits = _call(self.discriminator, fake, batch.fake_labels)
+        losses = {}
+        if "generator" in wanted:
+            losses["generator"] = self.generator_loss(fake_logits)
+        if "discriminator" in wanted:
+            if batch.discriminator_moves:
+                real_logits = _call(self.discriminator, batch.real, batch.labels)
+            else:  # only the cross term reads it: an extra evaluation, which must not move buffers
+                with frozen_buffers(self.discriminator):
+                    real_logits = _call(self.discriminator, batch.real, batch.labels)
+            losses["discriminator"] = self.discriminator_loss(real_logits, fake_logits)
+        return losses
+
+    def player_losses(self, batch: Any) -> Mapping[str, Tensor]:
+        """Both losses on a batch from the loader, with fresh latents; for inspection and own evaluation loops."""
+        real, labels = self.unpack_batch(batch)
+        (part,) = self._micro(real, labels, len(real), True, parts=1)
+        return self.wanted_losses(part, frozenset({"discriminator", "generator"}))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing per batch: samples are judged by the `GenerativeMetrics` callback."""
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing per batch: samples are judged by the `GenerativeMetrics` callback."""
+
+    def _micro(
+        self, real: Tensor, labels: Tensor | None, fakes: int, moves: bool, *, parts: int | None = None
+    ) -> list[GANBatch]:
+        parts = self.accumulate if parts is None else parts
+        latents, fake_labels = self.sample_latents(fakes), None
+        if labels is not None and _takes_labels(self.generator):
+            # fakes follow the labels of the reals, over and over if there are more of them
+            fake_labels = labels.repeat(-(-fakes // len(labels)))[:fakes]
+        reals, zs = real.chunk(parts), latents.chunk(parts)
+        real_labels = labels.chunk(parts) if labels is not None else [None] * parts
+        z_labels = fake_labels.chunk(parts) if fake_labels is not None else [None] * parts
+        return [GANBatch(r, c, z, k, moves) for r, c, z, k in zip(reals, real_labels, zs, z_labels, strict=True)]
+
+
+def _arguments(network: nn.Module) -> list[inspect.Parameter]:
+    parameters = inspect.signature(network.forward).parameters.values()
+    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _takes_labels(network: nn.Module) -> bool:
+    return len(_arguments(network)) > 1
+
+
+def _needs_labels(network: nn.Module) -> bool:
+    arguments = _arguments(network)
+    return len(arguments) > 1 and arguments[1].default is inspect.Parameter.empty
+
+
+def _call(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> Tensor:
+    # a network that may take labels but names no classes is unconditional: an optional second argument stays unused
+    conditional = _needs_labels(network) or (_takes_labels(network) and getattr(network, "num_classes", None))
+    out: Tensor = network(inputs, labels) if conditional else network(inputs)
+    return out
+

@@ -1,0 +1,61 @@
+"""What a game optimizer is: a pure function from an oracle and a state to a direction and a state.
+
+    direction(oracle, players, state) -> ({player: d}, state)
+
+An ordinary `torch.optim` optimizer then moves the weights along d. To add one: a file here with the paper, the
+equations, the state and the class, and an export line in `rules/__init__.py`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_lead._typing import Point, Vector
+from lightning_lead.calculus.oracle import GameOracle
+
+__all__ = ["AbstractGameRule", "RuleState"]
+
+RuleState = dict[str, Any]
+"""Plain nested dicts, tuples, bools and detached tensors: loads with `weights_only=True`."""
+
+
+class AbstractGameRule(abc.ABC):
+    """A game optimizer. Subclasses are final."""
+
+    @property
+    def name(self) -> str:
+        """What checkpoints and tables call the rule."""
+        return type(self).__name__
+
+    @property
+    def second_order(self) -> bool:
+        """Whether the rule differentiates a gradient; decides whether fit start probes for layers that forbid it."""
+        return False
+
+    @abc.abstractmethod
+    def init(self, point: Point) -> RuleState:
+        """The state before the first step.
+
+        Args:
+            point: the players' parameters at the start; must be copied if it is kept.
+
+        Returns:
+            The state; empty for a rule without memory.
+        """
+
+    @abc.abstractmethod
+    def direction(
+        self, oracle: GameOracle, players: Sequence[str], state: RuleState
+    ) -> tuple[dict[str, Vector], RuleState]:
+        """The directions that the optimizer descends.
+
+        Args:
+            oracle: derivatives on this batch, detached and averaged over ranks.
+            players: who moves now: one name in alternating play, both in simultaneous play.
+            state: as `init` or the last call returned it; not changed in place.
+
+        Returns:
+            One vector per moving player, and the next state.
+        """

@@ -1,0 +1,121 @@
+"""LEAD, Least Action Dynamics: a gradient plus the force that stops the spin.
+
+    d_i = g_i + a·c_i,     c_i one of
+        opponent form      −∇_i ⟨∇_j L_j, Δ_j⟩        (the paper's; default)
+        own form           +∇_i ⟨∇_j L_i, Δ_j⟩
+        difference         ∇_i L_i(θ_i, θ_j) − ∇_i L_i(θ_i, θ_j − Δ_j)
+
+Δ_j is how far the opponent has moved since player i's own previous update. d into SGD(lr=η, momentum=β) is
+
+    x⁺ = x + β(x − x⁻) − η ∇ₓf − α (∇²ₓᵧf)(y − y⁻),     a = α/η
+    y⁺ = y + β(y − y⁻) + η ∇ᵧf + α (∇²ᵧₓf)(x − x⁻),
+
+Algorithm 1 of Askari Hemmat, Mitra, Lajoie, Mitliagkas, "LEAD: Min-Max Optimization from a Physical Perspective",
+TMLR 2023. d into Adam, whose moments both see d, is LEAD-Adam.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, final
+
+import torch
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead._typing import CrossForm, Point, Vector
+from lightning_lead.calculus.oracle import CrossTerm, GameOracle
+from lightning_lead.calculus.players import opponent_of
+from lightning_lead.rules.base import AbstractGameRule, RuleState
+
+__all__ = ["LEAD"]
+
+
+@final
+class LEAD(AbstractGameRule):
+    """Least Action Dynamics, d_i = g_i + a·c_i.
+
+    Cost per player update: with `cross="exact"`, one gradient, the opponent's gradient and its derivative; with
+    `cross="difference"`, two gradients. With a = 0, or while the opponent has not moved, one gradient.
+
+    Args:
+        alpha: the coupling a in gradient units, a = α/η of the paper; dimensionless, finite, ≥ 0. a ≈ 1 looks ahead
+            by one step of the opponent.
+        cross: "exact" differentiates twice; "difference" evaluates the gradient against the opponent as it was. On
+            piecewise-linear networks these are two different algorithms: autograd drops the kinks that a finite
+            displacement sees.
+        form: of the exact term: "opponent" (the paper's code) or "own"; they agree in zero-sum games.
+
+    Raises:
+        ConfigurationError: alpha negative or not finite; an unknown cross or form.
+
+    Example:
+        >>> from lightning_lead.games import BilinearGame
+        >>> game = BilinearGame(torch.eye(1, dtype=torch.float64))
+        >>> point = {"x": (torch.ones(1, dtype=torch.float64),), "y": (torch.ones(1, dtype=torch.float64),)}
+        >>> rule, start = LEAD(alpha=1.0), game.distance(point)
+        >>> state = rule.init(point)
+        >>> for _ in range(200):
+        ...     oracle = GameOracle(point, [lambda p, wanted, *, replay: game.losses(p)])
+        ...     d, state = rule.direction(oracle, ["x", "y"], state)
+        ...     point = {k: (v[0] - 0.3 * d[k][0],) for k, v in point.items()}
+        >>> bool(game.distance(point) < 1e-3 * start)
+        True
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        *,
+        cross: Literal["exact", "difference"] = "exact",
+        form: Literal["opponent", "own"] = "opponent",
+    ) -> None:
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha < 0:
+            raise ConfigurationError(
+                f"Cannot use alpha because it must be a finite number ≥ 0 (a negative one adds to the spin); "
+                f"try 1.0 (got {alpha!r})"
+            )
+        if cross not in ("exact", "difference"):
+            raise ConfigurationError(f"Cannot use cross={cross!r}; choose 'exact' or 'difference'")
+        if form not in ("opponent", "own"):
+            raise ConfigurationError(f"Cannot use form={form!r}; choose 'opponent' or 'own'")
+        self.alpha, self.cross, self.form = float(alpha), cross, form
+
+    @property
+    def second_order(self) -> bool:
+        """True for the exact forms with a > 0."""
+        return self.alpha > 0 and self.cross == "exact"
+
+    def init(self, point: Point) -> RuleState:
+        """Anchors: a copy of each player's parameters at the moment the opponent last updated; none has moved yet."""
+        if self.alpha == 0:
+            return {}
+        return {"anchor": {name: _copy(v) for name, v in point.items()}, "moved": dict.fromkeys(point, False)}
+
+    def direction(
+        self, oracle: GameOracle, players: Sequence[str], state: RuleState
+    ) -> tuple[dict[str, Vector], RuleState]:
+        """g_i + a·c_i for each moving player; see the module's head."""
+        if self.alpha == 0:
+            return {player: oracle.gradient(player) for player in players}, state
+        form: CrossForm = "difference" if self.cross == "difference" else self.form
+        anchor, moved = dict(state["anchor"]), dict(state["moved"])
+        directions = {}
+        for player in players:
+            opponent = opponent_of(player, oracle.names)
+            cross = None
+            if moved[opponent]:  # a flag, not a norm: no synchronisation, and nothing is paid for a Δ of zero
+                now, before = oracle.point[opponent], state["anchor"][opponent]
+                displacement = tuple(p.to(b.dtype) - b for p, b in zip(now, before, strict=True))
+                cross = CrossTerm(self.alpha, displacement, form)
+                anchor[opponent] = _copy(now)
+            directions[player] = oracle.gradient(player, cross=cross)
+            moved[opponent] = False
+        for player in players:
+            moved[player] = True
+        return directions, {"anchor": anchor, "moved": moved}
+
+
+def _copy(vector: Vector) -> Vector:
+    """Own copies in at least float32: an alias of the live weights would make every displacement zero."""
+    return tuple(p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True) for p in vector)

@@ -1,0 +1,5 @@
+"""Entry point for setuptools; the metadata is in setup.cfg."""
+
+from setuptools import setup
+
+setup()
