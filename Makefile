@@ -53,4 +53,5 @@ $(VENV)/.installed-%: setup.cfg setup.py | $(BIN)/python
 $(BIN)/python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" || { \
 		echo "lightning-lead needs Python 3.10 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment: install its venv module \
+	(python3-venv on Debian and Ubuntu)." >&2; exit 1; }

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.noise import frozen_buffers
-from lightning_lead.callbacks.ema import find_ema
-from lightning_lead.callbacks.sampling import generate
 from lightning_lead.module import LeadModule, Turn, mix_seed
 from lightning_lead.objectives import adversarial_objective
 from lightning_lead.strategy import GameStrategy
@@ -200,6 +198,9 @@ class LeadGANModule(LeadModule):
         Returns:
             Samples (n, ...); from the averaged generator where the Trainer has a `GeneratorEMA`.
         """
+        from lightning_lead.callbacks.ema import find_ema
+        from lightning_lead.callbacks.sampling import generate
+
         ema = find_ema(self.trainer)
         seed = mix_seed(int(batch[0]))
         return torch.cat(list(generate(self, len(batch), seed=seed, batch_size=len(batch), ema=ema)))

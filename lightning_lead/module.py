@@ -184,7 +184,7 @@ class LeadMixin(LightningModule):
         if reduced:
             settings["reduce"] = mean_over_ranks(self.trainer.strategy, turn.batch_size, equal=self._equal_batches)
         point = {player: tuple(params) for player, params in live.items()}
-        return GameOracle(point, losses, full_precision=self._full_precision, **settings)
+        return GameOracle(point, losses, full_precision=self._full_precision, exhaustive=not reduced, **settings)
 
     def _losses(self, batch: Any, keys: Mapping[str, Sequence[str]], seed: int) -> Losses:
         def losses(point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]:

@@ -2,21 +2,24 @@
 
 import sys
 from importlib import import_module, metadata
-from importlib.resources import files
 from pathlib import Path
 
 import lightning_lead
 
-root = Path(lightning_lead.__file__).parent
-assert root.is_relative_to(sys.prefix), f"imported from {root}, not from the wheel in {sys.prefix}"
-assert metadata.version("lightning-lead") == lightning_lead.__version__
-assert (root / "py.typed").is_file(), "py.typed is missing: type checkers would ignore the annotations"
 
-for name in lightning_lead.__all__:
-    getattr(lightning_lead, name)
-for module in sorted(root.rglob("*.py")):
-    parts = module.relative_to(root.parent).with_suffix("").parts
-    import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+def main() -> None:
+    root = Path(lightning_lead.__file__).parent
+    assert root.is_relative_to(sys.prefix), f"imported from {root}, not from the wheel in {sys.prefix}"
+    assert metadata.version("lightning-lead") == lightning_lead.__version__
+    assert (root / "py.typed").is_file(), "py.typed is missing: type checkers would ignore the annotations"
+    assert list((root / "networks" / "weights").glob("*.pt")), "the weights of the digits classifier are missing"
 
-weights = [file.name for file in (files("lightning_lead") / "networks" / "weights").iterdir()]
-assert any(name.endswith(".pt") for name in weights), "no weights in the wheel: DigitsClassifier could not be loaded"
+    for name in lightning_lead.__all__:
+        getattr(lightning_lead, name)
+    for file in sorted(root.rglob("*.py")):
+        parts = file.relative_to(root.parent).with_suffix("").parts
+        import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+
+
+if __name__ == "__main__":
+    main()

@@ -97,7 +97,7 @@ def test_commands_on_the_pages_exist() -> None:
     named = {command for part in code for command in COMMAND.findall(part)}
     if not named:
         return
-    shown = python(["-m", "lightning_lead.cli", "--help"])
+    shown = python(["-c", "from lightning_lead.cli import main; main()", "--help"])
     assert shown.returncode == 0, shown.stderr[-3000:]
     assert [command for command in sorted(named) if not re.search(rf"\b{command}\b", shown.stdout)] == []
 

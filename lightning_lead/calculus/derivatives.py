@@ -72,6 +72,7 @@ def cross_term(
     displacement: Vector,  # Δ_j
     *,
     label: str = "the opponent's gradient",
+    exhaustive: bool = False,
 ) -> Vector:
     """∇_i ⟨∇_j L, Δ_j⟩: the mixed second derivative times the opponent's displacement.
 
@@ -82,6 +83,9 @@ def cross_term(
         parameters: the player's own parameters.
         displacement: the opponent's displacement, of the shapes of `field`.
         label: how the error names the field.
+        exhaustive: visit the whole graph, not just the paths that lead to the parameters. A layer that says it cannot
+            be differentiated twice cuts its path, and then its share of the result is silently missing; only a full
+            visit meets the error that the layer left there. Leaves `.grad` on the leaves of the graph.
 
     Returns:
         One tensor per parameter of the player.
@@ -97,7 +101,10 @@ def cross_term(
     """
     product = inner(field, displacement)
     grads: tuple[Tensor | None, ...] = (None,) * len(parameters)
-    if product.requires_grad:
+    if product.requires_grad and exhaustive:
+        product.backward()  # type: ignore[no-untyped-call]
+        grads = tuple(p.grad for p in parameters)
+    elif product.requires_grad:
         grads = torch.autograd.grad(product, parameters, allow_unused=True)
     if all(g is None for g in grads):
         raise DifferentiationError(

@@ -66,6 +66,7 @@ class GameOracle:
         weights: the share of each micro-batch in this rank's batch; sums to 1.
         reduce: averages a vector over ranks.
         full_precision: a context in which autocast is off; used for derivatives and for the difference form.
+        exhaustive: visit the whole graph of a cross term, for a probe; see `derivatives.cross_term`.
 
     Example:
         >>> x, y = torch.tensor(3.0), torch.tensor(2.0)
@@ -87,6 +88,7 @@ class GameOracle:
         weights: Sequence[float] | None = None,
         reduce: Callable[[Vector], Vector] = no_reduction,
         full_precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+        exhaustive: bool = False,
     ) -> None:
         self.point: dict[str, Vector] = {name: tuple(p.detach() for p in vector) for name, vector in point.items()}
         self.statistics: dict[str, OracleStatistics] = {}
@@ -94,6 +96,7 @@ class GameOracle:
         self._weights = list(weights) if weights is not None else [1.0 / len(self._losses)] * len(self._losses)
         self._reduce = reduce
         self._full_precision = full_precision
+        self._exhaustive = exhaustive
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -149,7 +152,7 @@ class GameOracle:
                 sign = -1.0 if cross.form == "opponent" else 1.0
                 label = f"the gradient of {of!r}'s loss with respect to {opponent!r}"
                 field = gradient(values[of], other, create_graph=True, label=label)
-                product = cross_term(field, own, cross.displacement, label=label)
+                product = cross_term(field, own, cross.displacement, label=label, exhaustive=self._exhaustive)
                 term = weighted_sum([(sign, product)])
         loss = values[player].detach()
         grad = tuple(g.detach() for g in grad)

@@ -196,6 +196,6 @@ def require_unique_equilibrium(coupling: Tensor, *, owner: str) -> None:
     rank = int(torch.linalg.matrix_rank(coupling))
     if not n == m == rank:
         raise ConfigurationError(
-            f"Cannot build {owner} because without curvature only a square matrix of full rank has a single equilibrium "
-            f"to measure the distance from; pass such a matrix (got shape {(n, m)} and rank {rank})."
+            f"Cannot build {owner} because without curvature only a square matrix of full rank has a single "
+            f"equilibrium to measure the distance from; pass such a matrix (got shape {(n, m)} and rank {rank})."
         )

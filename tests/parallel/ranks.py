@@ -1,0 +1,161 @@
+"""Run under torchrun on every rank: trains each configuration for some game steps and writes what came out.
+
+    python -m torch.distributed.run --nproc-per-node 2 tests/parallel/ranks.py OUTPUT
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer  # noqa: E402
+
+from lightning_lead import LeadGANModule, LEADStrategy  # noqa: E402
+
+STEPS, BATCH = 20, 24
+CONFIGURATIONS = list(itertools.product(["sgd", "adam"], [1, 3], [1, 2]))
+
+
+class JointNoise(LeadGANModule):
+    """Draws the latents of the joint batch on every rank, and takes this rank's share, as the loader does."""
+
+    world_size = 1
+    rank = 0
+    draws = 0
+
+    def sample_latents(self, n: int) -> torch.Tensor:
+        self.draws += 1
+        generator = torch.Generator().manual_seed(self.draws)
+        joint = torch.randn(n * self.world_size, self.latent_dim, generator=generator, dtype=torch.float64)
+        return joint[self.rank :: self.world_size]
+
+
+def optimizer(name: str) -> Any:
+    if name == "sgd":
+        return lambda groups: torch.optim.SGD(groups, momentum=0.3)
+    return lambda groups: torch.optim.Adam(groups, betas=(0.5, 0.9))
+
+
+def train(name: str, steps_d: int, accumulate: int, *, world_size: int, rank: int) -> LeadGANModule:
+    model = JointNoise(
+        *tiny_networks(),
+        game=LEADStrategy(alpha=1.0),
+        optimizer=optimizer(name),
+        discriminator_steps=steps_d,
+        accumulate=accumulate,
+        generator_lr=0.02,
+        discriminator_lr=0.02,
+    )
+    model.world_size, model.rank = world_size, rank
+    strategy = "ddp" if world_size > 1 else "auto"
+    trainer = tiny_trainer(STEPS, strategy=strategy, devices=world_size)
+    trainer.fit(model, tiny_loader(BATCH // world_size, world_size=world_size, rank=rank))
+    assert trainer.global_step == STEPS
+    return model
+
+
+def weights(model: LeadGANModule) -> torch.Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+class CountBytes:
+    """Counts what all_reduce carries, by size of the tensor."""
+
+    def __init__(self) -> None:
+        self.bytes, self.calls = 0, 0
+
+    def __enter__(self) -> CountBytes:
+        self._original = torch.distributed.all_reduce
+
+        def counted(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            if tensor.is_floating_point():  # Lightning compares loader lengths once, as integers
+                self.bytes += tensor.numel() * tensor.element_size()
+                self.calls += 1
+            return self._original(tensor, *args, **kwargs)
+
+        torch.distributed.all_reduce = counted
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        torch.distributed.all_reduce = self._original
+
+
+def uneven(rank: int, world_size: int) -> torch.Tensor:
+    """One SGD game step where rank 0 has three times the samples of the others, through the weighted mean."""
+    from torch.utils.data import DataLoader, TensorDataset
+    from tiny import tiny_points
+
+    shares = [6, 2] if world_size == 2 else [6, 2, 2, 2]
+    start = sum(shares[:rank])
+    model = UnevenNoise(*tiny_networks(), optimizer=optimizer("sgd"), generator_lr=0.02, discriminator_lr=0.02)
+    model.start, model.total = (start, sum(shares)) if world_size > 1 else (0, 8)
+    points = tiny_points(12)[start : start + shares[rank]] if world_size > 1 else tiny_points(12)[:8]
+    trainer = tiny_trainer(1, strategy="ddp" if world_size > 1 else "auto", devices=world_size)
+    trainer.fit(model, DataLoader(TensorDataset(points), len(points)))
+    return weights(model)
+
+
+class UnevenNoise(LeadGANModule):
+    start, total, draws = 0, 8, 0
+
+    def sample_latents(self, n: int) -> torch.Tensor:
+        self.draws += 1
+        generator = torch.Generator().manual_seed(self.draws)
+        return torch.randn(self.total, 3, generator=generator, dtype=torch.float64)[self.start : self.start + n]
+
+
+def main(output: str) -> None:
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    result: dict[str, Any] = {"weights": {}}
+    for name, steps_d, accumulate in CONFIGURATIONS:
+        with CountBytes() as counted:
+            model = train(name, steps_d, accumulate, world_size=world_size, rank=rank)
+        result["weights"][f"{name} {steps_d} {accumulate}"] = weights(model)
+        result[f"calls {steps_d}"] = counted.calls
+        result[f"bytes {steps_d}"] = counted.bytes
+    if world_size == 2:
+        result["uneven"] = uneven(rank, world_size)
+    result["buffers"] = drifted_buffers(rank, world_size)
+
+    import lightning_lead.module
+
+    lightning_lead.module.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
+    result["unreduced"] = weights(train("adam", 1, 1, world_size=world_size, rank=rank))
+    torch.save(result, f"{output}.{rank}")
+
+
+def drifted_buffers(rank: int, world_size: int) -> dict[str, torch.Tensor]:
+    """Running statistics before validation, in the checkpoint, and what they were just before."""
+    seen: dict[str, torch.Tensor] = {}
+
+    from pytorch_lightning import Callback
+
+    class Look(Callback):
+        def on_train_batch_end(self, trainer: Any, model: Any, *_: Any) -> None:
+            seen["drifted"] = model.generator[1].running_mean.clone()
+
+        def on_validation_epoch_start(self, trainer: Any, model: Any) -> None:
+            seen["validation"] = model.generator[1].running_mean.clone()
+
+    model = tiny_gan(batch_norm=True)
+    trainer = tiny_trainer(4, strategy="ddp", devices=world_size, callbacks=[Look()], num_sanity_val_steps=0)
+    loader = tiny_loader(BATCH // world_size, world_size=world_size, rank=rank)
+    trainer.fit(model, loader, loader)
+    model.generator[1].running_mean.add_(rank)
+    checkpoint = trainer._checkpoint_connector.dump_checkpoint()
+    seen["checkpoint"] = checkpoint["state_dict"]["generator.1.running_mean"].clone()
+    return seen
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

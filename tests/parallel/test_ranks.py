@@ -1,0 +1,76 @@
+"""Several gloo processes play the same game as one process with the joint batch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+spec = importlib.util.spec_from_file_location("ranks", HERE / "ranks.py")
+ranks = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(ranks)
+
+pytestmark = [pytest.mark.ddp, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return {
+        f"{name} {steps} {accumulate}": ranks.weights(ranks.train(name, steps, accumulate, world_size=1, rank=0))
+        for name, steps, accumulate in ranks.CONFIGURATIONS
+    }
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def together(request, tmp_path_factory):
+    output = tmp_path_factory.mktemp("ranks") / "result"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={request.param}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(HERE / "ranks.py"), str(output)], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [torch.load(f"{output}.{rank}", weights_only=True) for rank in range(request.param)]
+
+
+def test_weights_equal_those_of_one_process(alone, together):
+    for result in together:
+        assert result["weights"].keys() == alone.keys()
+        for key, value in result["weights"].items():
+            assert (value - alone[key]).abs().max() < 1e-12, key
+
+
+def test_without_the_reduction_they_do_not(alone, together):
+    assert (together[0]["unreduced"] - alone["adam 1 1"]).abs().max() > 1e-4
+    assert (together[0]["unreduced"] - together[1]["unreduced"]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("steps_d", [1, 3])
+def test_one_all_reduce_per_player_update_of_the_gradient_s_size(together, steps_d):
+    model = ranks.tiny_gan()
+    generator = sum(p.numel() * p.element_size() for p in model.generator.parameters())
+    discriminator = sum(p.numel() * p.element_size() for p in model.discriminator.parameters())
+    assert together[0][f"calls {steps_d}"] == ranks.STEPS * (steps_d + 1)
+    assert together[0][f"bytes {steps_d}"] == ranks.STEPS * (steps_d * discriminator + generator)
+
+
+def test_unequal_batches_are_weighted_by_their_size(together):
+    if len(together) != 2:
+        pytest.skip("the uneven case is laid out for two processes")
+    joint = ranks.uneven(0, 1)
+    for result in together:
+        assert (result["uneven"] - joint).abs().max() < 1e-12
+
+
+def test_buffers_agree_before_validation_and_in_checkpoints(together):
+    first, *others = [result["buffers"] for result in together]
+    assert any((first["drifted"] - other["drifted"]).abs().max() > 1e-6 for other in others)
+    for other in others:
+        assert torch.equal(first["validation"], other["validation"])
+        assert torch.equal(first["checkpoint"], other["checkpoint"])

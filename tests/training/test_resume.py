@@ -1,0 +1,117 @@
+"""A run that was stopped and resumed is the uninterrupted run, bit for bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from tiny import tiny_gan, tiny_points, tiny_trainer
+
+from lightning_lead import CheckpointMismatchError, GameStrategy, LEADStrategy
+from lightning_lead.rules import GradientPlay
+
+STEPS = 6
+
+
+class Sequential(DataLoader):
+    """The points in order, from where it was stopped; the interface of a resumable loader."""
+
+    handed_out = 0
+    begin = 0
+
+    def __iter__(self):
+        batches = tiny_points().split(16)
+        begin, self.begin = self.begin, 0
+        self.handed_out = begin
+        for batch in batches[begin:]:
+            self.handed_out += 1
+            yield (batch,)
+
+    def state_dict(self):
+        return {"batches": self.handed_out}
+
+    def load_state_dict(self, state):
+        self.begin = state["batches"] % len(self)
+
+
+def loader():
+    return Sequential(TensorDataset(tiny_points()), 16)
+
+
+def model(**settings):
+    gan = tiny_gan(batch_norm=True, **({"game": LEADStrategy(1.0), "discriminator_steps": 2} | settings))
+    gan.discriminator.insert(2, nn.Dropout(0.3))
+    return gan
+
+
+def everything(gan, trainer):
+    state = gan.game.state_dict()["state"]
+    optimizer = trainer.optimizers[0].state_dict()["state"]
+    return [
+        *gan.state_dict().values(),
+        *(t for v in state["anchor"].values() for t in v),
+        *(t for entry in optimizer.values() for t in entry.values()),
+    ]
+
+
+def fit(folder, steps, *, gan=None, ckpt=None, seed=1, prefix=""):
+    gan = gan or model()
+    saver = ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, filename=prefix + "{step}")
+    trainer = tiny_trainer(steps, callbacks=[saver], enable_checkpointing=True)
+    torch.manual_seed(seed)
+    trainer.fit(gan, loader(), ckpt_path=ckpt)
+    return gan, trainer
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    gan, trainer = fit(folder, 9)
+    return folder, everything(gan, trainer)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 6, 8])
+def test_resumed_after_any_game_step_it_is_bitwise_the_same(whole, stop):
+    folder, expected = whole
+    gan, trainer = fit(folder, 9, prefix=f"from{stop}-", ckpt=folder / f"step={stop}.ckpt", seed=77)
+    assert trainer.global_step == 9
+    got = everything(gan, trainer)
+    assert len(got) == len(expected)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_another_seed_is_another_run(whole, tmp_path):
+    gan, trainer = fit(tmp_path, 9, seed=2)
+    assert not all(torch.equal(a, b) for a, b in zip(everything(gan, trainer), whole[1], strict=True))
+
+
+def test_the_checkpoint_loads_with_weights_only(whole):
+    checkpoint = torch.load(whole[0] / "step=3.ckpt", weights_only=True)
+    assert checkpoint["lightning_lead"]["game"]["rule"] == "LEAD"
+    assert checkpoint["global_step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"game": GameStrategy(GradientPlay())}, "rule 'LEAD'"),
+        ({"game": LEADStrategy(play="simultaneous"), "discriminator_steps": 1}, "play 'alternating'"),
+    ],
+)
+def test_a_checkpoint_of_another_game_is_refused(whole, tmp_path, settings, message):
+    with pytest.raises(CheckpointMismatchError, match=message):
+        fit(tmp_path, 9, gan=model(**settings), ckpt=whole[0] / "step=3.ckpt")
+
+
+def test_a_checkpoint_of_another_network_is_refused(whole, tmp_path):
+    other = model()
+    other.generator[0] = nn.Linear(3, 7).double()
+    with pytest.raises(CheckpointMismatchError, match="generator.0.bias has shape \\[6\\]"):
+        fit(tmp_path, 9, gan=other, ckpt=whole[0] / "step=3.ckpt")
+
+
+def test_a_checkpoint_without_a_game_is_refused():
+    with pytest.raises(CheckpointMismatchError, match="holds no game"):
+        model().on_load_checkpoint({"state_dict": {}})
