@@ -26,8 +26,10 @@ def main(args: list[str] | None = None) -> Any:
 
     Example:
         >>> import contextlib, io
-        >>> with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
-        ...     main(["--help"])
+        >>> from unittest import mock
+        >>> with mock.patch("sys.argv", ["lightning-lead", "--help"]), contextlib.suppress(SystemExit):
+        ...     with contextlib.redirect_stdout(io.StringIO()) as out:
+        ...         main()
         >>> "fit" in out.getvalue()
         True
     """

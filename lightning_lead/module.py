@@ -73,6 +73,18 @@ class LeadMixin(LightningModule):
 
     Raises:
         ConfigurationError: a setting out of its range.
+
+    Example:
+        >>> class Saddle(LeadMixin, LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__(game=LEADStrategy(alpha=0.5))
+        ...         self.x, self.y = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+        ...     def players(self):
+        ...         return {"x": [self.x], "y": [self.y]}
+        ...     def player_losses(self, batch):
+        ...         return {"x": (self.x * self.y).sum(), "y": -(self.x * self.y).sum()}
+        >>> Saddle().automatic_optimization
+        False
     """
 
     def __init__(

@@ -4,6 +4,8 @@ import sys
 from importlib import import_module, metadata
 from pathlib import Path
 
+import torch
+
 import lightning_lead
 
 
@@ -12,7 +14,10 @@ def main() -> None:
     assert root.is_relative_to(sys.prefix), f"imported from {root}, not from the wheel in {sys.prefix}"
     assert metadata.version("lightning-lead") == lightning_lead.__version__
     assert (root / "py.typed").is_file(), "py.typed is missing: type checkers would ignore the annotations"
-    assert list((root / "networks" / "weights").glob("*.pt")), "the weights of the digits classifier are missing"
+    weights = sorted((root / "networks" / "weights").glob("*.pt"))
+    assert weights, "the weights of the digits classifier are missing"
+    for file in weights:
+        torch.load(file, weights_only=True)
 
     for name in lightning_lead.__all__:
         getattr(lightning_lead, name)

@@ -36,7 +36,12 @@ class Losses(Protocol):
 
 
 class CrossTerm(NamedTuple):
-    """What to add to a gradient: `weight` · c_i, in one of three forms, for an opponent that moved by `displacement`."""
+    """What to add to a gradient: `weight` · c_i, in one of three forms, for an opponent that moved by `displacement`.
+
+    Example:
+        >>> CrossTerm(weight=1.0, displacement=(torch.zeros(2),), form="own").form
+        'own'
+    """
 
     weight: float
     displacement: Vector
@@ -44,7 +49,14 @@ class CrossTerm(NamedTuple):
 
 
 class OracleStatistics(NamedTuple):
-    """What one player's update looked like on this rank: scalars, detached, still on the device."""
+    """What one player's update looked like on this rank: scalars, detached, still on the device.
+
+    Norms are of the gradient and of the cross term before its weight; the last two are None without a cross term.
+
+    Example:
+        >>> OracleStatistics(torch.tensor(0.7), torch.tensor(1.0), None, None).cross_norm is None
+        True
+    """
 
     loss: Tensor
     gradient_norm: Tensor

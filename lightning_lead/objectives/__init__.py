@@ -1,4 +1,4 @@
-"""Adversarial objectives: what the generator and the discriminator minimise, given logits."""
+"""Adversarial objectives: what generator and discriminator minimise, as functions of the logits."""
 
 from lightning_lead.objectives.adversarial import (
     AdversarialObjective,

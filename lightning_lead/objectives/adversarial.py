@@ -1,155 +1,225 @@
-"""Adversarial losses of logits; r = D(real), u = D(fake), sigma the logistic function, sp softplus.
+"""Adversarial losses of a GAN, written on logits r = D(real) and t = D(fake); E is the mean over all logits.
 
-    non-saturating   L_D = E sp(-r) + E sp(u)             L_G = E sp(-u)
-    minimax          L_D = E sp(-r) + E sp(u)             L_G = -E sp(u)
-    hinge            L_D = E max(0, 1-r) + E max(0, 1+u)  L_G = -E u
-    wasserstein      L_D = E u - E r                      L_G = -E u
+    objective        L_D                                    L_G                 zero-sum
+    non_saturating   E[softplus(−r)] + E[softplus(t)]       E[softplus(−t)]     no
+    minimax          E[softplus(−r)] + E[softplus(t)]       −E[softplus(t)]     yes
+    hinge            E[max(0, 1 − r)] + E[max(0, 1 + t)]    −E[t]               no
+    wasserstein      −E[r] + E[t]                           −E[t]               yes
 
-References: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014 (minimax, non-saturating); Lim and Ye,
-"Geometric GAN", arXiv 1705.02894 (hinge); Arjovsky et al., "Wasserstein GAN", ICML 2017.
+softplus(t) = −log(1 − σ(t)) and softplus(−t) = −log σ(t), so the first two are the cross-entropy losses without the
+overflow of a sigmoid followed by a logarithm.
+
+"Zero-sum" means that L_D + L_G does not depend on the generator: the two losses are exact opposites up to the term in
+r, which the generator cannot influence, so both players' cross terms are those of the zero-sum game f = L_G − E[…r…].
+
+References: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, equation 1 and section 3 (minimax,
+non-saturating); Arjovsky, Chintala and Bottou, "Wasserstein Generative Adversarial Networks", ICML 2017, equation 2;
+Lim and Ye, "Geometric GAN", 2017, and Miyato et al., "Spectral Normalization for Generative Adversarial Networks",
+ICLR 2018, equations 16 and 17 (hinge).
 """
 
 from __future__ import annotations
 
-import abc
-from typing import Any, final
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, final, runtime_checkable
 
-import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["AdversarialObjective", "Hinge", "Minimax", "NonSaturating", "Wasserstein", "adversarial_objective"]
 
 
-class AdversarialObjective(abc.ABC):
-    """Two losses of logits. Subclasses are final."""
+@runtime_checkable
+class AdversarialObjective(Protocol):
+    """What an object must offer to be used as `objective=`."""
 
-    zero_sum: bool = False
-    """Whether L_G = -L_D up to the real part of L_D, which the generator cannot influence."""
-
-    @abc.abstractmethod
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """The generator's loss.
+        """Scalar that the generator minimises."""
+        ...
+
+    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Scalar that the discriminator minimises."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class NonSaturating:
+    """L_D = E[softplus(−r)] + E[softplus(t)],  L_G = E[softplus(−t)]: the usual cross-entropy GAN.
+
+    The generator's gradient does not vanish where the discriminator is sure that a sample is fake.
+
+    Example:
+        >>> import torch
+        >>> loss = NonSaturating().generator_loss(torch.tensor([0.0, -100.0]))
+        >>> round(loss.item(), 4)  # (log 2 + 100) / 2
+        50.3466
+    """
+
+    zero_sum: ClassVar[bool] = False
+
+    def generator_loss(self, fake_logits: Tensor) -> Tensor:
+        """E[softplus(−t)].
 
         Args:
-            fake_logits: any shape.
-
-        Returns:
-            A scalar.
+            fake_logits: t, of any shape.
         """
+        return softplus(-fake_logits).mean()
 
-    @abc.abstractmethod
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """The discriminator's loss.
+        """E[softplus(−r)] + E[softplus(t)].
 
         Args:
-            real_logits: any shape.
-            fake_logits: any shape.
-
-        Returns:
-            A scalar.
+            real_logits: r, of any shape.
+            fake_logits: t, of any shape; as many as real ones or not.
         """
-
-
-class _Logistic(AdversarialObjective):
-    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return softplus(-real_logits).mean() + softplus(fake_logits).mean()
 
 
 @final
-class NonSaturating(_Logistic):
-    """L_D = E sp(-r) + E sp(u), L_G = E sp(-u): the usual GAN loss; not zero-sum.
+@dataclass(frozen=True)
+class Minimax:
+    """L_D = E[softplus(−r)] + E[softplus(t)],  L_G = −E[softplus(t)] = E[log(1 − σ(t))]: the zero-sum game.
+
+    L_G = −L_D up to E[softplus(−r)], which the generator cannot influence. Its gradient vanishes where the
+    discriminator is sure that a sample is fake.
 
     Example:
-        >>> round(NonSaturating().generator_loss(torch.zeros(4)).item(), 4)
-        0.6931
+        >>> import torch
+        >>> real, fake = torch.tensor([1.0]), torch.tensor([0.5, -2.0])
+        >>> objective = Minimax()
+        >>> total = objective.discriminator_loss(real, fake) + objective.generator_loss(fake)
+        >>> round(total.item(), 4), round(torch.nn.functional.softplus(-real).item(), 4)
+        (0.3133, 0.3133)
     """
 
-    def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """E sp(-u)."""
-        return softplus(-fake_logits).mean()
-
-
-@final
-class Minimax(_Logistic):
-    """L_D = E sp(-r) + E sp(u), L_G = -E sp(u): the zero-sum game of the first GAN paper.
-
-    Example:
-        >>> round(Minimax().generator_loss(torch.zeros(4)).item(), 4)
-        -0.6931
-    """
-
-    zero_sum = True
+    zero_sum: ClassVar[bool] = True
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """-E sp(u)."""
+        """−E[softplus(t)].
+
+        Args:
+            fake_logits: t, of any shape.
+        """
         return -softplus(fake_logits).mean()
 
+    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """E[softplus(−r)] + E[softplus(t)].
+
+        Args:
+            real_logits: r, of any shape.
+            fake_logits: t, of any shape; as many as real ones or not.
+        """
+        return softplus(-real_logits).mean() + softplus(fake_logits).mean()
+
 
 @final
-class Hinge(AdversarialObjective):
-    """L_D = E max(0, 1-r) + E max(0, 1+u), L_G = -E u: the loss of SNGAN.
+@dataclass(frozen=True)
+class Hinge:
+    """L_D = E[max(0, 1 − r)] + E[max(0, 1 + t)],  L_G = −E[t].
+
+    Samples beyond the margin no longer move the discriminator; the generator always sees a slope of one.
 
     Example:
-        >>> Hinge().discriminator_loss(torch.tensor([2.0]), torch.tensor([0.5])).item()
-        1.5
+        >>> import torch
+        >>> Hinge().discriminator_loss(torch.tensor([2.0, 0.0]), torch.tensor([-2.0, 0.5])).item()
+        1.25
     """
 
+    zero_sum: ClassVar[bool] = False
+
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """-E u."""
+        """−E[t].
+
+        Args:
+            fake_logits: t, of any shape.
+        """
         return -fake_logits.mean()
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """E max(0, 1-r) + E max(0, 1+u)."""
-        return torch.relu(1 - real_logits).mean() + torch.relu(1 + fake_logits).mean()
+        """E[max(0, 1 − r)] + E[max(0, 1 + t)].
+
+        Args:
+            real_logits: r, of any shape.
+            fake_logits: t, of any shape; as many as real ones or not.
+        """
+        return relu(1 - real_logits).mean() + relu(1 + fake_logits).mean()
 
 
 @final
-class Wasserstein(AdversarialObjective):
-    """L_D = E u - E r, L_G = -E u: needs a Lipschitz discriminator, such as one with spectral norm.
+@dataclass(frozen=True)
+class Wasserstein:
+    """L_D = −E[r] + E[t],  L_G = −E[t]: zero-sum, and linear in the logits.
+
+    The distance it is named after needs a discriminator with a bounded Lipschitz constant, for example by spectral
+    normalisation.
 
     Example:
+        >>> import torch
         >>> Wasserstein().discriminator_loss(torch.tensor([2.0]), torch.tensor([0.5])).item()
         -1.5
     """
 
-    zero_sum = True
+    zero_sum: ClassVar[bool] = True
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """-E u."""
+        """−E[t].
+
+        Args:
+            fake_logits: t, of any shape.
+        """
         return -fake_logits.mean()
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """E u - E r."""
+        """−E[r] + E[t].
+
+        Args:
+            real_logits: r, of any shape.
+            fake_logits: t, of any shape; as many as real ones or not.
+        """
         return fake_logits.mean() - real_logits.mean()
 
 
-_BY_NAME = {"non_saturating": NonSaturating, "minimax": Minimax, "hinge": Hinge, "wasserstein": Wasserstein}
+_REGISTRY: dict[str, AdversarialObjective] = {
+    "non_saturating": NonSaturating(),
+    "minimax": Minimax(),
+    "hinge": Hinge(),
+    "wasserstein": Wasserstein(),
+}
 
 
-def adversarial_objective(objective: Any) -> Any:
-    """An objective by name, or the object itself if it has both losses.
+def adversarial_objective(objective: str | AdversarialObjective) -> AdversarialObjective:
+    """The objective of that name; an object that is one already comes back as it is.
 
     Args:
-        objective: "non_saturating", "minimax", "hinge", "wasserstein", or an object with `generator_loss` and
-            `discriminator_loss`.
+        objective: "non_saturating", "minimax", "hinge", "wasserstein", or an object with the methods
+            `generator_loss(fake_logits)` and `discriminator_loss(real_logits, fake_logits)`.
 
     Raises:
-        ConfigurationError: neither.
+        ConfigurationError: an unknown name, or an object without these methods.
 
     Example:
-        >>> type(adversarial_objective("hinge")).__name__
-        'Hinge'
+        >>> adversarial_objective("hinge")
+        Hinge()
     """
-    if isinstance(objective, str) and objective in _BY_NAME:
-        return _BY_NAME[objective]()
-    if callable(getattr(objective, "generator_loss", None)) and callable(
-        getattr(objective, "discriminator_loss", None)
-    ):
-        return objective
-    raise ConfigurationError(
-        f"Cannot use objective={objective!r}; choose one of {sorted(_BY_NAME)}, or pass an object with "
-        "generator_loss(fake_logits) and discriminator_loss(real_logits, fake_logits)"
-    )
+    if isinstance(objective, str):
+        if objective not in _REGISTRY:
+            raise ConfigurationError(
+                f"Cannot find the objective because no such name is known; pass one of {', '.join(_REGISTRY)}, or an "
+                f"object with generator_loss and discriminator_loss (got {objective!r})."
+            )
+        return _REGISTRY[objective]
+    if isinstance(objective, type):
+        raise ConfigurationError(
+            f"Cannot use a class as an objective because its methods need an instance; pass {objective.__name__}() "
+            f"(got the class {objective.__name__})."
+        )
+    if not isinstance(objective, AdversarialObjective):
+        raise ConfigurationError(
+            "Cannot use this object as an objective because it lacks generator_loss(fake_logits) or "
+            f"discriminator_loss(real_logits, fake_logits); give it both, or pass one of {', '.join(_REGISTRY)} "
+            f"(got {type(objective).__name__})."
+        )
+    return objective

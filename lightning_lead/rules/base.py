@@ -22,7 +22,17 @@ RuleState = dict[str, Any]
 
 
 class AbstractGameRule(abc.ABC):
-    """A game optimizer. Subclasses are final."""
+    """A game optimizer. Subclasses are final.
+
+    Example:
+        >>> class Halved(AbstractGameRule):
+        ...     def init(self, point):
+        ...         return {}
+        ...     def direction(self, oracle, players, state):
+        ...         return {p: tuple(g / 2 for g in oracle.gradient(p)) for p in players}, state
+        >>> Halved().name
+        'Halved'
+    """
 
     @property
     def name(self) -> str:

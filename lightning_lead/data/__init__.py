@@ -1,0 +1,14 @@
+"""Data modules, scikit-learn's digits and mixtures of Gaussians, and the loader that resumes in mid-epoch."""
+
+from lightning_lead.data.digits import DigitsDataModule
+from lightning_lead.data.gaussians import GaussiansDataModule, ModeCoverage, modes_covered
+from lightning_lead.data.loader import EpochSampler, ResumableDataLoader
+
+__all__ = [
+    "DigitsDataModule",
+    "GaussiansDataModule",
+    "ModeCoverage",
+    "modes_covered",
+    "ResumableDataLoader",
+    "EpochSampler",
+]

@@ -1,0 +1,96 @@
+"""Scikit-learn's handwritten digits: 1,797 grey images of 8×8 pixels, labelled 0 to 9, inside its package.
+
+    pixel d in 0..16  →  x = d/8 − 1 in [−1, 1]  →  uint8 for metrics: round((x + 1) · 127.5)
+
+Reference: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998 (its
+test part).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.data.base import AbstractGANDataModule
+
+__all__ = ["DigitsDataModule"]
+
+_SIZES = (8, 16, 32)
+
+
+@final
+class DigitsDataModule(AbstractGANDataModule):
+    """Batches (images, labels) of scikit-learn's digits; all 1,797 are training data.
+
+    Images are float32 (n, 1, image_size, image_size) in [−1, 1], labels int64 (n,).
+
+    Args:
+        batch_size: samples per training batch and rank, ≥ 1; the last batch is dropped if it is not full.
+        seed: of the order of the training batches, ≥ 0.
+        num_workers: loader processes, ≥ 0. The images lie in memory, so 0 is usually fastest.
+        image_size: pixels along one side: 8, or 16 or 32 by bilinear interpolation.
+        num_predict: samples that `trainer.predict` makes, ≥ 1.
+
+    Attributes:
+        image_shape: (1, image_size, image_size).
+        image_range: (−1.0, 1.0).
+        num_classes: 10.
+
+    Raises:
+        ConfigurationError: a setting out of its range, or no scikit-learn.
+
+    Example:
+        >>> digits = DigitsDataModule(batch_size=64)
+        >>> images, labels = next(iter(digits.train_dataloader()))
+        >>> images.shape, images.min().item(), images.max().item()
+        (torch.Size([64, 1, 8, 8]), -1.0, 1.0)
+    """
+
+    image_range: tuple[float, float] = (-1.0, 1.0)
+    num_classes: int = 10
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 64,
+        seed: int = 0,
+        num_workers: int = 0,
+        image_size: int = 8,
+        num_predict: int = 64,
+    ) -> None:
+        super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers, num_predict=num_predict)
+        if image_size not in _SIZES:
+            raise ConfigurationError(
+                f"Cannot build DigitsDataModule because the digits are 8×8 and grow by doubling; pass an image_size of "
+                f"{', '.join(map(str, _SIZES))} (got {image_size!r})."
+            )
+        if importlib.util.find_spec("sklearn") is None:
+            raise ConfigurationError(
+                "Cannot build DigitsDataModule because scikit-learn, which carries the images, is not installed; run "
+                "`pip install lightning-lead[digits]` (got no module named sklearn)."
+            )
+        self.image_size = image_size
+        self.image_shape = (1, image_size, image_size)
+
+    def load(self) -> tuple[Tensor, ...]:
+        """Images and labels."""
+        from sklearn.datasets import load_digits  # an extra
+
+        pixels, labels = load_digits(return_X_y=True)
+        images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 8 - 1
+        if self.image_size != 8:
+            images = interpolate(images, size=self.image_size, mode="bilinear", align_corners=False)
+        return images, torch.tensor(labels, dtype=torch.int64)
+
+    def reference_images(self) -> Tensor:
+        """What metrics compare samples with: all images (1797, 1, image_size, image_size), in the dataset's order."""
+        return self.tensors()[0]
+
+    def reference_labels(self) -> Tensor:
+        """The labels (1797,) of `reference_images`."""
+        return self.tensors()[1]

@@ -1,0 +1,121 @@
+"""The feature network of the digits: a small classifier whose last hidden layer is what FID and KID compare.
+
+    uint8 pixels p ─p/127.5 − 1→ conv3 @ 16 → conv3 ÷2 @ 32 → conv3 ÷2 @ 64 → flatten → 64 features ─linear→ 10 logits
+
+Inception sees nothing useful in 8×8 pixels, so the digits get a network of their own. Its weights ship with the package
+and are made by `examples/train_digits_classifier.py`. A distance in these features compares with other distances in the
+*same* features only: write the `fingerprint` beside the number.
+
+Reference: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS
+2017, equation 6, for what is done with the features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from lightning_lead._errors import ConfigurationError
+
+__all__ = ["DigitsClassifier"]
+
+
+@final
+class DigitsClassifier(nn.Module):
+    """Classifier of 8×8 grey digits, uint8 as the image metrics pass them.
+
+    `DigitsClassifier()` has random weights, `DigitsClassifier.pretrained()` the shipped ones.
+
+    Attributes:
+        num_features: length of a feature vector, 64.
+        num_classes: 10.
+
+    Example:
+        >>> from lightning_lead.data import DigitsDataModule
+        >>> digits = DigitsDataModule()
+        >>> pixels = ((digits.reference_images() + 1) * 127.5).round().to(torch.uint8)
+        >>> network = DigitsClassifier.pretrained()
+        >>> features = network(pixels)
+        >>> features.shape
+        torch.Size([1797, 64])
+        >>> (network.classify(features).argmax(1) == digits.reference_labels()).double().mean().item() > 0.97
+        True
+    """
+
+    num_features: int = 64
+    num_classes: int = 10
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * 2 * 2, self.num_features),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(self.num_features, self.num_classes)
+
+    @classmethod
+    def pretrained(cls) -> DigitsClassifier:
+        """The shipped network: trained, frozen, in eval mode, on the CPU."""
+        network = cls()
+        with (files("lightning_lead.networks") / "weights" / "digits_classifier.pt").open("rb") as file:
+            network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        return network.requires_grad_(False).eval()
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all weights, names included, as 64 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            # the values' bytes, and not the file's: saving the same weights again gives another file
+            digest.update(bytes(weight.detach().cpu().float().contiguous().view(torch.uint8).flatten().tolist()))
+        return digest.hexdigest()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (n, 64), all ≥ 0.
+
+        Args:
+            images: (n, 1, 8, 8) uint8 in 0..255.
+
+        Raises:
+            ConfigurationError: images of another type or shape.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (1, 8, 8):
+            raise ConfigurationError(
+                "Cannot classify the images because this network reads uint8 pixels of shape (n, 1, 8, 8); turn floats "
+                "in [−1, 1] into pixels with ((x + 1) * 127.5).round().to(torch.uint8) "
+                f"(got {tuple(images.shape)} of {images.dtype})."
+            )
+        return self.features_of(images.to(self.head.weight.dtype) / 127.5 - 1)
+
+    def features_of(self, images: Tensor) -> Tensor:
+        """Features of float images, differentiable; training uses this.
+
+        Args:
+            images: (n, 1, 8, 8), in [−1, 1].
+        """
+        features: Tensor = self.body(images)
+        return features
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits of the ten digits.
+
+        Args:
+            features: (n, 64), as `forward` returns them.
+
+        Returns:
+            (n, 10).
+        """
+        logits: Tensor = self.head(features)
+        return logits
