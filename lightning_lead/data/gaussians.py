@@ -28,7 +28,12 @@ __all__ = ["GaussiansDataModule", "ModeCoverage", "modes_covered"]
 
 
 class ModeCoverage(NamedTuple):
-    """What `modes_covered` returns."""
+    """What `modes_covered` returns.
+
+    Example:
+        >>> "covered" in ModeCoverage._fields
+        True
+    """
 
     covered: int  # modes with enough samples of high quality
     high_quality: float  # share of all samples, in [0, 1]

@@ -3,9 +3,12 @@
     order of epoch e = permutation drawn from hash(seed, e);  rank r of w sees its entries r, r + w, r + 2w, …
 
 Lightning finds `state_dict` and `load_state_dict` on a train loader, saves the state with each checkpoint and hands it
-back before the first batch. Three habits of Lightning 2.6 shape the code: it calls `iter()` before it tells the sampler
-the epoch; on resume it does not call `iter()` again; and it hands no state back if the saved epoch was complete. So
-iteration starts with the first batch asked for, and not with `iter()`.
+back before the first batch. Habits of Lightning 2.6 that shape the code:
+
+* It calls `iter()` before it announces the epoch with `set_epoch`, and on resume it does not call `iter()` again. So
+  iteration starts with the first batch asked for, and not with `iter()`.
+* With `max_steps`, resuming from a checkpoint of `on_train_epoch_end` runs an empty epoch and counts it. So after a
+  resume an announcement only says *that* a new epoch begins; which one, the loader counts itself.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from torch.utils.data import DataLoader, DistributedSampler, Sampler, Sequential
 
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["EpochSampler", "ResumableDataLoader"]
+__all__ = ["EpochSampler", "ResumableDataLoader", "check_count"]
 
 
 def check_count(owner: str, setting: str, value: object, *, least: int = 1) -> None:
@@ -51,6 +54,7 @@ class EpochSampler(DistributedSampler[Any]):
 
     Attributes:
         skip: samples left out at the start of the next iteration; back to 0 once that has begun.
+        offset: what `set_epoch` says minus the epoch whose order is meant; 0 unless a trainer miscounts.
 
     Example:
         >>> sampler = EpochSampler(range(6), seed=1)
@@ -72,13 +76,14 @@ class EpochSampler(DistributedSampler[Any]):
             )
         # what does not divide among the ranks is left out, and another rest in each epoch: no sample counts twice
         super().__init__(dataset, num_replicas, rank, shuffle=shuffle, seed=seed, drop_last=True)
-        self.skip = 0
+        self.skip = self.offset = 0
 
     def __iter__(self) -> Iterator[int]:
         """Indices into the dataset, `len(self)` of them, less those to skip."""
         count = len(self.dataset)  # type: ignore[arg-type]  # a Dataset need not have a length, this one has
         if self.shuffle:
-            order = torch.randperm(count, generator=torch.Generator().manual_seed(_mixed(self.seed, self.epoch)))
+            seed = _mixed(self.seed, self.epoch - self.offset)
+            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
         else:
             order = torch.arange(count)
         skip, self.skip = self.skip, 0
@@ -86,10 +91,11 @@ class EpochSampler(DistributedSampler[Any]):
 
 
 class _Place(NamedTuple):
-    """After this many batches of this epoch."""
+    """After this many batches of this epoch, which `set_epoch` had announced under this number."""
 
     epoch: int
     batches: int
+    announced: int
 
 
 @final
@@ -166,17 +172,16 @@ class ResumableDataLoader(DataLoader[Any]):
             **{"generator": torch.Generator(), **kwargs},
         )
         self.order = order
-        self._at = _Place(0, 0)
+        self._at = _Place(0, 0, 0)
         self._resume: _Place | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator starts at its first batch: module head
         """Batches of the sampler's epoch: the rest of it once after `load_state_dict`, all of it otherwise."""
-        resume, self._resume = self._resume, None
-        skip = resume.batches if resume is not None and resume.epoch == self.order.epoch else 0
-        self._at = _Place(self.order.epoch, skip)
-        self.order.skip = skip * (self.batch_size or 1)
+        self._at, self._resume = self._opening(), None
+        self.order.offset = self._at.announced - self._at.epoch
+        self.order.skip = self._at.batches * (self.batch_size or 1)
         if self.generator is not None:
-            self.generator.manual_seed(_mixed(self.order.seed, self.order.epoch))
+            self.generator.manual_seed(_mixed(self.order.seed, self._at.epoch))
         for batch in super().__iter__():
             # counted before it is handed out: a checkpoint at the end of its training step has it behind
             self._at = self._at._replace(batches=self._at.batches + 1)
@@ -184,10 +189,9 @@ class ResumableDataLoader(DataLoader[Any]):
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, the batches of it that were handed out, and what the order depends on; equal on all ranks."""
-        epoch = self.order.epoch
-        place = self._at if self._resume is None else self._resume
-        batches = place.batches if place.epoch == epoch else 0  # otherwise set_epoch has begun a new one
-        return {"epoch": epoch, "batches": batches, **self._signature()}
+        begun = self._resume is None and self._at.announced == self.order.epoch
+        place = self._at if begun else self._opening()
+        return {**place._asdict(), **self._signature()}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Make the next iteration go on from this state.
@@ -195,7 +199,7 @@ class ResumableDataLoader(DataLoader[Any]):
         Args:
             state: from `state_dict`. After a complete epoch, the next one begins.
         """
-        place = _Place(int(state["epoch"]), int(state["batches"]))
+        place = _Place(int(state["epoch"]), int(state["batches"]), int(state["announced"]))
         changed = {name: state[name] for name, now in self._signature().items() if state.get(name, now) != now}
         if place.batches and changed:
             now = {name: self._signature()[name] for name in changed}
@@ -206,9 +210,20 @@ class ResumableDataLoader(DataLoader[Any]):
             )
             place = place._replace(batches=0)
         if place.batches >= len(self):
-            place = _Place(place.epoch + 1, 0)
-        self.order.set_epoch(place.epoch)
+            place = _Place(place.epoch + 1, 0, place.announced + 1)
+        self.order.set_epoch(place.announced)
         self._resume = place
+
+    def _opening(self) -> _Place:
+        """Where an iteration that begins now begins."""
+        announced, resume = self.order.epoch, self._resume
+        if resume is None or announced < resume.announced:  # announced by hand: an earlier epoch is that epoch
+            offset = self.order.offset if resume is None else 0
+            return _Place(announced - offset, 0, announced)
+        if announced == resume.announced:
+            return resume
+        # a new epoch: the next one, if the resumed one has begun, however far the announced number is ahead
+        return _Place(resume.epoch + (resume.batches > 0), 0, announced)
 
     def _signature(self) -> dict[str, int]:
         return {

@@ -33,7 +33,17 @@ __all__ = ["AdversarialObjective", "Hinge", "Minimax", "NonSaturating", "Wassers
 
 @runtime_checkable
 class AdversarialObjective(Protocol):
-    """What an object must offer to be used as `objective=`."""
+    """What an object must offer to be used as `objective=`.
+
+    Example:
+        >>> class Quadratic:
+        ...     def generator_loss(self, fake_logits):
+        ...         return (fake_logits - 1).square().mean()
+        ...     def discriminator_loss(self, real_logits, fake_logits):
+        ...         return (real_logits - 1).square().mean() + fake_logits.square().mean()
+        >>> type(adversarial_objective(Quadratic())).__name__
+        'Quadratic'
+    """
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
         """Scalar that the generator minimises."""
