@@ -1,6 +1,6 @@
 """The command `lightning-lead`: fit, validate, test and predict from a YAML recipe, through LightningCLI.
 
-    lightning-lead fit --config examples/recipes/digits.yaml
+lightning-lead fit --config examples/recipes/digits.yaml
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """LeadGANModule: a generator and a discriminator under a game rule, one game step per `training_step`.
 
-    one game step = n discriminator updates, each on its share of the batch, then one generator update.
+one game step = n discriminator updates, each on its share of the batch, then one generator update.
 """
 
 from __future__ import annotations
@@ -98,7 +98,10 @@ class LeadGANModule(LeadModule):
                 "Cannot draw latents because their size is unknown; pass latent_dim=, or give the generator an integer "
                 f"attribute latent_dim ≥ 1 (got {latent_dim!r})"
             )
-        for name, value in (("discriminator_steps", discriminator_steps), ("generator_batch_size", generator_batch_size)):
+        for name, value in (
+            ("discriminator_steps", discriminator_steps),
+            ("generator_batch_size", generator_batch_size),
+        ):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigurationError(f"Cannot use {name} because it must be an integer ≥ 1 (got {value!r})")
         if self.game.play == "simultaneous" and discriminator_steps != 1:
@@ -200,8 +203,9 @@ class LeadGANModule(LeadModule):
         shares, parts = self.discriminator_steps, self.discriminator_steps * self.accumulate
         if len(real) % parts:
             raise ConfigurationError(
-                f"Cannot split a batch of {len(real)} over discriminator_steps × accumulate = {self.discriminator_steps} "
-                f"× {self.accumulate}; choose a batch size that {parts} divides, and drop_last=True (got {len(real)})"
+                f"Cannot split a batch of {len(real)} over discriminator_steps × accumulate = "
+                f"{self.discriminator_steps} × {self.accumulate}; choose a batch size that {parts} divides, and "
+                f"drop_last=True (got {len(real)})"
             )
         size = len(real) // shares
         fakes = self.generator_batch_size or size
@@ -280,4 +284,3 @@ def _call(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> Tensor:
     conditional = _needs_labels(network) or (_takes_labels(network) and getattr(network, "num_classes", None))
     out: Tensor = network(inputs, labels) if conditional else network(inputs)
     return out
-

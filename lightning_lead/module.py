@@ -88,7 +88,12 @@ class LeadMixin(LightningModule):
     """
 
     def __init__(
-        self, *args: Any, game: GameStrategy | None = None, clip: float | None = None, accumulate: int = 1, **kwargs: Any
+        self,
+        *args: Any,
+        game: GameStrategy | None = None,
+        clip: float | None = None,
+        accumulate: int = 1,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         if game is not None and not isinstance(game, GameStrategy):
@@ -202,7 +207,7 @@ class LeadMixin(LightningModule):
         def losses(point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]:
             swapped = {k: t for player in keys for k, t in zip(keys[player], point[player], strict=True)}
             with self.private_noise(seed), frozen_buffers(self) if replay else nullcontext():
-                values = functional_call(_Evaluation(self), swapped, (batch, wanted))
+                values: Mapping[str, Tensor] = functional_call(_Evaluation(self), swapped, (batch, wanted))
             if missing := wanted - set(values):
                 raise ConfigurationError(
                     f"Cannot play because player_losses() returned no loss for {sorted(missing)}; "
@@ -215,9 +220,7 @@ class LeadMixin(LightningModule):
     def _full_precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, enabled=False)
 
-    def _move(
-        self, moving: Sequence[Tensor], turn: Turn, live: Mapping[str, Sequence[Tensor]], *, last: bool
-    ) -> None:
+    def _move(self, moving: Sequence[Tensor], turn: Turn, live: Mapping[str, Sequence[Tensor]], *, last: bool) -> None:
         """Clip, then step the optimizers that own the moving players; only one step of the last turn is counted."""
         if self.clip is not None:
             for name in turn.players:
@@ -234,14 +237,17 @@ class LeadMixin(LightningModule):
         for optimizer in owners:
             counted = last and optimizer is owners[-1]
             # the wrapped step is what Lightning counts as a global step, and one game step is one global step
-            (optimizer if counted else optimizer.optimizer).step()  # type: ignore[union-attr]
+            (optimizer if counted else optimizer.optimizer).step()
         for parameter in moving:
             parameter.grad = None
 
     def _schedulers(self) -> list[Any]:
-        found = self.lr_schedulers()
-        found = found if isinstance(found, list) else [found]
-        return [s for s in found if s is not None and not isinstance(s, torch.optim.lr_scheduler.ReduceLROnPlateau)]
+        found: Any = self.lr_schedulers()
+        return [
+            s
+            for s in (found if isinstance(found, list) else [found])
+            if s is not None and not isinstance(s, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        ]
 
     # ---- Lightning hooks --------------------------------------------------------------------------------------------
 

@@ -102,7 +102,7 @@ def cross_term(
     product = inner(field, displacement)
     grads: tuple[Tensor | None, ...] = (None,) * len(parameters)
     if product.requires_grad and exhaustive:
-        product.backward()  # type: ignore[no-untyped-call]
+        product.backward()
         grads = tuple(p.grad for p in parameters)
     elif product.requires_grad:
         grads = torch.autograd.grad(product, parameters, allow_unused=True)

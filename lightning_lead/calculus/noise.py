@@ -79,7 +79,7 @@ def private_rng(seed: int, device: torch.device | str = "cpu") -> Iterator[torch
     seed %= 2**63
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         if cuda:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)

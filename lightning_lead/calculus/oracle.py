@@ -32,7 +32,9 @@ class Losses(Protocol):
     numbers, frozen buffers, full precision.
     """
 
-    def __call__(self, point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]: ...
+    def __call__(self, point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]:
+        """Evaluate the wanted losses at a point."""
+        ...
 
 
 class CrossTerm(NamedTuple):

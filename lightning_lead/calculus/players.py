@@ -102,7 +102,8 @@ def norm(vector: Vector) -> Tensor:
         >>> norm((torch.tensor([3.0]), torch.tensor([4.0]))).item()
         5.0
     """
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(vector))))
+    length: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(vector))))
+    return length
 
 
 def weighted_sum(terms: Sequence[tuple[float, Vector]]) -> Vector:

@@ -55,7 +55,7 @@ class AbstractGANDataModule(pl.LightningDataModule, abc.ABC):
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
         return ResumableDataLoader(
             TensorDataset(*self.tensors()),
-            self.batch_size,
+            batch_size=self.batch_size,
             seed=self.seed,
             num_replicas=ranks,
             rank=rank,
@@ -64,7 +64,7 @@ class AbstractGANDataModule(pl.LightningDataModule, abc.ABC):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """All samples in order."""
-        return DataLoader(TensorDataset(*self.tensors()), self.batch_size, num_workers=self.num_workers)
+        return DataLoader(TensorDataset(*self.tensors()), batch_size=self.batch_size, num_workers=self.num_workers)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """All samples in order."""
@@ -72,5 +72,6 @@ class AbstractGANDataModule(pl.LightningDataModule, abc.ABC):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Batches of sample indices, int64, together 0..num_predict−1."""
+        # batch_size by name, here and above: given by position, Lightning would give it twice when it rebuilds a loader
         indices: Any = range(self.num_predict)  # a sequence is all that a loader needs
-        return DataLoader(indices, self.batch_size)
+        return DataLoader(indices, batch_size=self.batch_size)

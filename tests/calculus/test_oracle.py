@@ -43,9 +43,7 @@ def flat(vector):
 
 
 def unflat(values, like):
-    return tuple(
-        part.view_as(t) for part, t in zip(values.split([t.numel() for t in like]), like, strict=True)
-    )
+    return tuple(part.view_as(t) for part, t in zip(values.split([t.numel() for t in like]), like, strict=True))
 
 
 def displaced(point, scale=0.1):
@@ -119,7 +117,9 @@ def test_difference_form_is_the_gradient_now_minus_the_gradient_against_the_earl
 
 def test_micro_batches_average_by_their_weights():
     x = torch.tensor(1.0, dtype=torch.float64)
-    halves = [lambda p, w, *, replay, k=k: {"x": k * p["x"][0] * p["y"][0], "y": -p["x"][0] * p["y"][0]} for k in (1, 3)]
+    halves = [
+        lambda p, w, *, replay, k=k: {"x": k * p["x"][0] * p["y"][0], "y": -p["x"][0] * p["y"][0]} for k in (1, 3)
+    ]
     oracle = GameOracle({"x": (x,), "y": (2 * x,)}, halves, weights=[0.25, 0.75])
     assert oracle.gradient("x")[0].item() == pytest.approx(2 * (0.25 * 1 + 0.75 * 3))
 

@@ -1,6 +1,6 @@
 """Run under torchrun on every rank: trains each configuration for some game steps and writes what came out.
 
-    python -m torch.distributed.run --nproc-per-node 2 tests/parallel/ranks.py OUTPUT
+python -m torch.distributed.run --nproc-per-node 2 tests/parallel/ranks.py OUTPUT
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 import torch.distributed
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer  # noqa: E402
+from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer
 
-from lightning_lead import LeadGANModule, LEADStrategy  # noqa: E402
+from lightning_lead import LeadGANModule, LEADStrategy
 
 STEPS, BATCH = 20, 24
 CONFIGURATIONS = list(itertools.product(["sgd", "adam"], [1, 3], [1, 2]))
@@ -90,8 +90,8 @@ class CountBytes:
 
 def uneven(rank: int, world_size: int) -> torch.Tensor:
     """One SGD game step where rank 0 has three times the samples of the others, through the weighted mean."""
-    from torch.utils.data import DataLoader, TensorDataset
     from tiny import tiny_points
+    from torch.utils.data import DataLoader, TensorDataset
 
     shares = [6, 2] if world_size == 2 else [6, 2, 2, 2]
     start = sum(shares[:rank])

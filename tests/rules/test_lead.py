@@ -155,9 +155,7 @@ def test_an_unknown_choice_is_refused(name, value):
         LEADStrategy(1.0, **{name: value})
 
 
-@pytest.mark.parametrize(
-    "bad", [{"eta": 0.0}, {"eta": float("nan")}, {"beta": 1.0}, {"beta": -0.1}, {"alpha": -1.0}]
-)
+@pytest.mark.parametrize("bad", [{"eta": 0.0}, {"eta": float("nan")}, {"beta": 1.0}, {"beta": -0.1}, {"alpha": -1.0}])
 def test_paper_units_out_of_range_are_refused(bad):
     with pytest.raises(ConfigurationError):
         LEADStrategy.from_paper(**({"eta": 0.1, "beta": 0.5, "alpha": 0.1} | bad))

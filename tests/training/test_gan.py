@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 from pytorch_lightning.strategies import FSDPStrategy
-from torch import nn
 from tiny import TinyGenerator, tiny_gan, tiny_loader, tiny_networks, tiny_points, tiny_trainer
+from torch import nn
 
-from lightning_lead import ConfigurationError, DifferentiationError, GameStrategy, LeadGANModule, LeadModule, LEADStrategy
+from lightning_lead import (
+    ConfigurationError,
+    DifferentiationError,
+    GameStrategy,
+    LeadGANModule,
+    LeadModule,
+    LEADStrategy,
+)
 from lightning_lead.module import LeadMixin
 from lightning_lead.probe import check_trainer
 from lightning_lead.rules import GradientPlay
@@ -135,7 +143,9 @@ def test_spectral_norm_vectors_do_not_notice_the_probe_or_the_cross_term():
 
 def test_what_is_logged():
     trainer = fit(tiny_gan(), steps=4)
-    expected = {f"{kind}/{p}" for kind in ("loss", "gradient", "cross", "cross_cosine") for p in ("generator", "discriminator")}
+    expected = {
+        f"{kind}/{p}" for kind in ("loss", "gradient", "cross", "cross_cosine") for p in ("generator", "discriminator")
+    }
     assert expected <= set(trainer.callback_metrics)
     assert -1 <= float(trainer.callback_metrics["cross_cosine/generator"]) <= 1
 
@@ -152,7 +162,7 @@ def test_training_does_not_touch_the_global_random_numbers():
 
 class LabelledGenerator(TinyGenerator):
     num_classes = 4
-    seen: list[torch.Tensor] = []
+    seen: ClassVar[list[torch.Tensor]] = []
 
     def forward(self, latents, labels):
         self.seen.append(labels)

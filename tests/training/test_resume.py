@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from tiny import tiny_gan, tiny_points, tiny_trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from tiny import tiny_gan, tiny_points, tiny_trainer
 
 from lightning_lead import CheckpointMismatchError, GameStrategy, LEADStrategy
 from lightning_lead.rules import GradientPlay
