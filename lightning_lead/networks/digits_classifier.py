@@ -2,13 +2,10 @@
 
     uint8 pixels p ─p/127.5 − 1→ conv3 @ 16 → conv3 ÷2 @ 32 → conv3 ÷2 @ 64 → flatten → 64 features ─linear→ 10 logits
 
-SiLU between the layers: under a ReLU eleven of the 64 features were zero for every digit. Inception sees nothing useful in
-8×8 pixels, so the digits get a network of their own. Its weights ship with the package and are made by
+SiLU between the layers: under a ReLU eleven of the 64 features were zero for every digit. Inception sees nothing useful
+in 8×8 pixels, so the digits get a network of their own. Its weights ship with the package and are made by
 `examples/train_digits_classifier.py`. A distance in these features compares with other distances in the *same* features
 only: write the `fingerprint` beside the number.
-
-Reference: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS
-2017, equation 6, for what is done with the features.
 """
 
 from __future__ import annotations
