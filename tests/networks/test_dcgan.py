@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
 from torch.nn.utils import parametrize
 
 from lightning_lead import ConfigurationError
@@ -83,6 +85,30 @@ def test_spectral_norm_bounds_every_weight() -> None:
         torch.testing.assert_close(largest, torch.ones_like(largest), atol=1e-2, rtol=0)  # power iteration
     plain = small_discriminator(spectral_norm=False)
     assert not any(parametrize.is_parametrized(layer) for layer in plain.modules())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:FutureWarning")  # torch's own, on its first forward-mode product
+def test_both_can_be_differentiated_as_the_exact_cross_term_needs() -> None:
+    generator = small_generator(num_classes=3).double().eval()
+    discriminator = small_discriminator(num_classes=3).double().eval()
+    latents, labels = torch.randn(2, 5, dtype=torch.float64), torch.tensor([0, 2])
+    weights = {name: p.detach() for name, p in generator.named_parameters()}
+    moves = {name: torch.randn_like(p) for name, p in weights.items()}
+
+    def images(step: float) -> torch.Tensor:
+        return functional_call(generator, {n: p + step * moves[n] for n, p in weights.items()}, (latents, labels))
+
+    with forward_ad.dual_level():
+        dual = {name: forward_ad.make_dual(p, moves[name]) for name, p in weights.items()}
+        pushed = forward_ad.unpack_dual(functional_call(generator, dual, (latents, labels))).tangent
+    assert pushed is not None
+    torch.testing.assert_close(pushed, (images(1e-7) - images(-1e-7)) / 2e-7, atol=1e-5, rtol=1e-5)
+
+    fake = images(0.0).requires_grad_()
+    (slope,) = torch.autograd.grad(discriminator(fake, labels).sum(), fake, create_graph=True)
+    mixed = torch.autograd.grad((slope * pushed).sum(), discriminator.head.parameters(), allow_unused=True)
+    assert mixed[-1] is not None
+    assert mixed[-1].abs().max() > 0
 
 
 @pytest.mark.parametrize("build", [small_generator, small_discriminator])
