@@ -6,10 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help test check wheel-test clean
+.PHONY: help demo test check wheel-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-demo  ## train GANs on digits with LEAD and with Adam, and print the comparison
+	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed-test  ## run the test suite, with the examples in docstrings and docs
 	$(BIN)/python -m pytest

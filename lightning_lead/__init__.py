@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, DifferentiationError
 
 if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type checkers and editors can see them
-    from lightning_lead import calculus, data, games, networks, objectives, rules
+    from lightning_lead import calculus, callbacks, data, games, networks, objectives, rules
+    from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, ImageWriter, SampleGrid
     from lightning_lead.data import DigitsDataModule, GaussiansDataModule
     from lightning_lead.gan import LeadGANModule
     from lightning_lead.module import LeadMixin, LeadModule
@@ -26,6 +27,10 @@ __all__ = [
     "LeadModule",
     "LeadMixin",
     # around it
+    "GenerativeMetrics",
+    "SampleGrid",
+    "GeneratorEMA",
+    "ImageWriter",
     "DigitsDataModule",
     "GaussiansDataModule",
     # errors
@@ -34,6 +39,7 @@ __all__ = [
     "CheckpointMismatchError",
     # packages
     "calculus",
+    "callbacks",
     "data",
     "games",
     "networks",
@@ -48,10 +54,14 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "LeadGANModule": "lightning_lead.gan",
     "LeadModule": "lightning_lead.module",
     "LeadMixin": "lightning_lead.module",
+    "GenerativeMetrics": "lightning_lead.callbacks",
+    "SampleGrid": "lightning_lead.callbacks",
+    "GeneratorEMA": "lightning_lead.callbacks",
+    "ImageWriter": "lightning_lead.callbacks",
     "DigitsDataModule": "lightning_lead.data",
     "GaussiansDataModule": "lightning_lead.data",
 }
-_SUBPACKAGES = ("calculus", "data", "games", "networks", "objectives", "rules")
+_SUBPACKAGES = ("calculus", "callbacks", "data", "games", "networks", "objectives", "rules")
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus.noise import frozen_buffers
+from lightning_lead.calculus.noise import frozen_buffers, mix_seed
 from lightning_lead.module import LeadModule, Turn
 from lightning_lead.objectives import adversarial_objective
 from lightning_lead.strategy import GameStrategy
@@ -190,6 +190,23 @@ class LeadGANModule(LeadModule):
         """The discriminator's loss, a scalar."""
         loss: Tensor = self.objective.discriminator_loss(real_logits, fake_logits)
         return loss
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Samples, one per index in the batch, in eval mode.
+
+        Args:
+            batch: sample indices (n,), as a data module's `predict_dataloader` yields them; the first one seeds the
+                noise, so the same indices give the same samples.
+
+        Returns:
+            Samples (n, ...); from the averaged generator where the Trainer has a `GeneratorEMA`.
+        """
+        from lightning_lead.callbacks.ema import find_ema
+        from lightning_lead.callbacks.sampling import generate
+
+        ema = find_ema(self.trainer)
+        seed = mix_seed(int(batch[0]))
+        return torch.cat(list(generate(self, len(batch), seed=seed, batch_size=len(batch), ema=ema)))
 
     # ---- the game ---------------------------------------------------------------------------------------------------
 

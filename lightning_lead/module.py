@@ -5,7 +5,6 @@ One `training_step` is one game step: every player moves, and `trainer.global_st
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,14 +19,14 @@ from torch.func import functional_call
 
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead._typing import Point
-from lightning_lead.calculus.noise import frozen_buffers, private_rng
+from lightning_lead.calculus.noise import frozen_buffers, mix_seed, private_rng
 from lightning_lead.calculus.oracle import GameOracle, Losses, OracleStatistics
 from lightning_lead.calculus.players import check_players
 from lightning_lead.probe import check_trainer, probe_cross_terms
 from lightning_lead.reduction import batches_are_equal, broadcast_buffers, mean_over_ranks
 from lightning_lead.strategy import GameStrategy, LEADStrategy
 
-__all__ = ["LeadMixin", "LeadModule", "Turn", "mix_seed"]
+__all__ = ["LeadMixin", "LeadModule", "Turn"]
 
 
 class Turn(NamedTuple):
@@ -36,17 +35,6 @@ class Turn(NamedTuple):
     players: tuple[str, ...]
     micro_batches: Sequence[Any]
     batch_size: int
-
-
-def mix_seed(*parts: int) -> int:
-    """A 63-bit seed from any integers, such that neighbours have nothing in common.
-
-    Example:
-        >>> mix_seed(0, 1) == mix_seed(0, 1), mix_seed(0, 1) == mix_seed(1, 0)
-        (True, False)
-    """
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 class _Evaluation(nn.Module):

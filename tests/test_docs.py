@@ -110,7 +110,7 @@ def test_links_inside_the_repository_lead_somewhere(name: str) -> None:
 def test_make_help_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     described = set(re.findall(r"^([a-z][a-z-]*):[^#\n]*## \S", makefile, re.MULTILINE))
-    assert described == targets() >= {"help", "test", "check", "wheel-test"}
+    assert described == targets() >= {"help", "demo", "test", "check", "wheel-test"}
 
 
 def test_a_wrong_page_is_caught(tmp_path: Path) -> None:

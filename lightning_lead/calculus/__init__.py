@@ -2,7 +2,7 @@
 
 from lightning_lead._typing import Point, Vector
 from lightning_lead.calculus.derivatives import cross_term, gradient
-from lightning_lead.calculus.noise import frozen_buffers, private_rng
+from lightning_lead.calculus.noise import frozen_buffers, mix_seed, private_rng
 from lightning_lead.calculus.oracle import CrossTerm, GameOracle, OracleStatistics
 from lightning_lead.calculus.players import opponent_of
 
@@ -15,6 +15,7 @@ __all__ = [
     "cross_term",
     "frozen_buffers",
     "gradient",
+    "mix_seed",
     "opponent_of",
     "private_rng",
 ]

@@ -1,0 +1,20 @@
+"""Callbacks that look at the samples: scores, pictures, and the averaged generator behind both."""
+
+from lightning_lead.callbacks.ema import GeneratorEMA, find_ema
+from lightning_lead.callbacks.generative_metrics import GenerativeMetrics
+from lightning_lead.callbacks.image_writer import ImageWriter
+from lightning_lead.callbacks.sample_grid import SampleGrid
+from lightning_lead.callbacks.sampling import generate, outside_range, to_uint8
+
+__all__ = [
+    # callbacks
+    "GenerativeMetrics",
+    "SampleGrid",
+    "GeneratorEMA",
+    "ImageWriter",
+    # what they share
+    "find_ema",
+    "generate",
+    "outside_range",
+    "to_uint8",
+]

@@ -1,0 +1,117 @@
+"""The feature network of the scores: anybody's module, so everything it promises is checked."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from lightning_lead._errors import ConfigurationError
+
+__all__ = ["FeatureNetwork", "fingerprint"]
+
+
+class FeatureNetwork:
+    """Bytes in, float32 features and perhaps logits out; frozen, in eval mode, and no part of any other module.
+
+    Args:
+        network: as `GenerativeMetrics(extractor=...)` describes it.
+
+    Raises:
+        ConfigurationError: it does not say how wide its features are.
+
+    Example:
+        >>> class Pixels(nn.Flatten):
+        ...     num_features = 4
+        ...     def forward(self, images):
+        ...         return super().forward(images.float())
+        >>> FeatureNetwork(Pixels())(torch.zeros(3, 1, 2, 2, dtype=torch.uint8))[0].shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        width = getattr(network, "num_features", None)
+        if not isinstance(network, nn.Module) or not isinstance(width, int) or width < 1:
+            raise ConfigurationError(
+                "Cannot use the extractor because the width of its features is unknown; pass a torch.nn.Module with "
+                f"an integer attribute num_features ≥ 1 (got {type(network).__name__}, num_features={width!r})"
+            )
+        self.network = network.eval().requires_grad_(False)
+        self.num_features = width
+        self.name = type(network).__name__
+        self.classifies = callable(getattr(network, "classify", None))
+        self._device = torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the network, and from now on its inputs.
+
+        Args:
+            device: where to.
+        """
+        self._device = torch.device(device)
+        self.network.to(self._device)
+
+    def fingerprint(self) -> str:
+        """What identifies the network."""
+        return fingerprint(self.network)
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features, and logits if the network classifies.
+
+        Args:
+            images: uint8, (n, C, H, W).
+
+        Returns:
+            (n, num_features) float32, and (n, K) or None.
+
+        Raises:
+            ConfigurationError: the network fails on such images, or returns something else.
+        """
+        try:
+            features = self.network(images.to(self._device))
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ConfigurationError(
+                f"Cannot extract features because {self.name} fails on bytes of shape {tuple(images.shape)}; "
+                f"wrap it so that it takes them (got {error})"
+            ) from error
+        shape = (len(images), self.num_features)
+        if not isinstance(features, Tensor) or tuple(features.shape) != shape or not features.is_floating_point():
+            raise ConfigurationError(
+                f"Cannot use the features because num_features={self.num_features} promises floats of shape {shape}; "
+                f"correct num_features, or flatten the features (got {_what(features)})"
+            )
+        if not self.classifies:
+            return features.float(), None
+        logits = self.network.classify(features)  # type: ignore[operator]
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(images) or logits.shape[1] < 2:
+            raise ConfigurationError(
+                "Cannot use the classifier because classify(features) must return logits (n, K) with K ≥ 2; "
+                f"correct it (got {_what(logits)})"
+            )
+        return features.float(), logits
+
+
+def fingerprint(network: nn.Module) -> str:
+    """What identifies a feature network: its own `fingerprint`, or the sha256 of its weights and buffers.
+
+    Args:
+        network: any module.
+
+    Example:
+        >>> fingerprint(nn.Identity())[:8]
+        'e3b0c442'
+    """
+    own = getattr(network, "fingerprint", None)
+    if isinstance(own, str):
+        return own
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _what(value: object) -> str:
+    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

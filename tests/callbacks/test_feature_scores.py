@@ -1,0 +1,106 @@
+"""The scores equal those that numpy and scipy compute in another way from the same features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from lightning_lead.callbacks.feature_scores import ClassifierStatistics, FeatureScores, gather_in_order
+
+
+def frechet(x, y):
+    root = scipy.linalg.sqrtm(np.cov(x, rowvar=False) @ np.cov(y, rowvar=False))
+    moved = np.square(x.mean(0) - y.mean(0)).sum()
+    return moved + np.trace(np.cov(x, rowvar=False)) + np.trace(np.cov(y, rowvar=False)) - 2 * np.trace(root).real
+
+
+def kernel_distance(x, y):
+    """Unbiased squared MMD, summed pair by pair."""
+    k = lambda a, b: (a @ b / len(a) + 1) ** 3  # noqa: E731
+    n, m = len(x), len(y)
+    xx = sum(k(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+    yy = sum(k(y[i], y[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
+    return xx + yy - 2 * sum(k(a, b) for a in x for b in y) / (n * m)
+
+
+@pytest.fixture
+def features():
+    draw = torch.Generator().manual_seed(2)
+    mix = torch.randn(5, 5, generator=draw)
+    return torch.randn(40, 5, generator=draw), torch.randn(30, 5, generator=draw) @ mix + 1
+
+
+def filled(features, **settings):
+    reals, fakes = features
+    scores = FeatureScores(**({"num_features": 5, "metrics": ["fid", "kid"], "chunk": 8} | settings))
+    for part in reals.split(8):
+        scores.add(part, real=True)
+    for part in fakes.split(8):
+        scores.add(part, real=False)
+    return scores
+
+
+def test_fid_equals_the_textbook(features):
+    got = filled(features, kid_subset_size=10).compute()["fid"]
+    x, y = (f.double().numpy() for f in features)
+    assert got == pytest.approx(frechet(x, y), rel=1e-9)  # float64 and two different matrix roots
+    assert got != pytest.approx(float(np.float32(got)), rel=1e-12)  # and it is not rounded to float32 on its way out
+
+
+def test_kid_equals_the_double_sum(features):
+    """A subset of everything is the whole sample, in any order."""
+    reals, fakes = features[0][:30], features[1]
+    got = filled((reals, fakes), kid_subsets=2, kid_subset_size=30).compute()
+    assert got["kid"] == pytest.approx(kernel_distance(reals.double().numpy(), fakes.double().numpy()), rel=1e-9)
+    assert got["kid_std"] < 1e-9
+
+
+def test_kid_s_subsets_are_private_and_seeded(features):
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    values = [filled(features, kid_subsets=3, kid_subset_size=10, seed=s).compute()["kid"] for s in (0, 0, 1)]
+    assert torch.equal(torch.rand(2), expected)
+    assert values[0] == values[1] != values[2]
+
+
+def test_classifier_statistics_equal_the_definition():
+    logits = torch.randn(40, 4, generator=torch.Generator().manual_seed(3)) * 3
+    statistics = ClassifierStatistics(4)
+    for part in logits.split(7):
+        statistics.update(part)
+    p = np.exp(logits.double().numpy())
+    p /= p.sum(1, keepdims=True)
+    divergence = (p * np.log(p / p.mean(0))).sum(1).mean()
+    got = {name: value.item() for name, value in statistics.compute().items()}
+    assert got["classifier_score"] == pytest.approx(np.exp(divergence), rel=1e-12)
+    assert got["class_coverage"] == np.bincount(p.argmax(1), minlength=4).min() / 40
+    assert got["confidence"] == pytest.approx(p.max(1).mean(), rel=1e-12)
+
+
+def test_a_class_that_is_never_found():
+    statistics = ClassifierStatistics(3)
+    statistics.update(torch.tensor([[5.0, 0.0, -1e9], [0.0, 5.0, -1e9]]))
+    values = statistics.compute()
+    assert values["class_coverage"] == 0
+    assert torch.isfinite(values["classifier_score"])
+
+
+def test_reals_stay_and_fakes_go(features):
+    scores = filled(features, kid_subset_size=10)
+    first = scores.compute()
+    scores.reset_fakes()
+    scores.add(features[0], real=False)
+    second = scores.compute()
+    assert abs(second["fid"]) < 1e-8  # the reals against themselves
+    scores.reset_fakes()
+    for part in features[1].split(8):
+        scores.add(part, real=False)
+    assert scores.compute() == first
+
+
+def test_one_process_needs_no_gathering():
+    rows = torch.arange(5)
+    assert gather_in_order(rows, 2) is rows

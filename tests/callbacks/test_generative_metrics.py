@@ -1,0 +1,445 @@
+"""GenerativeMetrics under real Trainers: when it runs, who sees the values, what is written beside them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
+
+from lightning_lead import ConfigurationError
+from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, generate, to_uint8
+from lightning_lead.callbacks.feature_scores import FeatureScores
+
+
+@pytest.fixture
+def metrics(kit):
+    return lambda extractor=None, **settings: GenerativeMetrics(
+        extractor or kit.TinyExtractor(), **(kit.SMALL | {"every_n_steps": 2} | settings)
+    )
+
+
+@pytest.fixture
+def fit(kit, tmp_path):
+    def run(*callbacks, steps=4, model=None, ckpt_path=None, data=None, **settings):
+        trainer = kit.trainer(tmp_path, steps, callbacks=list(callbacks), **settings)
+        torch.manual_seed(1)
+        trainer.fit(model or kit.gan(), **(data or {"train_dataloaders": kit.loader()}), ckpt_path=ckpt_path)
+        return trainer
+
+    return run
+
+
+def steps(metrics):
+    return [record["step"] for record in metrics.history]
+
+
+def read(folder):
+    return json.loads((folder / "generative_metrics.json").read_text())
+
+
+# ---- the number -----------------------------------------------------------------------------------------------------
+
+
+def test_the_value_is_that_of_the_bytes_by_hand(kit, fit, metrics, tmp_path):
+    callback, model = metrics(every_n_steps=4), kit.gan()
+    fit(callback, model=model)
+    extractor = kit.TinyExtractor()
+    fakes = torch.cat(list(generate(model, 50, seed=0, batch_size=8)))
+    scores = FeatureScores(num_features=6, metrics=["fid"], chunk=100, num_classes=3)
+    scores.add(extractor(to_uint8(kit.images())), real=True)
+    features = extractor(to_uint8(fakes))
+    scores.add(features, extractor.classify(features), real=False)
+    (record,) = callback.history
+    for name, value in scores.compute().items():
+        assert record["values"][name] == pytest.approx(value, rel=1e-9), name
+
+
+def test_one_forward_per_image(kit, fit, metrics):
+    extractor = kit.TinyExtractor()
+    fit(metrics(extractor))
+    trial = 2
+    assert extractor.forwards == 60 + trial + 2 * 50
+
+
+def test_training_is_not_disturbed(kit, fit, metrics):
+    plain, watched = kit.gan(), kit.gan()
+    fit(model=plain)
+    fit(metrics(), model=watched)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, watched.state_dict()[name]), name
+    assert not any("project" in name for name in watched.state_dict())
+
+
+def test_the_extractor_is_frozen_and_in_eval_mode(kit):
+    extractor = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).train()
+    extractor.num_features = 2
+    GenerativeMetrics(extractor, metrics=["fid"])
+    assert not any(p.requires_grad for p in extractor.parameters())
+    assert not any(m.training for m in extractor.modules())
+
+
+def test_the_average_is_used_whatever_the_order(kit, fit, metrics):
+    found = []
+    for order in (1, -1):
+        callback, ema, model = metrics(every_n_steps=4), GeneratorEMA(halflife_images=200), kit.gan()
+        fit(*[callback, ema][::order], model=model)
+        found.append(callback.history[0])
+    assert found[0] == found[1]
+    assert found[0]["protocol"]["ema"] == {"halflife_images": 200, "rampup": 0.05}
+    live = metrics(every_n_steps=4)
+    fit(live)
+    assert live.history[0]["values"]["fid"] != found[0]["values"]["fid"]
+
+
+# ---- when -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_n_steps_and_once_each(fit, metrics):
+    callback = metrics(every_n_steps=3)
+    fit(callback, steps=10)
+    assert steps(callback) == [3, 6, 9]
+
+
+def test_at_validations(kit, fit, metrics):
+    callback = metrics(every_n_steps=None)
+    data = {"train_dataloaders": kit.loader(), "val_dataloaders": kit.loader(10)}
+    trainer = fit(callback, steps=12, data=data, val_check_interval=3)
+    assert steps(callback) == [3, 6, 9, 12]  # and not in the sanity check
+    assert trainer.callback_metrics["fid"].item() == pytest.approx(callback.history[-1]["values"]["fid"], rel=1e-6)
+
+
+def test_without_validation_and_steps_it_says_that_it_will_not_run(fit, metrics):
+    with pytest.warns(UserWarning, match="will not run in this fit"):
+        fit(metrics(every_n_steps=None))
+
+
+def test_fast_dev_run_checks_and_computes_nothing(kit, fit, metrics, tmp_path):
+    callback = metrics()
+    fit(callback, fast_dev_run=4)
+    assert callback.history == []
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigurationError, match="value_range"):
+        fit(metrics(), fast_dev_run=4, model=kit.gan(kit.TinyGenerator(gain=4.0)))
+
+
+def test_validate_and_test_from_a_checkpoint(kit, fit, metrics, tmp_path):
+    first, ema = metrics(every_n_steps=4), GeneratorEMA(halflife_images=200)
+    fit(first, ema).save_checkpoint(tmp_path / "a.ckpt")
+    for name in ("validate", "test"):
+        again = metrics(reference=kit.images())
+        trainer = kit.trainer(tmp_path, callbacks=[again, GeneratorEMA(halflife_images=200)])
+        (returned,) = getattr(trainer, name)(kit.gan(), kit.loader(10), ckpt_path=tmp_path / "a.ckpt", verbose=False)
+        record = again.history[-1]
+        assert record["step"] == 4
+        assert record["stage"] == name
+        assert record["values"] == first.history[0]["values"]
+        assert returned["fid"] == pytest.approx(record["values"]["fid"], rel=1e-6)
+    assert [r["stage"] for r in read(tmp_path)] == ["fit", "validate", "test"]
+
+
+def test_the_same_callback_in_validate_then_fit(kit, fit, metrics, tmp_path):
+    """Lightning validates in inference mode, whose tensors cannot be written to afterwards."""
+    callback = metrics(reference=kit.images())
+    kit.trainer(tmp_path, callbacks=[callback]).validate(kit.gan(), kit.loader(10), verbose=False)
+    fit(callback)
+    assert steps(callback) == [0, 2, 4]
+
+
+# ---- who sees it ----------------------------------------------------------------------------------------------------
+
+
+def test_model_checkpoint_takes_the_best(fit, metrics, tmp_path):
+    callback = metrics()
+    best = ModelCheckpoint(tmp_path, "{step}-{fid:.6f}", monitor="fid", mode="min", every_n_train_steps=2)
+    fit(callback, best, steps=8, enable_checkpointing=True)
+    values = {r["step"]: r["values"]["fid"] for r in callback.history}
+    step = min(values, key=values.get)
+    assert best.best_model_path.endswith(f"step={step}-fid={values[step]:.6f}.ckpt")
+    assert best.best_model_score.item() == pytest.approx(values[step], rel=1e-6)
+    checkpoint = torch.load(best.best_model_path, weights_only=True)
+    assert checkpoint["callbacks"][callback.state_key]["history"][-1]["values"]["fid"] == values[step]
+
+
+def test_a_checkpoint_between_scores_is_warned_of(fit, metrics, tmp_path):
+    best = ModelCheckpoint(tmp_path, monitor="fid", every_n_train_steps=3)
+    with pytest.warns(UserWarning, match="judged by the score of an earlier step"):
+        fit(metrics(every_n_steps=2), best, steps=6, enable_checkpointing=True)
+    assert best.best_model_path
+
+
+def test_early_stopping(fit, metrics):
+    stop = EarlyStopping("fid", mode="min", stopping_threshold=1e6)
+    trainer = fit(metrics(every_n_steps=3), stop, steps=30)
+    assert trainer.global_step == 6  # the end of the first epoch
+
+
+def test_early_stopping_before_the_first_score(fit, metrics):
+    with pytest.raises(ConfigurationError, match=r"an epoch of 6 game steps ends before.*got every_n_steps=8"):
+        fit(metrics(every_n_steps=8), EarlyStopping("fid"), steps=30)
+    with pytest.warns(UserWarning, match="use up the patience"):
+        trainer = fit(metrics(every_n_steps=8), EarlyStopping("fid", strict=False, patience=9), steps=18)
+    assert trainer.global_step == 18
+
+
+def test_every_logger_gets_it_at_its_step(fit, metrics, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    callback = metrics(every_n_steps=3)
+    loggers = [CSVLogger(tmp_path, "csv"), TensorBoardLogger(tmp_path, "tb")]
+    fit(callback, steps=7, logger=loggers, log_every_n_steps=5)
+    with open(f"{loggers[0].log_dir}/metrics.csv") as file:
+        rows = {int(row["step"]): row["fid"] for row in csv.DictReader(file) if row["fid"]}
+    assert {step: float(v) for step, v in rows.items()} == {r["step"]: r["values"]["fid"] for r in callback.history}
+    events = EventAccumulator(loggers[1].log_dir)
+    events.Reload()
+    assert [event.step for event in events.Scalars("fid")] == [3, 6]
+
+
+def test_two_instances_with_prefixes(kit, fit, metrics, tmp_path):
+    first, second = metrics(name_prefix="a/", metrics=["fid"]), metrics(kit.FeaturesOnly(), name_prefix="b/")
+    trainer = fit(first, second)
+    assert {"a/fid", "a/classifier_score", "b/fid", "b/kid"} <= trainer.callback_metrics.keys()
+    assert "b/classifier_score" not in trainer.callback_metrics
+    assert {path.name for path in tmp_path.iterdir()} == {"a_generative_metrics.json", "b_generative_metrics.json"}
+
+
+# ---- what is written beside it --------------------------------------------------------------------------------------
+
+
+def test_protocol(kit, fit, metrics, tmp_path, caplog):
+    callback = metrics(every_n_steps=4, seed=3)
+    with caplog.at_level("INFO", "pytorch_lightning.utilities.rank_zero"):
+        fit(callback)
+    (record,) = read(tmp_path)
+    assert record == callback.history[0]  # plain types, the same in both places
+    assert record["step"] == 4
+    assert record["stage"] == "fit"
+    assert record["values"].keys() == {"fid", "kid", "kid_std", "classifier_score", "class_coverage", "confidence"}
+    protocol = record["protocol"]
+    digests = b"".join(hashlib.sha256(x.numpy().tobytes()).digest() for x in to_uint8(kit.images()))
+    expected = {
+        "num_samples": 50,
+        "num_reference": 60,
+        "reference": "training data (TensorDataset)",
+        "reference_sha256": hashlib.sha256(digests).hexdigest(),
+        "value_range": [-1.0, 1.0],
+        "clipped_share": 0.0,
+        "extractor": "TinyExtractor",
+        "num_features": 6,
+        "ema": None,
+        "generator_mode": "eval",
+        "seed": 3,
+        "batch_size": 8,
+        "kid_subset_size": 20,
+    }
+    assert {key: protocol[key] for key in expected} == expected
+    assert protocol["versions"]["torch"] == torch.__version__
+    assert len(protocol["extractor_fingerprint"]) == 64
+    line = next(r.getMessage() for r in caplog.records if r.getMessage().startswith("step 4: fid"))
+    assert "50 fakes (live weights" in line
+    assert "against 60 reals" in line
+
+
+def test_fingerprint_follows_the_weights(kit, fit, metrics):
+    def print_of(extractor):
+        callback = metrics(extractor, every_n_steps=4)
+        fit(callback)
+        return callback.history[0]["protocol"]["extractor_fingerprint"]
+
+    other = kit.TinyExtractor()
+    other.project[0, 0] += 1
+    named = kit.TinyExtractor()
+    named.fingerprint = "tiny-1"
+    assert print_of(kit.TinyExtractor()) == print_of(kit.TinyExtractor()) != print_of(other)
+    assert print_of(named) == "tiny-1"
+
+
+def test_resume_drops_what_it_will_redo(kit, fit, metrics, tmp_path):
+    save = ModelCheckpoint(tmp_path / "saved", "{step}", every_n_train_steps=2, save_top_k=-1)
+    settings = {"enable_checkpointing": True, "limit_train_batches": 1}
+    first = metrics()
+    fit(first, save, steps=6, **settings)
+    assert [r["step"] for r in read(tmp_path)] == [2, 4, 6]
+    second = metrics()
+    seen = []
+
+    class Look(pl.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            seen.append(([r["step"] for r in read(tmp_path)], trainer.callback_metrics["fid"].item()))
+
+    fit(second, Look(), save, steps=6, ckpt_path=tmp_path / "saved" / "step=4.ckpt", **settings)
+    assert seen[0] == ([2, 4], pytest.approx(first.history[1]["values"]["fid"], rel=1e-6))
+    assert steps(second) == [2, 4, 6]
+    assert second.history == first.history == read(tmp_path)
+
+
+def test_a_folder_s_earlier_run_is_not_mixed_in(fit, metrics, tmp_path):
+    fit(metrics(), steps=6)
+    fit(metrics(), steps=2)
+    assert [r["step"] for r in read(tmp_path)] == [2]
+
+
+# ---- bad input ------------------------------------------------------------------------------------------------------
+
+
+class Diverging(pl.Callback):
+    def __init__(self, step, weight):
+        self.step, self.weight = step, weight
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if trainer.global_step == self.step:
+            torch.nn.init.constant_(pl_module.generator.last.bias, self.weight)
+
+
+def test_divergence_is_recorded_and_does_not_end_the_run(fit, metrics, tmp_path):
+    callback = metrics()
+    with pytest.warns(UserWarning, match="are not finite: the generator has diverged"):
+        trainer = fit(Diverging(4, math.nan), callback, steps=4)
+    assert math.isnan(trainer.callback_metrics["fid"])
+    assert [math.isnan(r["values"]["fid"]) for r in callback.history] == [False, True]
+    assert [r["values"]["fid"] is None for r in read(tmp_path)] == [False, True]  # JSON has no nan
+
+
+def test_later_samples_are_clamped_and_the_share_is_recorded(kit, fit, metrics):
+    class Linear(kit.TinyGenerator):
+        def forward(self, latents):
+            return torch.nn.functional.linear(latents, self.last.weight[:, :4], self.last.bias).view(-1, 1, 4, 4)
+
+    callback, model = metrics(value_range=(-9, 9), reference=kit.images()), kit.gan(Linear())
+    fit(Diverging(4, 50.0), callback, model=model)
+    assert [record["protocol"]["clipped_share"] for record in callback.history] == [0.0, 1.0]
+
+
+def refused(match, run):
+    with pytest.raises(ConfigurationError, match=match):
+        run()
+
+
+def test_reals_outside_the_range(fit, metrics):
+    refused(r"leave the declared value_range=\(0, 1\).*got values from -0\.9", lambda: fit(metrics(value_range=(0, 1))))
+
+
+def test_samples_outside_the_range_at_the_start(kit, fit, metrics):
+    model = kit.gan(kit.TinyGenerator(gain=1.5))
+    refused(r"leave the declared value_range=\(-1, 1\)", lambda: fit(metrics(), model=model))
+
+
+def test_too_few_samples(kit, fit, metrics):
+    refused(r"fewer samples than features.*singular.*above 6 \(got 6\)", lambda: metrics(num_samples=6))
+    few = metrics(reference=kit.images(6), kid_subset_size=5)
+    refused(r"fewer real images than features.*got 6", lambda: fit(few))
+    refused(r"between 2 and the number of samples, 50.*got 51", lambda: metrics(kid_subset_size=51))
+    few = metrics(reference=kit.images(19))
+    refused(r"between 2 and the number of real images, 19.*got 20", lambda: fit(few))
+    fit(metrics(reference=kit.images(19), kid_subset_size=19))
+
+
+def test_extractors_that_cannot_work(kit, fit, metrics):
+    class Base(nn.Module):
+        num_features = 6
+
+        def forward(self, images):
+            return torch.zeros(len(images), 6)
+
+    class Wrong(Base):
+        num_features = 7
+
+    class Fails(Base):
+        def forward(self, images):
+            raise RuntimeError("expected 3 channels")
+
+    class Integers(Base):
+        def forward(self, images):
+            return torch.zeros(len(images), 6, dtype=torch.long)
+
+    class Labels(Base):
+        def classify(self, features):
+            return torch.zeros(len(features), dtype=torch.long)
+
+    refused(r"integer attribute num_features.*got Identity, num_features=None", lambda: metrics(nn.Identity()))
+    refused(r"num_features=7 promises floats of shape \(2, 7\).*got \(2, 6\)", lambda: fit(metrics(Wrong())))
+    refused(r"Fails fails on bytes of shape \(2, 1, 4, 4\).*expected 3 channels", lambda: fit(metrics(Fails())))
+    refused(r"promises floats.*got \(2, 6\) torch\.int64", lambda: fit(metrics(Integers())))
+    refused(r"classify\(features\) must return logits \(n, K\).*got \(2,\)", lambda: fit(metrics(Labels())))
+
+
+def test_settings(metrics):
+    refused("choose from", lambda: metrics(metrics=["fid", "is"]))
+    refused("choose from", lambda: metrics(metrics="fid"))
+    refused("every_n_steps", lambda: metrics(every_n_steps=0))
+    refused("num_samples", lambda: metrics(num_samples=0))
+    refused(r"low < high.*got \(1, -1\)", lambda: metrics(value_range=(1, -1)))
+    refused("two finite numbers", lambda: metrics(value_range=(0, float("inf"))))
+
+
+def test_nothing_to_compute(kit, metrics):
+    refused("nothing to compute", lambda: metrics(kit.FeaturesOnly(), metrics=[]))
+    assert metrics(metrics=[]).names == ["classifier_score", "class_coverage", "confidence"]
+
+
+def test_shapes_that_differ(kit, fit, metrics):
+    reference = torch.zeros(60, 1, 8, 8)
+
+    class Any(kit.FeaturesOnly):
+        def forward(self, images):
+            return super().forward(images[..., :4, :4])
+
+    refused(
+        r"make the generator return \(n, 1, 8, 8\) \(got \(8, 1, 4, 4\)\)",
+        lambda: fit(metrics(Any(), reference=reference)),
+    )
+    refused(r"holds no images.*got \(8, 2\)", lambda: fit(metrics(reference=torch.zeros(60, 2))))
+
+
+def test_no_reference(kit, metrics, tmp_path):
+    trainer = kit.trainer(tmp_path, callbacks=[metrics()])
+    refused("no training data here", lambda: trainer.validate(kit.gan(), kit.loader(10), verbose=False))
+    refused(
+        "no length and no order",
+        lambda: kit.trainer(tmp_path, callbacks=[metrics(reference=iter([]))]).fit(kit.gan(), kit.loader()),
+    )
+
+
+def test_the_reference_of_a_data_module(kit, fit, metrics):
+    class Data(pl.LightningDataModule):
+        def train_dataloader(self):
+            return kit.loader()
+
+        def reference_images(self):
+            return to_uint8(kit.images(55))
+
+    callback = metrics(every_n_steps=4)
+    fit(callback, data={"datamodule": Data()})
+    protocol = callback.history[0]["protocol"]
+    assert protocol["reference"] == "Data.reference_images()"
+    assert protocol["num_reference"] == 55
+
+
+def test_datasets_with_random_transforms_are_read_the_same_way_every_time(kit, fit, metrics):
+    class Noisy(torch.utils.data.Dataset):
+        def __len__(self):
+            return 60
+
+        def __getitem__(self, i):
+            return (torch.rand(1, 4, 4), i)
+
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        expected = torch.rand(1)
+        torch.manual_seed(seed)
+        callback = metrics(every_n_steps=4, reference=torch.utils.data.DataLoader(Noisy(), 7, shuffle=True))
+        callback.scorer.prepare(kit.trainer("."), kit.gan())
+        found.append(callback.scorer._card["reference_sha256"])
+        # the trainer's and the module's construction draw nothing that is not put back
+        assert torch.equal(torch.rand(1), expected)
+    assert found[0] == found[1]

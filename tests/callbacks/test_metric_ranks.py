@@ -1,0 +1,74 @@
+"""Scores, averages and files do not depend on how many processes there are."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_lead.callbacks.feature_scores import FeatureScores
+
+SCRIPT = Path(__file__).with_name("metric_ranks.py")
+pytestmark = [pytest.mark.ddp, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, kit):
+    spec = importlib.util.spec_from_file_location("metric_ranks", SCRIPT)
+    ranks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ranks)
+    return ranks.train(tmp_path_factory.mktemp("alone"), rank=0, world_size=1)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("together")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(SCRIPT), str(folder)], env=environment, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_the_same_scores_from_one_and_from_two(alone, together):
+    for result in together:
+        for name, value in alone["frozen"]["values"].items():
+            assert result["frozen"]["values"][name] == pytest.approx(value, rel=1e-9), name
+        assert result["frozen"]["protocol"] == alone["frozen"]["protocol"]  # the hash of the reals, too
+        assert result["returned"] == pytest.approx(alone["returned"], rel=1e-6)
+
+
+def test_half_of_the_samples_is_another_score(kit, alone):
+    """The control: a rank that scored its own chunks alone would be caught."""
+    from lightning_lead.callbacks import generate, to_uint8
+
+    scores, extractor = FeatureScores(num_features=6, metrics=["fid"], chunk=8), kit.TinyExtractor()
+    scores.add(extractor(to_uint8(kit.images())), real=True)
+    for images in generate(kit.gan(), 50, seed=0, batch_size=8, rank=0, world_size=2):
+        scores.add(extractor(to_uint8(images)), real=False)
+    assert scores.compute()["fid"] != pytest.approx(alone["frozen"]["values"]["fid"], rel=1e-3)
+
+
+def test_ranks_agree_in_a_fit(together):
+    first, second = together
+    assert [record["step"] for record in first["fit"]] == [2, 4]
+    assert first["fit"] == second["fit"]
+    assert first["best"] == second["best"]
+    for name, tensor in first["average"].items():
+        assert torch.equal(tensor, second["average"][name]), name
+
+
+def test_images_are_counted_over_all_ranks(alone, together):
+    assert alone["seen"] == [48, 14]
+    assert [result["seen"] for result in together] == [[48, 14]] * 2
+
+
+def test_rank_zero_writes_the_pictures(alone, together):
+    assert together[0]["files"] == alone["files"] == ["samples/sample_00000002.png", "samples/sample_00000004.png"]
