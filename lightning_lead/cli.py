@@ -12,11 +12,12 @@ from lightning_lead._errors import ConfigurationError
 __all__ = ["main"]
 
 
-def main(args: list[str] | None = None) -> Any:
+def main(args: list[str] | None = None, *, run: bool = True) -> Any:
     """Run the command line.
 
     Args:
         args: arguments after the program's name; default those of the process.
+        run: whether to run the subcommand; otherwise there is none, and everything is built for the caller to use.
 
     Returns:
         The LightningCLI object, with its `trainer`, `model` and `datamodule`.
@@ -50,6 +51,7 @@ def main(args: list[str] | None = None) -> Any:
         subclass_mode_data=True,
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
+        run=run,
         args=args,
     )
 
