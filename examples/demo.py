@@ -24,7 +24,7 @@ import torch
 from pytorch_lightning import Callback
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from lightning_lead import GenerativeMetrics, SampleGrid
+from lightning_lead import GenerativeMetrics
 from lightning_lead.callbacks import to_uint8
 from lightning_lead.cli import main as command_line
 from lightning_lead.data import DigitsDataModule
@@ -46,7 +46,7 @@ class Row(NamedTuple):
     history: list[dict[str, Any]]
     seconds: float
     folder: Path
-    checkpoint: str
+    checkpoint: Path
 
     @property
     def last(self) -> dict[str, float]:
@@ -66,7 +66,7 @@ class StepTimer(Callback):
         self.seconds += time.perf_counter() - self._start
 
 
-def train(method: str, folder: Path, *, steps: int, seed: int) -> Row:
+def train(method: str, folder: Path, *, steps: int, every: int, seed: int) -> Row:
     """Fit the recipe with one method's settings."""
     settings = METHODS[method]
     arguments = [
@@ -85,10 +85,13 @@ def train(method: str, folder: Path, *, steps: int, seed: int) -> Row:
     timer = StepTimer()
     built = command_line(arguments, run=False)
     built.trainer.callbacks.insert(0, timer)
+    (metrics,) = [c for c in built.trainer.callbacks if isinstance(c, GenerativeMetrics)]
+    metrics.every_n_steps = every
     print(f"\n{method}: {steps} game steps")
     built.trainer.fit(built.model, built.datamodule)
-    (metrics,) = [c for c in built.trainer.callbacks if isinstance(c, GenerativeMetrics)]
-    return Row(method, metrics.history, timer.seconds, folder, built.trainer.checkpoint_callback.last_model_path)
+    checkpoint = folder / "final.ckpt"
+    built.trainer.save_checkpoint(checkpoint)
+    return Row(method, metrics.history, timer.seconds, folder, checkpoint)
 
 
 def floor(splits: int = 5) -> tuple[float, int]:
@@ -120,7 +123,9 @@ def plot(rows: list[Row], lowest: float, path: Path) -> None:
     """FID against generator updates, one line per method."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for row in rows:
-        axes.plot([r["step"] for r in row.history], [r["values"]["fid"] for r in row.history], marker="o", label=row.method)
+        axes.plot(
+            [r["step"] for r in row.history], [r["values"]["fid"] for r in row.history], marker="o", label=row.method
+        )
     axes.axhline(lowest, color="grey", linestyle=":", label="real against real, halves")
     axes.set(xlabel="generator updates", ylabel="FID (digits classifier, 64 features)", yscale="log", title="Digits")
     axes.legend()
@@ -132,15 +137,19 @@ def main() -> None:
     """Train, compare, and say where everything is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2000, help="game steps per method (default: %(default)s)")
+    parser.add_argument("--every", type=int, default=250, help="game steps between scores (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, data order and latents (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="where files go (default: %(default)s)")
     options = parser.parse_args()
+    if options.steps % options.every:
+        parser.error(f"--every must divide --steps, so that the last score is of the last step (got {options})")
     warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)  # networks this small gain nothing from more, and lose much where another program runs
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     rows = []
     for number, method in enumerate(METHODS):
         folder = options.output / f"{number}-{method.split()[0].lower()}"
-        rows.append(train(method, folder, steps=options.steps, seed=options.seed))
+        rows.append(train(method, folder, steps=options.steps, every=options.every, seed=options.seed))
     lowest, half = floor()
     options.output.mkdir(parents=True, exist_ok=True)
     plot(rows, lowest, options.output / "fid.png")
@@ -152,7 +161,9 @@ def main() -> None:
     count = rows[0].history[-1]["protocol"]["num_samples"]
     print(f"\n{table(rows)}")
     print(f"FID of {count} samples against all 1,797 digits; floor (real {half} against real {half}): {lowest:.2f}.")
-    print("rarest: share of the rarest class among the samples; cost: seconds in game steps relative to the first row.\n")
+    print(
+        "rarest: share of the rarest class among the samples; cost: seconds in game steps relative to the first row.\n"
+    )
     best = min((row for row in rows if row.method.startswith("LEAD")), key=lambda row: row.last["fid"])
     grid = sorted(best.folder.rglob("sample_*.png"))[-1]
     print(f"samples ({best.method}): {grid}")
