@@ -76,7 +76,7 @@ def train(method: str, folder: Path, *, steps: int, every: int, seed: int) -> Ro
         f"--trainer.default_root_dir={folder}",
         f"--trainer.logger.init_args.save_dir={folder}",
         "--trainer.logger.init_args.name=log",
-        "--trainer.logger.init_args.version=''",
+        "--trainer.logger.init_args.version=run",
         f"--model.game.init_args.alpha={settings['alpha']}",
         f"--model.game.init_args.cross={settings['cross']}",
         f"--model.optimizer.init_args.betas=[{settings['beta']},0.9]",
@@ -136,7 +136,7 @@ def plot(rows: list[Row], lowest: float, path: Path) -> None:
 def main() -> None:
     """Train, compare, and say where everything is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2000, help="game steps per method (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1500, help="game steps per method (default: %(default)s)")
     parser.add_argument("--every", type=int, default=250, help="game steps between scores (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, data order and latents (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="where files go (default: %(default)s)")
