@@ -317,3 +317,19 @@ def test_bf16_mixed_trains_and_sees_the_weights_that_just_moved():
     assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in gan.parameters())
     anchors = gan.game.state_dict()["state"]["anchor"]
     assert all(t.dtype == torch.float32 for vector in anchors.values() for t in vector)
+
+
+@pytest.mark.parametrize(("cross", "expected"), [("exact", True), ("difference", False)])
+def test_the_difference_form_is_computed_in_float32_under_bf16_mixed(cross, expected):
+    seen = []
+
+    class Watched(LeadGANModule):
+        def wanted_losses(self, batch, wanted):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().wanted_losses(batch, wanted)
+
+    gan = Watched(*tiny_networks(dtype=torch.float32), game=LEADStrategy(cross=cross))
+    data = torch.utils.data.TensorDataset(tiny_points().float())
+    tiny_trainer(2, precision="bf16-mixed").fit(gan, torch.utils.data.DataLoader(data, 24))
+    assert seen[0] is True  # the first discriminator update has no cross term yet
+    assert seen[-1] is expected

@@ -1,0 +1,99 @@
+"""The command line: the recipe fits, validates, tests and predicts; every setting is explained."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_lead import LeadGANModule
+from lightning_lead.cli import main
+
+RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "digits.yaml"
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lightning-lead", *map(str, arguments)])
+        return main()
+
+    return run
+
+
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+
+
+def fit(command, *more):
+    return command("fit", f"--config={RECIPE}", "--trainer.max_steps=3", "--trainer.log_every_n_steps=1", *QUIET, *more)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # each run of the recipe gets a folder of its own
+def test_the_recipe_fits_and_its_checkpoint_validates_tests_and_predicts(command, tmp_path):
+    fitted = fit(command)
+    assert fitted.trainer.global_step == 3
+    assert fitted.model.game.rule.alpha == 1.0
+    assert fitted.trainer.optimizers[0].param_groups[0]["betas"] == (0.5, 0.9)
+    fitted.trainer.save_checkpoint("gan.ckpt")
+    for name in ("validate", "test"):
+        evaluated = command(name, f"--config={RECIPE}", "--ckpt_path=gan.ckpt", "--trainer.limit_val_batches=1", *QUIET)
+        assert evaluated.trainer.callback_metrics["fid"] > 0
+    records = [record for path in tmp_path.rglob("generative_metrics.json") for record in json.loads(path.read_text())]
+    assert {"validate", "test"} <= {record["stage"] for record in records}
+    assert all(record["step"] == 3 and record["protocol"]["num_samples"] == 2000 for record in records)
+    command(
+        *("predict", f"--config={RECIPE}", "--ckpt_path=gan.ckpt", "--return_predictions=false", *QUIET),
+        *("--trainer.callbacks+=lightning_lead.ImageWriter", "--trainer.callbacks.dirpath=images"),
+    )
+    assert len(list(Path("images").rglob("*.png"))) >= 64
+
+
+def test_every_setting_of_the_module_is_explained(command, capsys):
+    with pytest.raises(SystemExit):
+        command("fit", "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    for name, parameter in inspect.signature(LeadGANModule).parameters.items():
+        start = text.rindex(f"--model.{name} {name.upper()}")
+        entry = text[start : start + 600]
+        said = inspect.getdoc(LeadGANModule).split(f"{name}: ")[1].split()[:3]
+        assert " ".join(said) in entry, (name, parameter)
+
+
+def test_settings_of_the_game_and_of_a_callback_are_explained(command, capsys):
+    for option, words in {
+        "--model.game.help=lightning_lead.LEADStrategy": ["coupling a in gradient units", '"exact" or "difference"'],
+        "--trainer.callbacks.help=lightning_lead.GeneratorEMA": ["counts half"],
+    }.items():
+        with pytest.raises(SystemExit):
+            command("fit", option)
+        text = " ".join(capsys.readouterr().out.split())
+        assert all(word in text for word in words), text
+
+
+def test_a_setting_on_the_command_line_wins_over_the_recipe(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lightning-lead"])
+    built = main([f"--config={RECIPE}", "--model.game.init_args.alpha=0.25", "--model.discriminator_steps=2"], run=False)
+    assert built.model.game.rule.alpha == 0.25
+    assert built.model.discriminator_steps == 2
+
+
+def test_a_bad_setting_is_refused_with_the_reason(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lightning-lead"])
+    with pytest.raises((SystemExit, ValueError)) as caught:
+        main([f"--config={RECIPE}", "--model.game.init_args.alpha=-1"], run=False)
+    assert "finite number ≥ 0" in str(caught.value) + capsys.readouterr().err
+
+
+def test_checkpoints_of_the_command_line_load_with_weights_only(command):
+    fit(command, "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=ckpt")
+    for path in Path().rglob("*.ckpt"):
+        assert "lightning_lead" in torch.load(path, weights_only=True)
