@@ -80,7 +80,8 @@ def test_settings_of_the_game_and_of_a_callback_are_explained(command, capsys):
 def test_a_setting_on_the_command_line_wins_over_the_recipe(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lightning-lead"])
-    built = main([f"--config={RECIPE}", "--model.game.init_args.alpha=0.25", "--model.discriminator_steps=2"], run=False)
+    settings = ["--model.game.init_args.alpha=0.25", "--model.discriminator_steps=2"]
+    built = main([f"--config={RECIPE}", *settings], run=False)
     assert built.model.game.rule.alpha == 0.25
     assert built.model.discriminator_steps == 2
 
