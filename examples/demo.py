@@ -22,6 +22,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lightning_lead import GenerativeMetrics
@@ -84,7 +85,9 @@ def train(method: str, folder: Path, *, steps: int, every: int, seed: int) -> Ro
     ]
     timer = StepTimer()
     built = command_line(arguments, run=False)
-    built.trainer.callbacks.insert(0, timer)
+    # the recipe's own checkpoints go to a folder of its own, which a comparison must not overwrite
+    recipe = [c for c in built.trainer.callbacks if not isinstance(c, ModelCheckpoint)]
+    built.trainer.callbacks = [timer, *recipe]
     (metrics,) = [c for c in built.trainer.callbacks if isinstance(c, GenerativeMetrics)]
     metrics.every_n_steps = every
     print(f"\n{method}: {steps} game steps")

@@ -48,11 +48,8 @@ def test_the_recipe_fits_and_its_checkpoint_validates_tests_and_predicts(command
     records = [record for path in tmp_path.rglob("generative_metrics.json") for record in json.loads(path.read_text())]
     assert {"validate", "test"} <= {record["stage"] for record in records}
     assert all(record["step"] == 3 and record["protocol"]["num_samples"] == 2000 for record in records)
-    command(
-        *("predict", f"--config={RECIPE}", "--ckpt_path=gan.ckpt", "--return_predictions=false", *QUIET),
-        *("--trainer.callbacks+=lightning_lead.ImageWriter", "--trainer.callbacks.dirpath=images"),
-    )
-    assert len(list(Path("images").rglob("*.png"))) >= 64
+    command("predict", f"--config={RECIPE}", "--ckpt_path=gan.ckpt", "--return_predictions=false", *QUIET)
+    assert len(list(Path("runs/digits/predictions").rglob("*.png"))) >= 64
 
 
 def test_every_setting_of_the_module_is_explained(command, capsys):

@@ -16,11 +16,13 @@ import torch
 import torch.distributed
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer
+from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_points, tiny_trainer
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_lead import LeadGANModule, LEADStrategy
 
 STEPS, BATCH = 20, 24
+UNEVEN = {2: [9, 3], 4: [6, 1, 2, 3]}
 CONFIGURATIONS = list(itertools.product(["sgd", "adam"], [1, 3], [1, 2]))
 
 
@@ -88,23 +90,19 @@ class CountBytes:
         torch.distributed.all_reduce = self._original
 
 
-def uneven(rank: int, world_size: int) -> torch.Tensor:
-    """One SGD game step where rank 0 has three times the samples of the others, through the weighted mean."""
-    from tiny import tiny_points
-    from torch.utils.data import DataLoader, TensorDataset
-
-    shares = [6, 2] if world_size == 2 else [6, 2, 2, 2]
-    start = sum(shares[:rank])
+def uneven(rank: int, shares: list[int]) -> torch.Tensor:
+    """One SGD game step where ranks have batches of different sizes; with one share, the joint batch on one process."""
+    start, world_size = sum(shares[:rank]), len(shares)
     model = UnevenNoise(*tiny_networks(), optimizer=optimizer("sgd"), generator_lr=0.02, discriminator_lr=0.02)
-    model.start, model.total = (start, sum(shares)) if world_size > 1 else (0, 8)
-    points = tiny_points(12)[start : start + shares[rank]] if world_size > 1 else tiny_points(12)[:8]
+    model.start, model.total = start, sum(shares)
+    points = tiny_points(12)[start : start + shares[rank]]
     trainer = tiny_trainer(1, strategy="ddp" if world_size > 1 else "auto", devices=world_size)
     trainer.fit(model, DataLoader(TensorDataset(points), len(points)))
     return weights(model)
 
 
 class UnevenNoise(LeadGANModule):
-    start, total, draws = 0, 8, 0
+    start, total, draws = 0, 12, 0
 
     def sample_latents(self, n: int) -> torch.Tensor:
         self.draws += 1
@@ -123,8 +121,7 @@ def main(output: str) -> None:
         result["weights"][f"{name} {steps_d} {accumulate}"] = weights(model)
         result[f"calls {steps_d}"] = counted.calls
         result[f"bytes {steps_d}"] = counted.bytes
-    if world_size == 2:
-        result["uneven"] = uneven(rank, world_size)
+    result["uneven"] = uneven(rank, UNEVEN[world_size])
     result["buffers"] = drifted_buffers(rank, world_size)
 
     import lightning_lead.module
