@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
     from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, ImageWriter, SampleGrid
     from lightning_lead.data import DigitsDataModule, GaussiansDataModule
     from lightning_lead.gan import LeadGANModule
-    from lightning_lead.module import LeadMixin, LeadModule
+    from lightning_lead.mixin import LeadMixin
+    from lightning_lead.module import LeadModule
     from lightning_lead.strategy import GameStrategy, LEADStrategy
 
 __version__ = "0.1.0"
@@ -53,7 +54,7 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "GameStrategy": "lightning_lead.strategy",
     "LeadGANModule": "lightning_lead.gan",
     "LeadModule": "lightning_lead.module",
-    "LeadMixin": "lightning_lead.module",
+    "LeadMixin": "lightning_lead.mixin",
     "GenerativeMetrics": "lightning_lead.callbacks",
     "SampleGrid": "lightning_lead.callbacks",
     "GeneratorEMA": "lightning_lead.callbacks",

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.noise import frozen_buffers, mix_seed
-from lightning_lead.module import LeadModule, Turn
+from lightning_lead.mixin import Turn
+from lightning_lead.module import LeadModule
 from lightning_lead.objectives import adversarial_objective
 from lightning_lead.strategy import GameStrategy
 
@@ -102,7 +104,7 @@ class LeadGANModule(LeadModule):
             ("discriminator_steps", discriminator_steps),
             ("generator_batch_size", generator_batch_size),
         ):
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigurationError(f"Cannot use {name} because it must be an integer ≥ 1 (got {value!r})")
         if self.game.play == "simultaneous" and discriminator_steps != 1:
             raise ConfigurationError(
@@ -149,12 +151,10 @@ class LeadGANModule(LeadModule):
             return None
         classes = getattr(self.generator, "num_classes", None)
         if classes is None:
-            if _needs_labels(self.generator):
-                raise ConfigurationError(
-                    "Cannot draw labels because the generator takes them but has no attribute num_classes; "
-                    "set it, or override sample_labels(n)"
-                )
-            return None
+            raise ConfigurationError(
+                "Cannot draw labels because the generator takes them but has no attribute num_classes; "
+                "set it, or override sample_labels(n)"
+            )
         return torch.randint(classes, (n,), generator=self._noise, device=self.device)
 
     def unpack_batch(self, batch: Any) -> tuple[Tensor, Tensor | None]:
@@ -207,6 +207,20 @@ class LeadGANModule(LeadModule):
         ema = find_ema(self.trainer)
         seed = mix_seed(int(batch[0]))
         return torch.cat(list(generate(self, len(batch), seed=seed, batch_size=len(batch), ema=ema)))
+
+    def on_train_start(self) -> None:
+        """Besides the checks of every game: an epoch's last, smaller batch must divide as well."""
+        super().on_train_start()
+        loader: Any = self.trainer.train_dataloader
+        parts = self.discriminator_steps * self.accumulate
+        reached = isinstance(loader, DataLoader) and self.trainer.num_training_batches >= len(loader)
+        if reached and loader.batch_size and not loader.drop_last and not isinstance(loader.dataset, IterableDataset):
+            last = len(loader.sampler) % loader.batch_size
+            if last % parts:
+                raise ConfigurationError(
+                    f"Cannot split the last batch of an epoch, of {last}, over discriminator_steps × accumulate = "
+                    f"{self.discriminator_steps} × {self.accumulate}; pass drop_last=True to the loader (got {last})"
+                )
 
     # ---- the game ---------------------------------------------------------------------------------------------------
 
@@ -273,7 +287,7 @@ class LeadGANModule(LeadModule):
     ) -> list[GANBatch]:
         parts = self.accumulate if parts is None else parts
         latents, fake_labels = self.sample_latents(fakes), None
-        if labels is not None and _takes_labels(self.generator):
+        if labels is not None and (_takes_labels(self.generator) or _takes_labels(self.discriminator)):
             # fakes follow the labels of the reals, over and over if there are more of them
             fake_labels = labels.repeat(-(-fakes // len(labels)))[:fakes]
         reals, zs = real.chunk(parts), latents.chunk(parts)
@@ -283,21 +297,27 @@ class LeadGANModule(LeadModule):
 
 
 def _arguments(network: nn.Module) -> list[inspect.Parameter]:
+    network = getattr(network, "_orig_mod", network)  # what torch.compile has wrapped
     parameters = inspect.signature(network.forward).parameters.values()
     return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 def _takes_labels(network: nn.Module) -> bool:
-    return len(_arguments(network)) > 1
-
-
-def _needs_labels(network: nn.Module) -> bool:
+    """A network that may take labels but names no classes is unconditional: its optional argument stays unused."""
     arguments = _arguments(network)
-    return len(arguments) > 1 and arguments[1].default is inspect.Parameter.empty
+    return len(arguments) > 1 and (
+        arguments[1].default is inspect.Parameter.empty or getattr(network, "num_classes", None) is not None
+    )
 
 
 def _call(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> Tensor:
-    # a network that may take labels but names no classes is unconditional: an optional second argument stays unused
-    conditional = _needs_labels(network) or (_takes_labels(network) and getattr(network, "num_classes", None))
-    out: Tensor = network(inputs, labels) if conditional else network(inputs)
-    return out
+    if not _takes_labels(network):
+        unconditional: Tensor = network(inputs)
+        return unconditional
+    if labels is None:
+        raise ConfigurationError(
+            f"Cannot call {type(network).__name__} because it takes labels and there are none; let the loader yield "
+            "(samples, labels), or override unpack_batch(batch) and sample_labels(n)"
+        )
+    conditional: Tensor = network(inputs, labels)
+    return conditional

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError, DifferentiationError
 from lightning_lead.calculus.oracle import CrossTerm, GameOracle
+from lightning_lead.calculus.players import opponent_of
+from lightning_lead.rules.base import AbstractGameRule
 
-__all__ = ["check_trainer", "probe_cross_terms", "suspects"]
+__all__ = ["check_optimizers", "check_trainer", "probe_game", "suspects"]
 
 _OFTEN_ONCE_DIFFERENTIABLE = (nn.SyncBatchNorm, nn.MultiheadAttention, nn.RNNBase, nn.TransformerEncoderLayer)
 
 
-def check_trainer(trainer: Any) -> None:
+def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
     """Refuse Trainer settings that cannot be honoured.
 
     Args:
         trainer: the Lightning Trainer, before it has set anything up.
+        rule: the game optimizer.
 
     Raises:
-        ConfigurationError: `gradient_clip_val`, `accumulate_grad_batches`, fp16, or a strategy that shards parameters.
+        ConfigurationError: `gradient_clip_val`, `accumulate_grad_batches`, fp16, a strategy that shards parameters, or
+            bf16 weights under a rule that subtracts gradients of one batch from each other.
 
     Example:
         >>> import pytorch_lightning
-        >>> check_trainer(pytorch_lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"))
+        >>> from lightning_lead.rules import LEAD
+        >>> trainer = pytorch_lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+        >>> check_trainer(trainer, LEAD())
     """
     if trainer.gradient_clip_val:
         raise ConfigurationError(
@@ -45,6 +52,12 @@ def check_trainer(trainer: Any) -> None:
             "Cannot train a game in fp16 because a loss scale would enter products of two players' gradients; "
             f"use precision='bf16-mixed' or '32-true' (got {trainer.precision!r})"
         )
+    if str(trainer.precision) == "bf16-true" and rule.revisits:
+        raise ConfigurationError(
+            f"Cannot train with {rule.name} on bf16 weights because it subtracts two gradients that agree in most of "
+            "their bits, and what is left is noise; use 'bf16-mixed', which computes the difference in float32 "
+            f"(got {trainer.precision!r})"
+        )
     if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
         raise ConfigurationError(
             "Cannot train a game on sharded parameters because the cross term needs both players whole on every rank; "
@@ -52,33 +65,68 @@ def check_trainer(trainer: Any) -> None:
         )
 
 
-def probe_cross_terms(oracle: GameOracle, module: nn.Module, form: Any) -> None:
-    """Form both cross terms once with a made-up displacement, so that what cannot be differentiated shows at once.
+def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]]) -> None:
+    """Refuse optimizers and schedulers that a game step would silently leave aside.
 
     Args:
-        oracle: of the first batch; it must not reduce over ranks.
+        trainer: after its optimizers are there.
+        players: name -> live parameters.
+
+    Raises:
+        ConfigurationError: an optimizer holds trainable parameters that belong to no player, or a scheduler waits for
+            a metric, which a game step does not have.
+    """
+    owned = {id(p) for parameters in players.values() for p in parameters}
+    for optimizer in trainer.optimizers:
+        held = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        if strangers := sum(id(p) not in owned for p in held):
+            raise ConfigurationError(
+                f"Cannot train {strangers} parameter(s) that {type(optimizer).__name__} holds because they belong to "
+                f"no player; return them from players(), or leave them out of the optimizer (players: {list(players)})"
+            )
+    for config in trainer.lr_scheduler_configs:
+        if isinstance(config.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            raise ConfigurationError(
+                "Cannot step ReduceLROnPlateau because a game has no loss that falls to a plateau; "
+                "use a scheduler that counts steps, such as LinearLR"
+            )
+
+
+def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) -> None:
+    """Take every derivative that the rule will ask for once, so that what cannot be differentiated shows at once.
+
+    Args:
+        oracle: of the first batch; exhaustive, and it must not reduce over ranks.
         module: whose layers are named in the error.
-        form: the exact form that the rule will ask for.
+        rule: the game optimizer.
 
     Raises:
         DifferentiationError: a layer without a second derivative, or a player that the other one's loss ignores.
     """
     for player in oracle.names:
-        (opponent,) = (name for name in oracle.names if name != player)
-        displacement = tuple(1e-3 * p + 1e-6 for p in oracle.point[opponent])
-        try:
-            oracle.gradient(player, at=oracle.point, cross=CrossTerm(1.0, displacement, form))
-        except DifferentiationError:
-            raise
-        except RuntimeError as error:
-            found = suspects(module)
-            named = f"; look at {', '.join(found)}" if found else ""
+        oracle.gradient(player, at=oracle.point)  # a mistake in a network shows here, under its own name
+        opponent = opponent_of(player, oracle.names)
+        if rule.second_order:
+            displacement = tuple(1e-3 * p + 1e-6 for p in oracle.point[opponent])
+            cross = CrossTerm(1.0, displacement, getattr(rule, "form", "opponent"))
+            try:
+                oracle.gradient(player, at=oracle.point, cross=cross)
+            except (DifferentiationError, torch.OutOfMemoryError):
+                raise
+            except RuntimeError as error:
+                found = suspects(module)
+                named = f"; look at {', '.join(found)}" if found else ""
+                raise DifferentiationError(
+                    f"Cannot form the exact cross term of player {player!r} because a layer has no second derivative"
+                    f"{named}. Use LEADStrategy(cross='difference'), which never differentiates twice; or, for fused "
+                    "attention, run under torch.nn.attention.sdpa_kernel(SDPBackend.MATH) "
+                    f"(got: {str(error).splitlines()[0]})"
+                ) from error
+        elif rule.couples and not oracle.interacts(player):
             raise DifferentiationError(
-                f"Cannot form the exact cross term of player {player!r} because a layer has no second derivative"
-                f"{named}. Use LEADStrategy(cross='difference'), which never differentiates twice; or, for fused "
-                "attention, run under torch.nn.attention.sdpa_kernel(SDPBackend.MATH) "
-                f"(got: {str(error).splitlines()[0]})"
-            ) from error
+                f"Cannot form the cross term of player {player!r} because its loss does not depend on {opponent!r}; "
+                "the players must meet in one loss (is an output detached, or an opponent left out of the loss?)"
+            )
 
 
 def suspects(module: nn.Module) -> list[str]:

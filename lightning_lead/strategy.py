@@ -55,26 +55,22 @@ class GameStrategy:
         self.rule = rule
         self.play: Play = play
         self._state: RuleState | None = None
+        self._restored = False
 
     def __repr__(self) -> str:
         return f"GameStrategy({self.rule.name}, play={self.play!r})"
 
     def start(self, point: Point) -> None:
-        """Begin, or go on after a restart: a state that was loaded moves to the parameters' device.
+        """Begin anew, or go on from a state that was just loaded, on the parameters' device.
 
         Args:
             point: the players' parameters.
         """
-        fresh = self.rule.init(point)
-        if self._state:
-            device = next(iter(point.values()))[0].device
-            self._state = _to_device(self._state, device)
+        if self._restored and self._state:
+            self._state = _to_device(self._state, next(iter(point.values()))[0].device)
         else:
-            self._state = fresh
-
-    def reset(self) -> None:
-        """Forget the state, so that the next `start` begins anew."""
-        self._state = None
+            self._state = self.rule.init(point)
+        self._restored = False
 
     def play_turn(
         self, oracle: GameOracle, players: Sequence[str], parameters: Mapping[str, Sequence[Tensor]]
@@ -90,7 +86,10 @@ class GameStrategy:
             What each moving player's update looked like, for logging.
         """
         if self._state is None:
-            raise ConfigurationError("Cannot play before start(); call start() with the players' parameters first")
+            raise ConfigurationError(
+                "Cannot play because the game has not started; a module that overrides on_fit_start() must call "
+                "super().on_fit_start() (outside of a Trainer: call start() with the players' parameters)"
+            )
         directions, self._state = self.rule.direction(oracle, players, self._state)
         for player in players:
             for parameter, part in zip(parameters[player], directions[player], strict=True):
@@ -116,7 +115,7 @@ class GameStrategy:
                     f"Cannot resume because the checkpoint was written with {what} {state[what]!r}; "
                     f"use the same {what}, or start a new run from its weights (got {what} {mine!r})"
                 )
-        self._state = dict(state["state"]) or None
+        self._state, self._restored = dict(state["state"]) or None, True
 
 
 class LEADStrategy(GameStrategy):
@@ -170,6 +169,8 @@ class LEADStrategy(GameStrategy):
             raise ConfigurationError(f"Cannot use eta because a step size must be finite and > 0 (got {eta!r})")
         if not (math.isfinite(beta) and 0 <= beta < 1):
             raise ConfigurationError(f"Cannot use beta because momentum must be in [0, 1) (got {beta!r})")
+        if not (math.isfinite(alpha) and alpha >= 0):
+            raise ConfigurationError(f"Cannot use alpha because a coupling must be finite and ≥ 0 (got {alpha!r})")
         return cls(alpha / eta, **settings), OptimizerSettings(lr=eta, momentum=beta)
 
     @classmethod

@@ -31,6 +31,7 @@ FLOORS = {
     "reduction": 4,
     "probe": 4,
     "strategy": 4,
+    "mixin": 4,
     "module": 4,
     "gan": 4,
     "callbacks": 4,
@@ -40,13 +41,14 @@ FLOORS = {
 # On one floor the components stand apart, except for these (importer, imported): the order in which floor 4 is built.
 NEIGHBOURS = {
     ("strategy", "reduction"),
+    ("mixin", "strategy"),
+    ("mixin", "reduction"),
+    ("mixin", "probe"),
+    ("module", "mixin"),
     ("module", "strategy"),
-    ("module", "reduction"),
-    ("module", "probe"),
+    ("gan", "mixin"),
     ("gan", "module"),
     ("gan", "strategy"),
-    ("gan", "reduction"),
-    ("gan", "probe"),
     ("gan", "callbacks"),
 }
 # Besides torch and the standard library, a floor may use:

@@ -2,15 +2,18 @@
 
 from lightning_lead._typing import Point, Vector
 from lightning_lead.calculus.derivatives import cross_term, gradient
-from lightning_lead.calculus.noise import frozen_buffers, mix_seed, private_rng
+from lightning_lead.calculus.noise import SpectralRecord, frozen_buffers, mix_seed, private_rng
 from lightning_lead.calculus.oracle import CrossTerm, GameOracle, OracleStatistics
+from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import opponent_of
 
 __all__ = [
     "CrossTerm",
     "GameOracle",
     "OracleStatistics",
+    "Placement",
     "Point",
+    "SpectralRecord",
     "Vector",
     "cross_term",
     "frozen_buffers",

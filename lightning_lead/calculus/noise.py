@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-__all__ = ["frozen_buffers", "mix_seed", "private_rng"]
+__all__ = ["SpectralRecord", "frozen_buffers", "mix_seed", "private_rng"]
 
 
 @contextmanager
@@ -36,14 +37,8 @@ def frozen_buffers(module: nn.Module) -> Iterator[None]:
         >>> norm.num_batches_tracked.item()
         0
     """
-    originals: list[tuple[nn.Module, str, torch.Tensor]] = []
-    iterating: list[nn.Module] = []
-    for child in module.modules():
-        for name, buffer in child.named_buffers(recurse=False):
-            originals.append((child, name, buffer))
-        hooks = child._forward_pre_hooks.values()
-        if child.training and (isinstance(child, _SpectralNorm) or any(isinstance(h, SpectralNorm) for h in hooks)):
-            iterating.append(child)
+    originals = [(child, n, b) for child in module.modules() for n, b in child.named_buffers(recurse=False)]
+    iterating = [child for child, _ in _spectral_norms(module) if child.training]
     try:
         for child, name, buffer in originals:
             setattr(child, name, buffer.clone())
@@ -55,6 +50,83 @@ def frozen_buffers(module: nn.Module) -> Iterator[None]:
             setattr(child, name, buffer)
         for child in iterating:
             child.training = True
+
+
+class SpectralRecord:
+    """The singular vectors that every spectral norm used, forward by forward, for a repeat of the same forwards.
+
+    A train-mode forward moves the vectors, so a second evaluation would be another function of the weights: the
+    difference of two gradients would not vanish where nothing has moved.
+
+    Example:
+        >>> layer = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
+        >>> x, record = torch.ones(1, 3), SpectralRecord()
+        >>> with record.recording(layer):
+        ...     first, second = layer(x), layer(x)
+        >>> with frozen_buffers(layer), record.replaying(layer):
+        ...     torch.equal(layer(x), first), torch.equal(layer(x), second)
+        (True, True)
+    """
+
+    def __init__(self) -> None:
+        self._used: dict[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+    @contextmanager
+    def recording(self, module: nn.Module) -> Iterator[None]:
+        """Keep copies of the vectors of each forward.
+
+        Args:
+            module: whose spectral norms.
+        """
+        handles = []
+        for child, (u, v) in _spectral_norms(module):
+            used = self._used[child] = []
+
+            def keep(layer: nn.Module, *_: object, used: list[Any] = used, u: str = u, v: str = v) -> None:
+                used.append((getattr(layer, u).clone(), getattr(layer, v).clone()))
+
+            handles.append(child.register_forward_hook(keep))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def replaying(self, module: nn.Module) -> Iterator[None]:
+        """Use them again, in the same order; inside of `frozen_buffers`.
+
+        Args:
+            module: the one that was recorded.
+        """
+        handles = []
+        for child, (u, v) in _spectral_norms(module):
+            pairs = iter(self._used.get(child, []))
+
+            def restore(layer: nn.Module, *_: object, pairs: Any = pairs, u: str = u, v: str = v) -> None:
+                pair = next(pairs, None)
+                if pair is not None:
+                    setattr(layer, u, pair[0])
+                    setattr(layer, v, pair[1])
+
+            handles.append(child.register_forward_pre_hook(restore, prepend=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _spectral_norms(module: nn.Module) -> list[tuple[nn.Module, tuple[str, str]]]:
+    """Both of torch's implementations: the module whose forward iterates, and the names of its two vectors."""
+    found: list[tuple[nn.Module, tuple[str, str]]] = []
+    for child in module.modules():
+        if isinstance(child, _SpectralNorm) and hasattr(child, "_u"):
+            found.append((child, ("_u", "_v")))
+        for hook in child._forward_pre_hooks.values():
+            if isinstance(hook, SpectralNorm):
+                found.append((child, (f"{hook.name}_u", f"{hook.name}_v")))
+    return found
 
 
 def mix_seed(*parts: int) -> int:
@@ -92,10 +164,27 @@ def private_rng(seed: int, device: torch.device | str = "cpu") -> Iterator[torch
     """
     device = torch.device(device)
     seed %= 2**63
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=[]), _seeded(device, seed):
         torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
         yield torch.Generator(device).manual_seed(seed + 1)
+
+
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """An accelerator's global generator, seeded inside and put back."""
+    if device.type == "cpu":
+        yield
+        return
+    # torch.cuda, torch.xpu, and torch.mps, which has one device and never names it
+    backend = getattr(torch, device.type)
+    where = () if device.type == "mps" else (device,)
+    state = backend.get_rng_state(*where)
+    if device.type == "mps":
+        backend.manual_seed(seed)
+    else:
+        with backend.device(device):
+            backend.manual_seed(seed)
+    try:
+        yield
+    finally:
+        backend.set_rng_state(state, *where)

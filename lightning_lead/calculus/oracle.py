@@ -79,6 +79,7 @@ class GameOracle:
         losses: one function per micro-batch.
         weights: the share of each micro-batch in this rank's batch; sums to 1.
         reduce: averages a vector over ranks.
+        place: puts a point into the module that the losses look at, for as long as derivatives are taken.
         full_precision: a context in which autocast is off; used for derivatives and for the difference form.
         exhaustive: visit the whole graph of a cross term, for a probe; see `derivatives.cross_term`.
 
@@ -101,6 +102,7 @@ class GameOracle:
         *,
         weights: Sequence[float] | None = None,
         reduce: Callable[[Vector], Vector] = no_reduction,
+        place: Callable[[Point], AbstractContextManager[object]] = lambda point: nullcontext(),
         full_precision: Callable[[], AbstractContextManager[object]] = nullcontext,
         exhaustive: bool = False,
     ) -> None:
@@ -109,6 +111,8 @@ class GameOracle:
         self._losses = list(losses)
         self._weights = list(weights) if weights is not None else [1.0 / len(self._losses)] * len(self._losses)
         self._reduce = reduce
+        self._place = place
+        self._evaluated: set[int] = set()
         self._full_precision = full_precision
         self._exhaustive = exhaustive
 
@@ -135,17 +139,20 @@ class GameOracle:
             DifferentiationError: the loss does not depend on the player, or the field on the opponent.
         """
         directions, statistics = [], []
-        for losses, weight in zip(self._losses, self._weights, strict=True):
-            direction, stats = self._local(player, losses, at, cross)
+        for k, weight in enumerate(self._weights):
+            direction, stats = self._local(player, k, at, cross)
             directions.append((weight, direction))
             statistics.append((weight, stats))
         if at is None:
             self.statistics[player] = _average(statistics)
         return self._reduce(weighted_sum(directions))
 
-    def _local(
-        self, player: str, losses: Losses, at: Point | None, cross: CrossTerm | None
-    ) -> tuple[Vector, OracleStatistics]:
+    def _local(self, player: str, k: int, at: Point | None, cross: CrossTerm | None) -> tuple[Vector, OracleStatistics]:
+        # the first look at the current point is the real forward; whatever comes after it repeats it
+        replay = at is not None or k in self._evaluated
+        if at is None:
+            self._evaluated.add(k)
+        losses = self._losses[k]
         opponent = opponent_of(player, self.names)
         place = dict(self.point if at is None else at)
         own = tuple(p.detach().requires_grad_() for p in place[player])
@@ -153,21 +160,18 @@ class GameOracle:
         other = tuple(p.detach().requires_grad_(exact) for p in place[opponent])
         wanted = frozenset({player, opponent}) if cross is not None and cross.form == "opponent" else {player}
         precise = self._full_precision if cross is not None and cross.form == "difference" else nullcontext
-        with torch.enable_grad(), precise():
-            values = losses(self._ordered(player, own, other), frozenset(wanted), replay=at is not None)
-        with torch.enable_grad(), self._full_precision():
-            grad = gradient(values[player], own, retain_graph=exact, label=f"the loss of player {player!r}")
-            if cross is None:
-                term = None
-            elif cross.form == "difference":
-                term = self._difference(player, losses, own, other, grad, cross)
-            else:
-                of = opponent if cross.form == "opponent" else player
-                sign = -1.0 if cross.form == "opponent" else 1.0
-                label = f"the gradient of {of!r}'s loss with respect to {opponent!r}"
-                field = gradient(values[of], other, create_graph=True, label=label)
-                product = cross_term(field, own, cross.displacement, label=label, exhaustive=self._exhaustive)
-                term = weighted_sum([(sign, product)])
+        point = self._ordered(player, own, other)
+        with torch.enable_grad(), self._place(point):
+            with precise():
+                values = losses(point, frozenset(wanted), replay=replay)
+            with self._full_precision():
+                grad = gradient(values[player], own, retain_graph=exact, label=f"the loss of player {player!r}")
+                if cross is None:
+                    term = None
+                elif cross.form == "difference":
+                    term = self._difference(player, losses, own, other, grad, cross)
+                else:
+                    term = self._exact(player, values, own, other, cross)
         loss = values[player].detach()
         grad = tuple(g.detach() for g in grad)
         if term is None or cross is None:
@@ -176,14 +180,39 @@ class GameOracle:
         cosine = inner(grad, term) / (size * length).clamp_min(torch.finfo(size.dtype).tiny)
         return weighted_sum([(1.0, grad), (cross.weight, term)]), OracleStatistics(loss, size, length, cosine)
 
+    def _exact(self, player: str, values: Mapping[str, Tensor], own: Vector, other: Vector, cross: CrossTerm) -> Vector:
+        """c_i = ∓∇_i ⟨∇_j L, Δ_j⟩, L being the opponent's loss or the own one."""
+        opponent = opponent_of(player, self.names)
+        of, sign = (opponent, -1.0) if cross.form == "opponent" else (player, 1.0)
+        label = f"the gradient of {of!r}'s loss with respect to {opponent!r}"
+        field = gradient(values[of], other, create_graph=True, label=label)
+        product = cross_term(field, own, cross.displacement, label=label, exhaustive=self._exhaustive)
+        return weighted_sum([(sign, product)])
+
     def _difference(
         self, player: str, losses: Losses, own: Vector, other: Vector, grad: Vector, cross: CrossTerm
     ) -> Vector:
         """c_i = g_i now minus g_i against the opponent as it was."""
         before = tuple((p - d.to(p.dtype)).detach() for p, d in zip(other, cross.displacement, strict=True))
-        values = losses(self._ordered(player, own, before), frozenset({player}), replay=True)
-        earlier = gradient(values[player], own, label=f"the loss of player {player!r} against the earlier opponent")
+        point = self._ordered(player, own, before)
+        with self._place(point):
+            values = losses(point, frozenset({player}), replay=True)
+            earlier = gradient(values[player], own, label=f"the loss of player {player!r} against the earlier opponent")
         return weighted_sum([(1.0, grad), (-1.0, earlier)])
+
+    def interacts(self, player: str) -> bool:
+        """Whether the player's loss depends on the opponent's parameters; a replay that leaves no trace.
+
+        Args:
+            player: whose loss.
+        """
+        opponent = opponent_of(player, self.names)
+        place = {name: tuple(p.detach().requires_grad_() for p in vector) for name, vector in self.point.items()}
+        with torch.enable_grad(), self._place(place):
+            loss = self._losses[0](place, frozenset({player}), replay=True)[player]
+            if not loss.requires_grad:
+                return False
+            return any(g is not None for g in torch.autograd.grad(loss, place[opponent], allow_unused=True))
 
     def _ordered(self, player: str, own: Vector, other: Vector) -> dict[str, Vector]:
         return {name: own if name == player else other for name in self.names}

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.noise import mix_seed
+from lightning_lead.calculus.placement import Placement
 from lightning_lead.callbacks.checks import check_positive
 
 if TYPE_CHECKING:
@@ -84,7 +84,10 @@ def _draw(pl_module: Any, n: int, seed: int, averaged: Mapping[str, Tensor] | No
     with evaluation_mode(pl_module), plain_computation(pl_module.device), pl_module.private_noise(seed):
         latents, labels = pl_module.sample_latents(n), pl_module.sample_labels(n)
         inputs = (latents,) if labels is None else (latents, labels)
-        samples = functional_call(pl_module, dict(averaged), inputs) if averaged is not None else pl_module(*inputs)
+        live = dict(pl_module.generator.named_parameters())
+        average = {"generator": tuple(averaged[f"generator.{name}"] for name in live)} if averaged is not None else {}
+        with Placement(pl_module, {"generator": list(live.values())}).hold(average):
+            samples = pl_module(*inputs)
     if not isinstance(samples, Tensor) or not samples.is_floating_point() or samples.dim() < 2 or len(samples) != n:
         got = f"{tuple(samples.shape)} {samples.dtype}" if isinstance(samples, Tensor) else type(samples).__name__
         raise ConfigurationError(

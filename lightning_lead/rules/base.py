@@ -44,6 +44,16 @@ class AbstractGameRule(abc.ABC):
         """Whether the rule differentiates a gradient; decides whether fit start probes for layers that forbid it."""
         return False
 
+    @property
+    def revisits(self) -> bool:
+        """Whether a direction looks at the same batch more than once; what a forward moves is kept for the repeat."""
+        return False
+
+    @property
+    def couples(self) -> bool:
+        """Whether a direction depends on how the opponent moves; fit start then checks that the players meet."""
+        return False
+
     @abc.abstractmethod
     def init(self, point: Point) -> RuleState:
         """The state before the first step.

@@ -79,12 +79,26 @@ class LEAD(AbstractGameRule):
             raise ConfigurationError(f"Cannot use cross={cross!r}; choose 'exact' or 'difference'")
         if form not in ("opponent", "own"):
             raise ConfigurationError(f"Cannot use form={form!r}; choose 'opponent' or 'own'")
+        if cross == "difference" and form != "opponent":
+            raise ConfigurationError(
+                f"Cannot use form={form!r} with cross='difference' because forms are of the exact term; leave form out"
+            )
         self.alpha, self.cross, self.form = float(alpha), cross, form
 
     @property
     def second_order(self) -> bool:
         """True for the exact forms with a > 0."""
         return self.alpha > 0 and self.cross == "exact"
+
+    @property
+    def revisits(self) -> bool:
+        """True for the difference form with a > 0."""
+        return self.alpha > 0 and self.cross == "difference"
+
+    @property
+    def couples(self) -> bool:
+        """True with a > 0."""
+        return self.alpha > 0
 
     def init(self, point: Point) -> RuleState:
         """Anchors: a copy of each player's parameters at the moment the opponent last updated; none has moved yet."""

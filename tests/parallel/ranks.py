@@ -124,9 +124,9 @@ def main(output: str) -> None:
     result["uneven"] = uneven(rank, UNEVEN[world_size])
     result["buffers"] = drifted_buffers(rank, world_size)
 
-    import lightning_lead.module
+    import lightning_lead.mixin
 
-    lightning_lead.module.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
+    lightning_lead.mixin.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
     result["unreduced"] = weights(train("adam", 1, 1, world_size=world_size, rank=rank))
     torch.save(result, f"{output}.{rank}")
 

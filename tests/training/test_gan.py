@@ -19,9 +19,9 @@ from lightning_lead import (
     LeadModule,
     LEADStrategy,
 )
-from lightning_lead.module import LeadMixin
+from lightning_lead.mixin import LeadMixin
 from lightning_lead.probe import check_trainer
-from lightning_lead.rules import GradientPlay
+from lightning_lead.rules import LEAD, GradientPlay
 
 
 def fit(gan, steps=4, batch=24, **settings):
@@ -305,7 +305,7 @@ def test_trainer_settings_that_belong_to_the_module_are_refused_by_name():
 def test_fp16_and_sharding_are_refused(change, message):
     trainer = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "precision": "32-true", "strategy": None}
     with pytest.raises(ConfigurationError, match=message):
-        check_trainer(SimpleNamespace(**(trainer | change)))
+        check_trainer(SimpleNamespace(**(trainer | change)), LEAD())
 
 
 def test_bf16_mixed_trains_and_sees_the_weights_that_just_moved():

@@ -112,6 +112,13 @@ def test_a_checkpoint_of_another_network_is_refused(whole, tmp_path):
         fit(tmp_path, 9, gan=other, ckpt=whole[0] / "step=3.ckpt")
 
 
-def test_a_checkpoint_without_a_game_is_refused():
+def test_a_checkpoint_without_a_game_is_refused_in_a_fit_and_serves_elsewhere(whole, tmp_path):
+    checkpoint = torch.load(whole[0] / "step=3.ckpt", weights_only=True)
+    del checkpoint["lightning_lead"]
+    torch.save(checkpoint, tmp_path / "plain.ckpt")
     with pytest.raises(CheckpointMismatchError, match="holds no game"):
-        model().on_load_checkpoint({"state_dict": {}})
+        fit(tmp_path, 9, gan=model(), ckpt=tmp_path / "plain.ckpt")
+    gan = model()
+    with pytest.warns(UserWarning, match="callbacks used to create"):
+        tiny_trainer(1).validate(gan, loader(), ckpt_path=tmp_path / "plain.ckpt", verbose=False)
+    assert torch.equal(gan.generator[0].weight, checkpoint["state_dict"]["generator.0.weight"])

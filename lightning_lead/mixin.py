@@ -1,0 +1,356 @@
+"""LeadMixin: two players with losses of their own, trained by a game rule under a Lightning Trainer.
+
+One `training_step` is one game step: every player moves, and `trainer.global_step` grows by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.utilities.data import extract_batch_size
+from torch import Tensor, nn
+
+from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
+from lightning_lead._typing import Point
+from lightning_lead.calculus.noise import SpectralRecord, frozen_buffers, mix_seed, private_rng
+from lightning_lead.calculus.oracle import GameOracle, Losses, OracleStatistics
+from lightning_lead.calculus.placement import Placement
+from lightning_lead.calculus.players import check_players
+from lightning_lead.probe import check_optimizers, check_trainer, probe_game
+from lightning_lead.reduction import batches_are_equal, broadcast_buffers, mean_over_ranks
+from lightning_lead.strategy import GameStrategy, LEADStrategy
+
+__all__ = ["LeadMixin", "Turn"]
+
+
+class Turn(NamedTuple):
+    """Who moves, and on what: one micro-batch per round of accumulation, of equal sizes."""
+
+    players: tuple[str, ...]
+    micro_batches: Sequence[Any]
+    batch_size: int
+
+
+class LeadMixin(LightningModule):
+    """Game steps for any LightningModule that implements `players()` and `player_losses(batch)`.
+
+    Put it first among the bases of a LightningModule and call `super().__init__(game=...)`. All random numbers of a
+    game step are a function of (seed, rank, step): a resumed run draws what the uninterrupted one would have drawn.
+
+    Args:
+        game: rule, play and state; default `LEADStrategy(alpha=1.0)`.
+        clip: largest norm of a player's direction, > 0, or None.
+        accumulate: number of micro-batches that each turn's batch is split into, ≥ 1.
+
+    Raises:
+        ConfigurationError: a setting out of its range.
+
+    Example:
+        >>> class Saddle(LeadMixin, LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__(game=LEADStrategy(alpha=0.5))
+        ...         self.x, self.y = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+        ...     def players(self):
+        ...         return {"x": [self.x], "y": [self.y]}
+        ...     def player_losses(self, batch):
+        ...         return {"x": (self.x * self.y).sum(), "y": -(self.x * self.y).sum()}
+        >>> Saddle().automatic_optimization
+        False
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        game: GameStrategy | None = None,
+        clip: float | None = None,
+        accumulate: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if game is not None and not isinstance(game, GameStrategy):
+            raise ConfigurationError(
+                f"Cannot use game={game!r}; pass a GameStrategy such as LEADStrategy(alpha=1.0) "
+                f"(got {type(game).__name__})"
+            )
+        if clip is not None and not (isinstance(clip, (int, float)) and math.isfinite(clip) and clip > 0):
+            raise ConfigurationError(f"Cannot clip to {clip!r}; pass a finite norm > 0, or None")
+        if not isinstance(accumulate, int) or isinstance(accumulate, bool) or accumulate < 1:
+            raise ConfigurationError(f"Cannot accumulate over {accumulate!r} micro-batches; pass an integer ≥ 1")
+        self.automatic_optimization = False
+        self.game = game if game is not None else LEADStrategy()
+        self.clip, self.accumulate = clip, accumulate
+        self._noise_seed: int | None = None
+        self._noise: torch.Generator | None = None
+        self._resumed = False
+        self._probed = False
+        self._equal_batches = False
+        self._playing: list[int] = []
+
+    # ---- what a user implements -------------------------------------------------------------------------------------
+
+    def players(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """Name -> parameters of each of the two players, in the order of play."""
+        raise NotImplementedError("Cannot play because players() is missing; return {name: parameters} for two players")
+
+    def player_losses(self, batch: Any) -> Mapping[str, Tensor]:
+        """Name -> scalar loss that the player minimises, a mean over the batch."""
+        raise NotImplementedError("Cannot play because player_losses(batch) is missing; return {name: scalar loss}")
+
+    # ---- what a user may override -----------------------------------------------------------------------------------
+
+    def wanted_losses(self, batch: Any, wanted: frozenset[str]) -> Mapping[str, Tensor]:
+        """The losses in `wanted`; computes all of them by default. Override to save what nobody asks for."""
+        return self.player_losses(batch)
+
+    def game_turns(self, batch: Any) -> list[Turn]:
+        """The turns of one game step on a batch from the loader; by default each player once on the whole batch."""
+        size = self._batch_size(batch)
+        parts = [batch] if self.accumulate == 1 else _split(batch, size, self.accumulate)
+        names = tuple(self.players())
+        if self.game.play == "simultaneous":
+            return [Turn(names, parts, size)]
+        return [Turn((name,), parts, size) for name in names]
+
+    # ---- the game step ----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One game step: every turn's direction, then the optimizer, then schedulers, then the log."""
+        live = self._live()
+        step, rank = self.trainer.global_step, self.trainer.global_rank
+        seed = mix_seed(self._noise_seed or 0, rank, step)
+        record: dict[str, OracleStatistics] = {}
+        with self.private_noise(seed):
+            turns = self.game_turns(batch)
+        if not self._probed:
+            self._probe(turns, live, seed)
+        if self._playing and self._playing != [id(p) for params in live.values() for p in params]:
+            self._start_game(live)  # a callback froze or unfroze a layer: displacements begin anew
+        for index, turn in enumerate(turns):
+            oracle = self._oracle(turn, live, mix_seed(seed, index), reduced=True)
+            record |= self.game.play_turn(oracle, turn.players, live)
+            self._move([p for name in turn.players for p in live[name]], turn, live, last=index == len(turns) - 1)
+        self._step_schedulers("step", self.trainer.global_step)
+        self.log_game_step(record)
+
+    def log_game_step(self, record: Mapping[str, OracleStatistics]) -> None:
+        """Log losses, gradient norms, cross-term norms and their cosines, as this rank saw them."""
+        losses = {f"loss/{name}": stats.loss for name, stats in record.items()}
+        details = {f"gradient/{name}": stats.gradient_norm for name, stats in record.items()}
+        for name, stats in record.items():
+            if stats.cross_norm is not None and stats.cosine is not None:
+                details |= {f"cross/{name}": stats.cross_norm, f"cross_cosine/{name}": stats.cosine}
+        self.log_dict(losses, prog_bar=True, on_step=True, on_epoch=False)
+        self.log_dict(details, on_step=True, on_epoch=False)
+
+    @contextmanager
+    def private_noise(self, seed: int) -> Iterator[None]:
+        """Everything random inside is a function of `seed`; every generator outside is untouched.
+
+        Args:
+            seed: any integer.
+        """
+        outer = self._noise
+        with private_rng(seed, self.device) as self._noise:
+            try:
+                yield
+            finally:
+                self._noise = outer
+
+    def sync_buffers(self) -> None:
+        """Every rank gets rank 0's buffers; all ranks must call it. Nothing to do on one process."""
+        if self._trainer is not None:
+            broadcast_buffers([self], self.trainer.strategy)
+
+    def _live(self) -> dict[str, list[nn.Parameter]]:
+        return {name: [p for p in params if p.requires_grad] for name, params in self.players().items()}
+
+    def _start_game(self, live: Mapping[str, Sequence[nn.Parameter]]) -> None:
+        check_players(live)
+        self.game.start({name: tuple(params) for name, params in live.items()})
+        self._playing = [id(p) for params in live.values() for p in params]
+
+    def _batch_size(self, batch: Any) -> int:
+        """Samples in a batch; where there is no tensor to count and nobody to share with, one."""
+        if self.accumulate == 1 and self.trainer.world_size == 1:
+            return 1
+        try:
+            return extract_batch_size(batch)
+        except MisconfigurationException as error:
+            raise ConfigurationError(
+                "Cannot tell the size of the batch, which the mean over ranks and accumulation need, because it holds "
+                f"no tensor; let the loader yield tensors, or override game_turns(batch) (got {type(batch).__name__})"
+            ) from error
+
+    def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
+        grads = [(p, p.grad) for p in self.parameters()]
+        probe_game(self._oracle(turns[-1], live, seed, reduced=False), self, self.game.rule)
+        for parameter, grad in grads:
+            parameter.grad = grad
+        self._probed = True
+
+    def _oracle(self, turn: Turn, live: Mapping[str, Sequence[Tensor]], seed: int, *, reduced: bool) -> GameOracle:
+        settings: dict[str, Any] = {}
+        if reduced:
+            settings["reduce"] = mean_over_ranks(self.trainer.strategy, turn.batch_size, equal=self._equal_batches)
+        return GameOracle(
+            {player: tuple(params) for player, params in live.items()},
+            [self._losses(part, mix_seed(seed, k)) for k, part in enumerate(turn.micro_batches)],
+            place=Placement(self, live).hold,
+            full_precision=self._full_precision,
+            exhaustive=not reduced,
+            **settings,
+        )
+
+    def _losses(self, batch: Any, seed: int) -> Losses:
+        record = SpectralRecord()
+        repeats = self.game.rule.revisits or self.game.play == "simultaneous"
+
+        def losses(point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]:
+            with ExitStack() as stack:
+                stack.enter_context(self.private_noise(seed))
+                if replay:
+                    stack.enter_context(frozen_buffers(self))
+                    stack.enter_context(record.replaying(self))
+                elif repeats:
+                    stack.enter_context(record.recording(self))
+                values = self.wanted_losses(batch, wanted)
+            if missing := wanted - set(values):
+                raise ConfigurationError(
+                    f"Cannot play because player_losses() returned no loss for {sorted(missing)}; "
+                    f"return one scalar per player (got {sorted(values)})"
+                )
+            return values
+
+        return losses
+
+    def _full_precision(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, enabled=False)
+
+    def _move(self, moving: Sequence[Tensor], turn: Turn, live: Mapping[str, Sequence[Tensor]], *, last: bool) -> None:
+        """Clip, then step the optimizers that own the moving players; only one step of the last turn is counted."""
+        if self.clip is not None:
+            for name in turn.players:
+                nn.utils.clip_grad_norm_(live[name], self.clip)
+        ids = {id(p) for p in moving}
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        owners = [o for o in optimizers if any(id(p) in ids for group in o.param_groups for p in group["params"])]
+        if not owners:
+            raise ConfigurationError(
+                f"Cannot move {turn.players} because no optimizer holds their parameters; "
+                "return one from configure_optimizers()"
+            )
+        for optimizer in owners:
+            counted = last and optimizer is owners[-1]
+            # the wrapped step is what Lightning counts as a global step, and one game step is one global step
+            (optimizer if counted else optimizer.optimizer).step()
+        for parameter in moving:
+            parameter.grad = None
+
+    def _step_schedulers(self, interval: str, count: int) -> None:
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == interval and count % config.frequency == 0:
+                config.scheduler.step()  # type: ignore[call-arg]
+
+    # ---- Lightning hooks --------------------------------------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[Callback]:
+        """No callbacks; the first hook of a fit, so what cannot work is refused here, before Lightning's own check."""
+        if self.trainer.state.fn == "fit":
+            check_trainer(self.trainer, self.game.rule)
+        return []
+
+    def on_fit_start(self) -> None:
+        """Check the players, give the rule its starting point, fix the seed of the noise."""
+        check_trainer(self.trainer, self.game.rule)
+        self._start_game(self._live())
+        if not self._resumed or self._noise_seed is None:
+            self._noise_seed = int(torch.randint(2**62, ()).item())
+        self._noise_seed = int(self.trainer.strategy.broadcast(self._noise_seed))
+        self._resumed, self._probed = False, False
+
+    def on_train_start(self) -> None:
+        """Check optimizers and schedulers; see whether ranks' batches are provably of one size."""
+        check_optimizers(self.trainer, self._live())
+        self._equal_batches = batches_are_equal(self.trainer.train_dataloader)
+
+    def on_train_epoch_end(self) -> None:
+        """Step the schedulers that ask for `interval="epoch"`."""
+        self._step_schedulers("epoch", self.current_epoch + 1)
+
+    def on_validation_start(self) -> None:
+        """Ranks' running statistics have drifted apart; make them agree."""
+        self.sync_buffers()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the game: rule, play, state, seed, and the players' shapes. All ranks must save."""
+        self.sync_buffers()
+        checkpoint["lightning_lead"] = {
+            "version": 1,
+            "players": self._shapes(),
+            "noise_seed": self._noise_seed,
+            "game": self.game.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """In a fit, take the game over, if it is the same one; elsewhere only the weights matter.
+
+        Raises:
+            CheckpointMismatchError: other networks, another rule, another play, or a checkpoint without a game.
+        """
+        if self._trainer is None or self.trainer.state.fn != "fit":
+            return  # only the weights are wanted
+        saved = checkpoint.get("lightning_lead")
+        if saved is None:
+            raise CheckpointMismatchError(
+                "Cannot resume because the checkpoint holds no game; it was not written by a LeadModule, or by one "
+                "that overrides on_save_checkpoint() without super().on_save_checkpoint(checkpoint) "
+                f"(got keys {sorted(checkpoint)})"
+            )
+        mine = self._shapes()
+        for player in sorted(mine.keys() | saved["players"].keys()):
+            theirs, ours = saved["players"].get(player, {}), mine.get(player, {})
+            for name in sorted(theirs.keys() | ours.keys()):
+                if theirs.get(name) != ours.get(name):
+                    raise CheckpointMismatchError(
+                        f"Cannot resume because player {player!r} trains other parameters: {name} has shape "
+                        f"{theirs.get(name, 'nothing')} in the checkpoint; build the network that wrote it, with the "
+                        f"same layers frozen (got {ours.get(name, 'nothing')})"
+                    )
+        self.game.load_state_dict(saved["game"])
+        self._noise_seed, self._resumed = saved["noise_seed"], True
+
+    def _shapes(self) -> dict[str, dict[str, list[int]]]:
+        names = {id(p): name for name, p in self.named_parameters()}
+        return {
+            player: {names[id(p)]: list(p.shape) for p in params if p.requires_grad}
+            for player, params in self.players().items()
+        }
+
+
+def _split(batch: Any, size: int, parts: int) -> list[Any]:
+    """A batch in equal parts along the first dimension of every tensor that has it."""
+    if size % parts:
+        raise ConfigurationError(
+            f"Cannot split a batch of {size} into {parts} micro-batches; choose a batch size that {parts} divides"
+        )
+    chunk = size // parts
+
+    def cut(value: Any, k: int) -> Any:
+        if isinstance(value, Tensor):
+            return value[k * chunk : (k + 1) * chunk] if value.dim() and len(value) == size else value
+        if isinstance(value, Mapping):
+            return {key: cut(item, k) for key, item in value.items()}
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*(cut(item, k) for item in value))
+        if isinstance(value, (list, tuple)):
+            return type(value)(cut(item, k) for item in value)
+        return value
+
+    return [cut(batch, k) for k in range(parts)]
