@@ -19,11 +19,20 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_points, tiny_trainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_lead import LeadGANModule, LEADStrategy
+from lightning_lead import GaussiansDataModule, LeadGANModule, LEADStrategy
 
 STEPS, BATCH = 20, 24
 UNEVEN = {2: [9, 3], 4: [6, 1, 2, 3]}
-CONFIGURATIONS = list(itertools.product(["sgd", "adam"], [1, 3], [1, 2]))
+CONFIGURATIONS = {
+    f"{name} n={n} accumulate={k}": {"optimizer": name, "discriminator_steps": n, "accumulate": k}
+    for name, n, k in itertools.product(["sgd", "adam"], [1, 3], [1, 2])
+} | {
+    "own form": {"game": {"form": "own"}},
+    "difference n=3": {"game": {"cross": "difference"}, "discriminator_steps": 3},
+    "simultaneous": {"game": {"play": "simultaneous"}},
+    "clip": {"clip": 0.05},
+    "larger generator batch": {"generator_batch_factor": 2},
+}
 
 
 class JointNoise(LeadGANModule):
@@ -40,26 +49,34 @@ class JointNoise(LeadGANModule):
         return joint[self.rank :: self.world_size]
 
 
-def optimizer(name: str) -> Any:
-    if name == "sgd":
-        return lambda groups: torch.optim.SGD(groups, momentum=0.3)
-    return lambda groups: torch.optim.Adam(groups, betas=(0.5, 0.9))
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.3),
+    "adam": lambda groups: torch.optim.Adam(groups, betas=(0.5, 0.9)),
+}
 
 
-def train(name: str, steps_d: int, accumulate: int, *, world_size: int, rank: int) -> LeadGANModule:
+def train(
+    *,
+    world_size: int,
+    rank: int,
+    optimizer: str = "adam",
+    game: Any = None,
+    generator_batch_factor: int = 0,
+    **settings: Any,
+) -> LeadGANModule:
+    share = BATCH // world_size
     model = JointNoise(
         *tiny_networks(),
-        game=LEADStrategy(alpha=1.0),
-        optimizer=optimizer(name),
-        discriminator_steps=steps_d,
-        accumulate=accumulate,
+        game=LEADStrategy(alpha=1.0, **(game or {})),
+        optimizer=OPTIMIZERS[optimizer],
+        generator_batch_size=generator_batch_factor * share or None,
         generator_lr=0.02,
         discriminator_lr=0.02,
+        **settings,
     )
     model.world_size, model.rank = world_size, rank
-    strategy = "ddp" if world_size > 1 else "auto"
-    trainer = tiny_trainer(STEPS, strategy=strategy, devices=world_size)
-    trainer.fit(model, tiny_loader(BATCH // world_size, world_size=world_size, rank=rank))
+    trainer = tiny_trainer(STEPS, strategy="ddp" if world_size > 1 else "auto", devices=world_size)
+    trainer.fit(model, tiny_loader(share, world_size=world_size, rank=rank))
     assert trainer.global_step == STEPS
     return model
 
@@ -93,7 +110,7 @@ class CountBytes:
 def uneven(rank: int, shares: list[int]) -> torch.Tensor:
     """One SGD game step where ranks have batches of different sizes; with one share, the joint batch on one process."""
     start, world_size = sum(shares[:rank]), len(shares)
-    model = UnevenNoise(*tiny_networks(), optimizer=optimizer("sgd"), generator_lr=0.02, discriminator_lr=0.02)
+    model = UnevenNoise(*tiny_networks(), optimizer=OPTIMIZERS["sgd"], generator_lr=0.02, discriminator_lr=0.02)
     model.start, model.total = start, sum(shares)
     points = tiny_points(12)[start : start + shares[rank]]
     trainer = tiny_trainer(1, strategy="ddp" if world_size > 1 else "auto", devices=world_size)
@@ -115,19 +132,23 @@ def main(output: str) -> None:
     torch.set_num_threads(1)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     result: dict[str, Any] = {"weights": {}}
-    for name, steps_d, accumulate in CONFIGURATIONS:
+    result["bytes"], result["calls"] = {}, {}
+    for name, settings in CONFIGURATIONS.items():
         with CountBytes() as counted:
-            model = train(name, steps_d, accumulate, world_size=world_size, rank=rank)
-        result["weights"][f"{name} {steps_d} {accumulate}"] = weights(model)
-        result[f"calls {steps_d}"] = counted.calls
-        result[f"bytes {steps_d}"] = counted.bytes
+            model = train(world_size=world_size, rank=rank, **settings)
+        result["weights"][name], result["bytes"][name], result["calls"][name] = (
+            weights(model),
+            counted.bytes,
+            counted.calls,
+        )
     result["uneven"] = uneven(rank, UNEVEN[world_size])
     result["buffers"] = drifted_buffers(rank, world_size)
+    result["whole"], result["resumed"] = resumed(world_size, rank, output)
 
     import lightning_lead.mixin
 
     lightning_lead.mixin.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
-    result["unreduced"] = weights(train("adam", 1, 1, world_size=world_size, rank=rank))
+    result["unreduced"] = weights(train(world_size=world_size, rank=rank))
     torch.save(result, f"{output}.{rank}")
 
 
@@ -152,6 +173,23 @@ def drifted_buffers(rank: int, world_size: int) -> dict[str, torch.Tensor]:
     checkpoint = trainer._checkpoint_connector.dump_checkpoint()
     seen["checkpoint"] = checkpoint["state_dict"]["generator.1.running_mean"].clone()
     return seen
+
+
+def resumed(world_size: int, rank: int, output: str) -> list[torch.Tensor]:
+    """The end of a run, and of one that was resumed after its third game step; noise is the ranks' own."""
+    ends, path = [], f"{output}.ckpt"
+    for ckpt in (None, path):
+        model = tiny_gan(batch_norm=True)
+        trainer = tiny_trainer(6, strategy="ddp", devices=world_size)
+        if ckpt is None:
+            model.on_train_batch_end = lambda *_, t=trainer: t.save_checkpoint(path) if t.global_step == 3 else None
+        torch.manual_seed(1 if ckpt is None else 2)
+        data = GaussiansDataModule(num_points=24 * world_size * 6, batch_size=24)
+        double = model.unpack_batch
+        model.unpack_batch = lambda batch, unpack=double: (unpack(batch)[0].double(), None)
+        trainer.fit(model, data, ckpt_path=ckpt)
+        ends.append(weights(model))
+    return ends
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.ddp, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def alone():
     return {
-        f"{name} {steps} {accumulate}": ranks.weights(ranks.train(name, steps, accumulate, world_size=1, rank=0))
-        for name, steps, accumulate in ranks.CONFIGURATIONS
+        name: ranks.weights(ranks.train(world_size=1, rank=0, **settings))
+        for name, settings in ranks.CONFIGURATIONS.items()
     }
 
 
@@ -47,17 +47,25 @@ def test_weights_equal_those_of_one_process(alone, together):
 
 
 def test_without_the_reduction_they_do_not(alone, together):
-    assert (together[0]["unreduced"] - alone["adam 1 1"]).abs().max() > 1e-4
+    assert (together[0]["unreduced"] - alone["adam n=1 accumulate=1"]).abs().max() > 1e-4
     assert (together[0]["unreduced"] - together[1]["unreduced"]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("steps_d", [1, 3])
-def test_one_all_reduce_per_player_update_of_the_gradient_s_size(together, steps_d):
+def test_one_all_reduce_per_player_update_of_the_gradient_s_size(together):
     model = ranks.tiny_gan()
-    generator = sum(p.numel() * p.element_size() for p in model.generator.parameters())
-    discriminator = sum(p.numel() * p.element_size() for p in model.discriminator.parameters())
-    assert together[0][f"calls {steps_d}"] == ranks.STEPS * (steps_d + 1)
-    assert together[0][f"bytes {steps_d}"] == ranks.STEPS * (steps_d * discriminator + generator)
+    generator, discriminator = (
+        sum(p.numel() * p.element_size() for p in net.parameters()) for net in (model.generator, model.discriminator)
+    )
+    for name, settings in ranks.CONFIGURATIONS.items():
+        n = settings.get("discriminator_steps", 1)
+        assert together[0]["calls"][name] == ranks.STEPS * (n + 1), name
+        assert together[0]["bytes"][name] == ranks.STEPS * (n * discriminator + generator), name
+
+
+def test_a_resumed_run_ends_where_the_uninterrupted_one_ends_on_every_rank(together):
+    for result in together:
+        assert torch.equal(result["whole"], result["resumed"])
+        assert torch.equal(result["whole"], together[0]["whole"])
 
 
 def test_unequal_batches_are_weighted_by_their_size(together):

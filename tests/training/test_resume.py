@@ -72,7 +72,25 @@ def whole(tmp_path_factory):
     return folder, everything(gan, trainer)
 
 
-@pytest.mark.parametrize("stop", [1, 3, 6, 8])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"game": LEADStrategy(cross="difference")},
+        {"game": LEADStrategy(play="simultaneous"), "discriminator_steps": 1},
+        {"scheduler": lambda o: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.1, 9)},
+        {"clip": 0.1, "accumulate": 2},
+    ],
+    ids=["difference", "simultaneous", "scheduler", "clip"],
+)
+def test_every_kind_of_game_resumes(settings, tmp_path):
+    gan, trainer = fit(tmp_path, 5, gan=model(**settings))
+    expected = everything(gan, trainer)
+    again, trainer = fit(tmp_path, 5, gan=model(**settings), ckpt=tmp_path / "step=2.ckpt", prefix="again-", seed=77)
+    assert all(torch.equal(a, b) for a, b in zip(everything(again, trainer), expected, strict=True))
+    assert trainer.optimizers[0].param_groups[0]["lr"] < 0.01 or "scheduler" not in settings
+
+
+@pytest.mark.parametrize("stop", range(1, 9))
 def test_resumed_after_any_game_step_it_is_bitwise_the_same(whole, stop):
     folder, expected = whole
     gan, trainer = fit(folder, 9, prefix=f"from{stop}-", ckpt=folder / f"step={stop}.ckpt", seed=77)
