@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from pytorch_lightning.strategies import FSDPStrategy
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from tiny import TinyGenerator, tiny_gan, tiny_loader, tiny_networks, tiny_points, tiny_trainer
 from torch import nn
 
@@ -300,7 +300,16 @@ def test_trainer_settings_that_belong_to_the_module_are_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"precision": "16-mixed"}, "bf16-mixed"), ({"strategy": FSDPStrategy()}, "ddp")]
+    ("change", "message"),
+    [
+        ({"precision": "16-mixed"}, "bf16-mixed"),
+        ({"precision": "16-true"}, "bf16-mixed"),
+        # the bare objects: these strategies want devices or packages that a test does not have
+        *(
+            ({"strategy": object.__new__(kind)}, "'ddp'")
+            for kind in (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
+        ),
+    ],
 )
 def test_fp16_and_sharding_are_refused(change, message):
     trainer = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "precision": "32-true", "strategy": None}
