@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.noise import frozen_buffers, mix_seed
-from lightning_lead.mixin import Turn
 from lightning_lead.module import LeadModule
 from lightning_lead.objectives import adversarial_objective
 from lightning_lead.strategy import GameStrategy
+from lightning_lead.turns import Turn
 
 __all__ = ["GANBatch", "LeadGANModule"]
 

@@ -8,33 +8,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule
-from pytorch_lightning.utilities.data import extract_batch_size
 from torch import Tensor, nn
 
-from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
+from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import Point
 from lightning_lead.calculus.noise import SpectralRecord, frozen_buffers, mix_seed, private_rng
 from lightning_lead.calculus.oracle import GameOracle, Losses, OracleStatistics
 from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import check_players
+from lightning_lead.checkpoint import KEY, VERSION, check_same_parameters, parameter_shapes, saved_game
 from lightning_lead.probe import check_optimizers, check_trainer, probe_game
 from lightning_lead.reduction import batches_are_equal, broadcast_buffers, mean_over_ranks
 from lightning_lead.strategy import GameStrategy, LEADStrategy
+from lightning_lead.turns import Turn, batch_size, split_batch
 
-__all__ = ["LeadMixin", "Turn"]
-
-
-class Turn(NamedTuple):
-    """Who moves, and on what: one micro-batch per round of accumulation, of equal sizes."""
-
-    players: tuple[str, ...]
-    micro_batches: Sequence[Any]
-    batch_size: int
+__all__ = ["LeadMixin"]
 
 
 class LeadMixin(LightningModule):
@@ -110,8 +102,9 @@ class LeadMixin(LightningModule):
 
     def game_turns(self, batch: Any) -> list[Turn]:
         """The turns of one game step on a batch from the loader; by default each player once on the whole batch."""
-        size = self._batch_size(batch)
-        parts = [batch] if self.accumulate == 1 else _split(batch, size, self.accumulate)
+        # alone and in one piece, nobody asks for the size, and a batch may be anything
+        size = 1 if self.accumulate == 1 and self.trainer.world_size == 1 else batch_size(batch)
+        parts = [batch] if self.accumulate == 1 else split_batch(batch, size, self.accumulate)
         names = tuple(self.players())
         if self.game.play == "simultaneous":
             return [Turn(names, parts, size)]
@@ -174,18 +167,6 @@ class LeadMixin(LightningModule):
         check_players(live)
         self.game.start({name: tuple(params) for name, params in live.items()})
         self._playing = [id(p) for params in live.values() for p in params]
-
-    def _batch_size(self, batch: Any) -> int:
-        """Samples in a batch; where there is no tensor to count and nobody to share with, one."""
-        if self.accumulate == 1 and self.trainer.world_size == 1:
-            return 1
-        try:
-            return extract_batch_size(batch)
-        except MisconfigurationException as error:
-            raise ConfigurationError(
-                "Cannot tell the size of the batch, which the mean over ranks and accumulation need, because it holds "
-                f"no tensor; let the loader yield tensors, or override game_turns(batch) (got {type(batch).__name__})"
-            ) from error
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         grads = [(p, p.grad) for p in self.parameters()]
@@ -291,9 +272,9 @@ class LeadMixin(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the game: rule, play, state, seed, and the players' shapes. All ranks must save."""
         self.sync_buffers()
-        checkpoint["lightning_lead"] = {
-            "version": 1,
-            "players": self._shapes(),
+        checkpoint[KEY] = {
+            "version": VERSION,
+            "players": parameter_shapes(self, self._live()),
             "noise_seed": self._noise_seed,
             "game": self.game.state_dict(),
         }
@@ -306,51 +287,7 @@ class LeadMixin(LightningModule):
         """
         if self._trainer is None or self.trainer.state.fn != "fit":
             return  # only the weights are wanted
-        saved = checkpoint.get("lightning_lead")
-        if saved is None:
-            raise CheckpointMismatchError(
-                "Cannot resume because the checkpoint holds no game; it was not written by a LeadModule, or by one "
-                "that overrides on_save_checkpoint() without super().on_save_checkpoint(checkpoint) "
-                f"(got keys {sorted(checkpoint)})"
-            )
-        mine = self._shapes()
-        for player in sorted(mine.keys() | saved["players"].keys()):
-            theirs, ours = saved["players"].get(player, {}), mine.get(player, {})
-            for name in sorted(theirs.keys() | ours.keys()):
-                if theirs.get(name) != ours.get(name):
-                    raise CheckpointMismatchError(
-                        f"Cannot resume because player {player!r} trains other parameters: {name} has shape "
-                        f"{theirs.get(name, 'nothing')} in the checkpoint; build the network that wrote it, with the "
-                        f"same layers frozen (got {ours.get(name, 'nothing')})"
-                    )
+        saved = saved_game(checkpoint)
+        check_same_parameters(saved["players"], parameter_shapes(self, self._live()))
         self.game.load_state_dict(saved["game"])
         self._noise_seed, self._resumed = saved["noise_seed"], True
-
-    def _shapes(self) -> dict[str, dict[str, list[int]]]:
-        names = {id(p): name for name, p in self.named_parameters()}
-        return {
-            player: {names[id(p)]: list(p.shape) for p in params if p.requires_grad}
-            for player, params in self.players().items()
-        }
-
-
-def _split(batch: Any, size: int, parts: int) -> list[Any]:
-    """A batch in equal parts along the first dimension of every tensor that has it."""
-    if size % parts:
-        raise ConfigurationError(
-            f"Cannot split a batch of {size} into {parts} micro-batches; choose a batch size that {parts} divides"
-        )
-    chunk = size // parts
-
-    def cut(value: Any, k: int) -> Any:
-        if isinstance(value, Tensor):
-            return value[k * chunk : (k + 1) * chunk] if value.dim() and len(value) == size else value
-        if isinstance(value, Mapping):
-            return {key: cut(item, k) for key, item in value.items()}
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return type(value)(*(cut(item, k) for item in value))
-        if isinstance(value, (list, tuple)):
-            return type(value)(cut(item, k) for item in value)
-        return value
-
-    return [cut(batch, k) for k in range(parts)]

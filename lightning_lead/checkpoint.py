@@ -1,0 +1,88 @@
+"""What a checkpoint says of the game, and whether a run may go on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_lead._errors import CheckpointMismatchError
+
+__all__ = ["KEY", "VERSION", "check_same_parameters", "parameter_shapes", "saved_game"]
+
+KEY = "lightning_lead"
+"""Where the game stands in a Lightning checkpoint."""
+
+VERSION = 1
+"""Of its layout."""
+
+Shapes = dict[str, dict[str, list[int]]]
+
+
+def parameter_shapes(module: nn.Module, players: Mapping[str, Sequence[Tensor]]) -> Shapes:
+    """Player -> parameter name -> shape, of what is trained.
+
+    Args:
+        module: that holds the players.
+        players: name -> live parameters.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> parameter_shapes(layer, {"x": [layer.weight], "y": [layer.bias]})
+        {'x': {'weight': [1, 2]}, 'y': {'bias': [1]}}
+    """
+    names = {id(p): name for name, p in module.named_parameters()}
+    return {player: {names[id(p)]: list(p.shape) for p in params} for player, params in players.items()}
+
+
+def saved_game(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The game in a checkpoint.
+
+    Args:
+        checkpoint: as Lightning loads it.
+
+    Raises:
+        CheckpointMismatchError: there is none, or one of a later layout.
+
+    Example:
+        >>> saved_game({"lightning_lead": {"version": 1}})
+        {'version': 1}
+    """
+    saved: dict[str, Any] | None = checkpoint.get(KEY)
+    if saved is None:
+        raise CheckpointMismatchError(
+            "Cannot resume because the checkpoint holds no game; it was not written by a LeadModule, or by one that "
+            "overrides on_save_checkpoint() without super().on_save_checkpoint(checkpoint) "
+            f"(got keys {sorted(checkpoint)})"
+        )
+    if saved["version"] > VERSION:
+        raise CheckpointMismatchError(
+            f"Cannot resume because a later lightning-lead wrote the checkpoint; update it "
+            f"(got layout {saved['version']}, know up to {VERSION})"
+        )
+    return saved
+
+
+def check_same_parameters(saved: Shapes, mine: Shapes) -> None:
+    """Refuse to go on with other networks.
+
+    Args:
+        saved: of the checkpoint.
+        mine: of the module.
+
+    Raises:
+        CheckpointMismatchError: the first parameter that differs, by name.
+
+    Example:
+        >>> check_same_parameters({"x": {"weight": [1]}}, {"x": {"weight": [1]}})
+    """
+    for player in sorted(saved.keys() | mine.keys()):
+        theirs, ours = saved.get(player, {}), mine.get(player, {})
+        for name in sorted(theirs.keys() | ours.keys()):
+            if theirs.get(name) != ours.get(name):
+                raise CheckpointMismatchError(
+                    f"Cannot resume because player {player!r} trains other parameters: {name} has shape "
+                    f"{theirs.get(name, 'nothing')} in the checkpoint; build the network that wrote it, with the same "
+                    f"layers frozen (got {ours.get(name, 'nothing')})"
+                )

@@ -1,0 +1,90 @@
+"""The turns of a game step: who moves, on which part of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.data import extract_batch_size
+from torch import Tensor
+
+from lightning_lead._errors import ConfigurationError
+
+__all__ = ["Turn", "batch_size", "split_batch"]
+
+
+class Turn(NamedTuple):
+    """Who moves, and on what: one micro-batch per round of accumulation, of equal sizes.
+
+    Example:
+        >>> import torch
+        >>> Turn(("x",), [torch.zeros(4)], 4).players
+        ('x',)
+    """
+
+    players: tuple[str, ...]
+    micro_batches: Sequence[Any]
+    batch_size: int
+
+
+def batch_size(batch: Any) -> int:
+    """Samples in a batch, by its first tensor.
+
+    Args:
+        batch: a nest that holds a tensor.
+
+    Raises:
+        ConfigurationError: it holds none.
+
+    Example:
+        >>> import torch
+        >>> batch_size([torch.zeros(4, 2), torch.zeros(4)])
+        4
+    """
+    try:
+        return extract_batch_size(batch)
+    except MisconfigurationException as error:
+        raise ConfigurationError(
+            "Cannot tell the size of the batch, which the mean over ranks and accumulation need, because it holds no "
+            f"tensor; let the loader yield tensors, or override game_turns(batch) (got {type(batch).__name__})"
+        ) from error
+
+
+def split_batch(batch: Any, size: int, parts: int) -> list[Any]:
+    """A batch in equal parts along the first dimension of every tensor that has it.
+
+    Args:
+        batch: a tensor, or a nest of mappings and sequences of tensors; anything else goes into every part as it is.
+        size: samples in the batch.
+        parts: how many, ≥ 1.
+
+    Returns:
+        The parts, nests of the same kind.
+
+    Raises:
+        ConfigurationError: `parts` does not divide `size`.
+
+    Example:
+        >>> import torch
+        >>> [part["x"].tolist() for part in split_batch({"x": torch.arange(4), "name": "a"}, 4, 2)]
+        [[0, 1], [2, 3]]
+    """
+    if size % parts:
+        raise ConfigurationError(
+            f"Cannot split a batch of {size} into {parts} micro-batches; choose a batch size that {parts} divides"
+        )
+    chunk = size // parts
+
+    def cut(value: Any, k: int) -> Any:
+        if isinstance(value, Tensor):
+            return value[k * chunk : (k + 1) * chunk] if value.dim() and len(value) == size else value
+        if isinstance(value, Mapping):
+            return {key: cut(item, k) for key, item in value.items()}
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*(cut(item, k) for item in value))
+        if isinstance(value, (list, tuple)):
+            return type(value)(cut(item, k) for item in value)
+        return value
+
+    return [cut(batch, k) for k in range(parts)]
