@@ -126,7 +126,9 @@ class LeadMixin(LightningModule):
             self._start_game(live)  # a callback froze or unfroze a layer: displacements begin anew
         for index, turn in enumerate(turns):
             oracle = self._oracle(turn, live, mix_seed(seed, index), reduced=True)
-            record |= self.game.play_turn(oracle, turn.players, live)
+            for name, seen in self.game.play_turn(oracle, turn.players, live).items():
+                first = record.get(name, seen)  # of several inner steps, only the first one has a cross term
+                record[name] = seen._replace(cross_norm=first.cross_norm, cosine=first.cosine)
             self._move([p for name in turn.players for p in live[name]], turn, live, last=index == len(turns) - 1)
         self._step_schedulers("step", self.trainer.global_step)
         self.log_game_step(record)
@@ -259,7 +261,7 @@ class LeadMixin(LightningModule):
     def on_train_start(self) -> None:
         """Check optimizers and schedulers; see whether ranks' batches are provably of one size."""
         check_optimizers(self.trainer, self._live())
-        self._equal_batches = batches_are_equal(self.trainer.train_dataloader)
+        self._equal_batches = batches_are_equal(self.trainer.train_dataloader, self.trainer.strategy)
 
     def on_train_epoch_end(self) -> None:
         """Step the schedulers that ask for `interval="epoch"`."""

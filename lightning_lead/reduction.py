@@ -56,20 +56,28 @@ def mean_over_ranks(strategy: Any, batch_size: int, *, equal: bool) -> Callable[
     return reduce
 
 
-def batches_are_equal(loader: Any) -> bool:
-    """Whether a loader provably hands every rank batches of one size.
+def batches_are_equal(loader: Any, strategy: Any) -> bool:
+    """Whether every rank provably gets batches of one size, always; all ranks must call it.
 
     A `DistributedSampler` gives each rank the same number of samples, so equal batch sizes stay equal to the last one.
 
     Args:
         loader: the train dataloader, or a nest of them.
+        strategy: Lightning's strategy (`trainer.strategy`).
 
     Example:
+        >>> from types import SimpleNamespace
         >>> from torch.utils.data import DataLoader
-        >>> batches_are_equal(DataLoader([1, 2, 3]))
-        False
+        >>> batches_are_equal(DataLoader([1, 2, 3]), SimpleNamespace(world_size=1))
+        True
     """
-    return isinstance(getattr(loader, "sampler", None), DistributedSampler)
+    if getattr(strategy, "world_size", 1) == 1:
+        return True
+    known = isinstance(getattr(loader, "sampler", None), DistributedSampler) and loader.batch_size is not None
+    size = loader.batch_size if known else 0
+    extremes = torch.tensor([size, -size], device=strategy.root_device)
+    largest, smallest = strategy.reduce(extremes, reduce_op=torch.distributed.ReduceOp.MAX).tolist()
+    return bool(largest == -smallest > 0)
 
 
 def broadcast_buffers(modules: Iterable[nn.Module], strategy: Any) -> None:

@@ -17,7 +17,7 @@ import torch.distributed
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_points, tiny_trainer
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lightning_lead import GaussiansDataModule, LeadGANModule, LEADStrategy
 
@@ -142,6 +142,7 @@ def main(output: str) -> None:
             counted.calls,
         )
     result["uneven"] = uneven(rank, UNEVEN[world_size])
+    result["lopsided"] = lopsided(rank, world_size)
     result["buffers"] = drifted_buffers(rank, world_size)
     result["whole"], result["resumed"] = resumed(world_size, rank, output)
 
@@ -150,6 +151,17 @@ def main(output: str) -> None:
     lightning_lead.mixin.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
     result["unreduced"] = weights(train(world_size=world_size, rank=rank))
     torch.save(result, f"{output}.{rank}")
+
+
+def lopsided(rank: int, world_size: int) -> torch.Tensor:
+    """Samplers that look equal, and a batch size that is not the same on every rank."""
+    model = UnevenNoise(*tiny_networks(), optimizer=OPTIMIZERS["sgd"], generator_lr=0.02, discriminator_lr=0.02)
+    sizes = [1, 3, 3, 3][:world_size]
+    model.start, model.total = sum(sizes[:rank]), sum(sizes)
+    points = TensorDataset(tiny_points(12)[model.start : model.start + sizes[rank]])
+    loader = DataLoader(points, sizes[rank], sampler=DistributedSampler(points, num_replicas=1, rank=0, shuffle=False))
+    tiny_trainer(1, strategy="ddp", devices=world_size).fit(model, loader)
+    return weights(model)
 
 
 def drifted_buffers(rank: int, world_size: int) -> dict[str, torch.Tensor]:

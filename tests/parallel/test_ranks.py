@@ -74,6 +74,12 @@ def test_unequal_batches_are_weighted_by_their_size(together):
         assert (result["uneven"] - joint).abs().max() < 1e-12
 
 
+def test_equal_samplers_with_unequal_batch_sizes_are_noticed(together):
+    joint = ranks.uneven(0, [1 + 3 * (len(together) - 1)])
+    for result in together:
+        assert (result["lopsided"] - joint).abs().max() < 1e-12
+
+
 def test_buffers_agree_before_validation_and_in_checkpoints(together):
     first, *others = [result["buffers"] for result in together]
     assert any((first["drifted"] - other["drifted"]).abs().max() > 1e-6 for other in others)

@@ -150,6 +150,11 @@ def test_what_is_logged():
     assert -1 <= float(trainer.callback_metrics["cross_cosine/generator"]) <= 1
 
 
+def test_the_cross_term_of_the_first_inner_step_is_logged():
+    trainer = fit(tiny_gan(discriminator_steps=3), steps=2)
+    assert trainer.callback_metrics["cross/discriminator"] > 0
+
+
 def test_training_does_not_touch_the_global_random_numbers():
     gan = tiny_gan()
     gan.discriminator.append(nn.Dropout(0.2))
