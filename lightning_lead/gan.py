@@ -6,7 +6,9 @@ one game step = n discriminator updates, each on its share of the batch, then on
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -15,13 +17,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus.noise import frozen_buffers, mix_seed
+from lightning_lead.calculus.dual import split_dual
+from lightning_lead.calculus.noise import frozen_buffers, mix_seed, primal_power_iteration
+from lightning_lead.calculus.oracle import CrossTerm, GameOracle
+from lightning_lead.calculus.placement import Placement
+from lightning_lead.calculus.players import norm, opponent_of, weighted_sum
+from lightning_lead.evaluation import Evaluation
 from lightning_lead.module import LeadModule
 from lightning_lead.objectives import adversarial_objective
 from lightning_lead.strategy import GameStrategy
 from lightning_lead.turns import Turn
 
 __all__ = ["GANBatch", "LeadGANModule"]
+
+_log = logging.getLogger(__name__)
 
 
 class GANBatch(NamedTuple):
@@ -32,6 +41,43 @@ class GANBatch(NamedTuple):
     latents: Tensor  # (k, latent_dim)
     fake_labels: Tensor | None  # (k,)
     discriminator_moves: bool
+
+
+class _GANEvaluation(Evaluation):
+    """A GAN's losses on one micro-batch, also link by link: u = G(z), D(u), ℓ(D(u)); see `calculus.structured`."""
+
+    maker, judge = "generator", "discriminator"
+    _module: LeadGANModule
+    _batch: GANBatch
+
+    def __init__(self, module: LeadGANModule, batch: GANBatch, seed: int, *, repeated: bool, structured: bool) -> None:
+        super().__init__(module, batch, seed, repeated=repeated)
+        self.structured = structured
+
+    @contextmanager
+    def look(self, *, replay: bool) -> Iterator[None]:
+        """One evaluation, of dual numbers too."""
+        with ExitStack() as stack:
+            stack.enter_context(super().look(replay=replay))
+            if self.structured:
+                stack.enter_context(primal_power_iteration(self._module))
+            yield
+
+    def make(self) -> Tensor:
+        """The fakes."""
+        return self._module._fakes(self._batch)
+
+    def judge_made(self, made: Tensor) -> Tensor:
+        """Their logits."""
+        return _call(self._module.discriminator, made, self._batch.fake_labels)
+
+    def loss(self, player: str, judged: Tensor, *, with_data: bool) -> Tensor:
+        """A player's loss; without data, reals are left out where the objective keeps them apart from the fakes."""
+        if player == self.maker:
+            return self._module.generator_loss(judged)
+        if with_data or not self._module._separable():
+            return self._module.discriminator_loss(self._module._real_logits(self._batch), judged)
+        return self._module.discriminator_loss(torch.zeros_like(split_dual(judged)[0]).detach(), judged)
 
 
 class LeadGANModule(LeadModule):
@@ -120,6 +166,7 @@ class LeadGANModule(LeadModule):
         self.objective = adversarial_objective(objective)
         self.latent_dim = latent_dim
         self.discriminator_steps, self.generator_batch_size = discriminator_steps, generator_batch_size
+        self._structured = False
 
     # ---- hooks a subclass may override ------------------------------------------------------------------------------
 
@@ -251,23 +298,12 @@ class LeadGANModule(LeadModule):
 
     def wanted_losses(self, batch: GANBatch, wanted: frozenset[str]) -> Mapping[str, Tensor]:
         """The losses in `wanted` on one micro-batch."""
-        fake = self(batch.latents, batch.fake_labels)
-        if fake.shape[1:] != batch.real.shape[1:]:
-            raise ConfigurationError(
-                "Cannot compare fakes with reals because the generator returns another shape; make it return "
-                f"(n, {', '.join(map(str, batch.real.shape[1:]))}) (got {tuple(fake.shape)})"
-            )
-        fake_logits = _call(self.discriminator, fake, batch.fake_labels)
+        fake_logits = _call(self.discriminator, self._fakes(batch), batch.fake_labels)
         losses = {}
         if "generator" in wanted:
             losses["generator"] = self.generator_loss(fake_logits)
         if "discriminator" in wanted:
-            if batch.discriminator_moves:
-                real_logits = _call(self.discriminator, batch.real, batch.labels)
-            else:  # only the cross term reads it: an extra evaluation, which must not move buffers
-                with frozen_buffers(self.discriminator):
-                    real_logits = _call(self.discriminator, batch.real, batch.labels)
-            losses["discriminator"] = self.discriminator_loss(real_logits, fake_logits)
+            losses["discriminator"] = self.discriminator_loss(self._real_logits(batch), fake_logits)
         return losses
 
     def player_losses(self, batch: Any) -> Mapping[str, Tensor]:
@@ -281,6 +317,72 @@ class LeadGANModule(LeadModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing per batch: samples are judged by the `GenerativeMetrics` callback."""
+
+    def _fakes(self, batch: GANBatch) -> Tensor:
+        fake: Tensor = self(batch.latents, batch.fake_labels)
+        if fake.shape[1:] != batch.real.shape[1:]:
+            raise ConfigurationError(
+                "Cannot compare fakes with reals because the generator returns another shape; make it return "
+                f"(n, {', '.join(map(str, batch.real.shape[1:]))}) (got {tuple(fake.shape)})"
+            )
+        return fake
+
+    def _real_logits(self, batch: GANBatch) -> Tensor:
+        if batch.discriminator_moves:
+            return _call(self.discriminator, batch.real, batch.labels)
+        with frozen_buffers(self.discriminator):  # only a cross term reads it: an extra evaluation
+            return _call(self.discriminator, batch.real, batch.labels)
+
+    # ---- the structure of the losses, and whether they have it ------------------------------------------------------
+
+    def _separable(self) -> bool:
+        own = type(self).discriminator_loss is LeadGANModule.discriminator_loss
+        return own and bool(getattr(self.objective, "separable", False))
+
+    def _evaluation(self, batch: Any, seed: int) -> Evaluation:
+        repeated = self.game.rule.revisits or self.game.play == "simultaneous"
+        return _GANEvaluation(self, batch, seed, repeated=repeated, structured=self._structured)
+
+    def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
+        self._structured = False
+        if self.game.rule.second_order:
+            reason = self._no_structure(turns[-1].micro_batches[0], live, seed)
+            self._structured = reason is None
+            _log.debug("Exact cross term: %s", f"general, because {reason}" if reason else "by the structure of a GAN")
+        super()._probe(turns, live, seed)
+
+    def _no_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> str | None:
+        """Why the losses must be differentiated as a whole, or None: compares both ways on a few samples."""
+        if type(self).wanted_losses is not LeadGANModule.wanted_losses or not isinstance(batch, GANBatch):
+            return "wanted_losses() is overridden"
+        few = GANBatch._make(part[:16] if isinstance(part, Tensor) else part for part in batch)
+        point = {player: tuple(params) for player, params in live.items()}
+        for player in point:
+            displacement = tuple(1e-3 * p.detach() + 1e-6 for p in point[opponent_of(player, tuple(point))])
+            # a large weight, so that neither gradient nor cross term hides behind the other
+            cross = CrossTerm(1e3, displacement, getattr(self.game.rule, "form", "opponent"))
+            found = []
+            for structured in (True, False):
+                losses = _GANEvaluation(self, few, seed, repeated=False, structured=structured)
+                oracle = GameOracle(
+                    point,
+                    [losses],
+                    place=Placement(self, live).hold,
+                    full_precision=self._full_precision,
+                    inspect=False,
+                )
+                try:
+                    with self._full_precision():
+                        found.append(oracle.gradient(player, at=oracle.point, cross=cross))
+                except RuntimeError as error:
+                    if structured:
+                        return f"forward-mode derivatives are missing ({str(error).splitlines()[0]})"
+                    return None  # nothing to compare with: the general way fails on these networks
+            size = norm(found[1])
+            off = norm(weighted_sum([(1.0, found[0]), (-1.0, found[1])])) / size
+            if not off <= 10 * torch.finfo(size.dtype).eps ** 0.5:
+                return f"the direction of {player} differs by {float(off):.1e}: the players meet outside of D(G(z))"
+        return None
 
     def _micro(
         self, real: Tensor, labels: Tensor | None, fakes: int, moves: bool, *, parts: int | None = None

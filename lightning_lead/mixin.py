@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -15,12 +15,12 @@ from pytorch_lightning import Callback, LightningModule
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import Point
-from lightning_lead.calculus.noise import SpectralRecord, frozen_buffers, mix_seed, private_rng
-from lightning_lead.calculus.oracle import GameOracle, Losses, OracleStatistics
+from lightning_lead.calculus.noise import mix_seed, private_rng
+from lightning_lead.calculus.oracle import GameOracle, OracleStatistics
 from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import check_players
 from lightning_lead.checkpoint import KEY, VERSION, check_same_parameters, parameter_shapes, saved_game
+from lightning_lead.evaluation import Evaluation
 from lightning_lead.probe import check_optimizers, check_trainer, probe_game
 from lightning_lead.reduction import batches_are_equal, broadcast_buffers, mean_over_ranks
 from lightning_lead.strategy import GameStrategy, LEADStrategy
@@ -134,10 +134,15 @@ class LeadMixin(LightningModule):
         self.log_game_step(record)
 
     def log_game_step(self, record: Mapping[str, OracleStatistics]) -> None:
-        """Log losses, gradient norms, cross-term norms and their cosines, as this rank saw them."""
+        """Log losses; every `log_every_n_steps`, also norms of gradients and cross terms and their cosines.
+
+        All are as this rank saw them.
+        """
         losses = {f"loss/{name}": stats.loss for name, stats in record.items()}
-        details = {f"gradient/{name}": stats.gradient_norm for name, stats in record.items()}
+        details = {}
         for name, stats in record.items():
+            if stats.gradient_norm is not None:
+                details[f"gradient/{name}"] = stats.gradient_norm
             if stats.cross_norm is not None and stats.cosine is not None:
                 details |= {f"cross/{name}": stats.cross_norm, f"cross_cosine/{name}": stats.cosine}
         self.log_dict(losses, prog_bar=True, on_step=True, on_epoch=False)
@@ -183,34 +188,22 @@ class LeadMixin(LightningModule):
             settings["reduce"] = mean_over_ranks(self.trainer.strategy, turn.batch_size, equal=self._equal_batches)
         return GameOracle(
             {player: tuple(params) for player, params in live.items()},
-            [self._losses(part, mix_seed(seed, k)) for k, part in enumerate(turn.micro_batches)],
+            [self._evaluation(part, mix_seed(seed, k)) for k, part in enumerate(turn.micro_batches)],
             place=Placement(self, live).hold,
             full_precision=self._full_precision,
             exhaustive=not reduced,
+            inspect=not reduced or self._inspected(),
             **settings,
         )
 
-    def _losses(self, batch: Any, seed: int) -> Losses:
-        record = SpectralRecord()
-        repeats = self.game.rule.revisits or self.game.play == "simultaneous"
+    def _evaluation(self, batch: Any, seed: int) -> Evaluation:
+        repeated = self.game.rule.revisits or self.game.play == "simultaneous"
+        return Evaluation(self, batch, seed, repeated=repeated)
 
-        def losses(point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]:
-            with ExitStack() as stack:
-                stack.enter_context(self.private_noise(seed))
-                if replay:
-                    stack.enter_context(frozen_buffers(self))
-                    stack.enter_context(record.replaying(self))
-                elif repeats:
-                    stack.enter_context(record.recording(self))
-                values = self.wanted_losses(batch, wanted)
-            if missing := wanted - set(values):
-                raise ConfigurationError(
-                    f"Cannot play because player_losses() returned no loss for {sorted(missing)}; "
-                    f"return one scalar per player (got {sorted(values)})"
-                )
-            return values
-
-        return losses
+    def _inspected(self) -> bool:
+        """Norms and cosines are worked out on the steps that are logged, and on no others."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (int(self.trainer.global_step) + 1) % every == 0
 
     def _full_precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, enabled=False)

@@ -1,7 +1,16 @@
-"""Networks for the recipes: MLPs for points, DCGANs for images, and the feature network of the digits."""
+"""Networks for the recipes: MLPs for points, DCGANs and residual networks for images, and the digits' feature network."""
 
 from lightning_lead.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.networks.digits_classifier import DigitsClassifier
 from lightning_lead.networks.mlp import MLPDiscriminator, MLPGenerator
+from lightning_lead.networks.sngan import SNGANDiscriminator, SNGANGenerator
 
-__all__ = ["MLPGenerator", "MLPDiscriminator", "DCGANGenerator", "DCGANDiscriminator", "DigitsClassifier"]
+__all__ = [
+    "MLPGenerator",
+    "MLPDiscriminator",
+    "DCGANGenerator",
+    "DCGANDiscriminator",
+    "SNGANGenerator",
+    "SNGANDiscriminator",
+    "DigitsClassifier",
+]

@@ -12,6 +12,9 @@ overflow of a sigmoid followed by a logarithm.
 "Zero-sum" means that L_D + L_G does not depend on the generator: the two losses are exact opposites up to the term in
 r, which the generator cannot influence, so both players' cross terms are those of the zero-sum game f = L_G − E[…r…].
 
+"Separable" means that L_D is a function of r plus a function of t; then the generator's cross term does not look at
+reals. An objective of your own may say so by a class attribute `separable = True`; without it, reals are evaluated.
+
 References: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, equation 1 and section 3 (minimax,
 non-saturating); Arjovsky, Chintala and Bottou, "Wasserstein Generative Adversarial Networks", ICML 2017, equation 2;
 Lim and Ye, "Geometric GAN", 2017, and Miyato et al., "Spectral Normalization for Generative Adversarial Networks",
@@ -69,6 +72,7 @@ class NonSaturating:
     """
 
     zero_sum: ClassVar[bool] = False
+    separable: ClassVar[bool] = True
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
         """E[softplus(−t)].
@@ -106,6 +110,7 @@ class Minimax:
     """
 
     zero_sum: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
         """−E[softplus(t)].
@@ -139,6 +144,7 @@ class Hinge:
     """
 
     zero_sum: ClassVar[bool] = False
+    separable: ClassVar[bool] = True
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
         """−E[t].
@@ -173,6 +179,7 @@ class Wasserstein:
     """
 
     zero_sum: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
         """−E[t].

@@ -142,7 +142,7 @@ def test_spectral_norm_vectors_do_not_notice_the_probe_or_the_cross_term():
 
 
 def test_what_is_logged():
-    trainer = fit(tiny_gan(), steps=4)
+    trainer = fit(tiny_gan(), steps=4, log_every_n_steps=2)
     expected = {
         f"{kind}/{p}" for kind in ("loss", "gradient", "cross", "cross_cosine") for p in ("generator", "discriminator")
     }
@@ -151,7 +151,7 @@ def test_what_is_logged():
 
 
 def test_the_cross_term_of_the_first_inner_step_is_logged():
-    trainer = fit(tiny_gan(discriminator_steps=3), steps=2)
+    trainer = fit(tiny_gan(discriminator_steps=3), steps=2, log_every_n_steps=2)
     assert trainer.callback_metrics["cross/discriminator"] > 0
 
 
@@ -253,7 +253,7 @@ def test_a_batch_that_does_not_divide_names_both_numbers():
 def test_a_generator_of_the_wrong_shape_names_both_shapes():
     _, discriminator = tiny_networks()
     gan = LeadGANModule(TinyGenerator(nn.Linear(3, 5)).double(), discriminator)
-    with pytest.raises(ConfigurationError, match=r"\(n, 2\) \(got \(24, 5\)\)"):
+    with pytest.raises(ConfigurationError, match=r"\(n, 2\) \(got \(\d+, 5\)\)"):
         fit(gan)
 
 

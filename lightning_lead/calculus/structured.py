@@ -1,0 +1,178 @@
+"""The exact cross term of a game whose players meet only in what one of them makes: u = G(z), L_i = ℓ_i(D(u)).
+
+    the judge's:   c_D = ∓∇_D ψ,   ψ = d/dε ℓ(D(u + εt)),       t = J_G Δ_G, one forward-mode pass through G
+    the maker's:   c_G = ∓J_Gᵀ ∂_u ψ,   ψ = d/dε ℓ(D_{θ+εΔ}(u)), added to ∂_u L_G before the one backward through G
+
+with ℓ the opponent's loss and the minus sign in the opponent form, the own loss and the plus sign in the own form. G is
+never differentiated twice, nothing is differentiated through G more than once, and direction and cross term share one
+reverse pass: d is the gradient of the single scalar L_i + a·(∓ψ).
+
+Cost with F = one forward pass: the judge pays 2F for t, and 3F for its own share on the fakes where plain training pays
+3F; the maker pays 4F through D on top of 2F. In dual arithmetic (three products for one) none of it can be left out for
+a general network.
+
+Reference: Askari Hemmat et al., "LEAD: Min-Max Optimization from a Physical Perspective", TMLR 2023, Algorithm 1;
+Pearlmutter, "Fast Exact Multiplication by the Hessian", Neural Computation 1994.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from lightning_lead._errors import DifferentiationError
+from lightning_lead._typing import CrossForm, Point, Vector
+from lightning_lead.calculus.derivatives import gradient
+from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
+
+__all__ = ["Chain", "ChainDirection", "judge_direction", "maker_direction"]
+
+Place = Callable[[Point], AbstractContextManager[object]]
+Context = Callable[[], AbstractContextManager[object]]
+
+
+@runtime_checkable
+class Chain(Protocol):
+    """What a micro-batch offers if its losses have the structure; each call looks at the same data and latents."""
+
+    maker: str
+    judge: str
+    structured: bool
+
+    def look(self, *, replay: bool) -> AbstractContextManager[object]:
+        """The random numbers and buffers of one evaluation; make, judge and losses are called inside, in that order."""
+        ...
+
+    def make(self) -> Tensor:
+        """u = G(z)."""
+        ...
+
+    def judge_made(self, made: Tensor) -> Tensor:
+        """D(u)."""
+        ...
+
+    def loss(self, player: str, judged: Tensor, *, with_data: bool) -> Tensor:
+        """ℓ of a player; without data, up to what does not depend on u, if it can be told apart."""
+        ...
+
+
+class ChainDirection(NamedTuple):
+    """A player's direction on one micro-batch; `gradient` is g alone, where it was asked for."""
+
+    direction: Vector
+    loss: Tensor
+    gradient: Vector | None
+
+
+def judge_direction(
+    chain: Chain,
+    own: Vector,
+    other: Vector,
+    displacement: Vector,
+    *,
+    weight: float,
+    form: CrossForm,
+    place: Place,
+    full_precision: Context,
+    replay: bool,
+    inspect: bool,
+) -> ChainDirection:
+    """g_D + weight·c_D.
+
+    Args:
+        chain: the micro-batch.
+        own: the judge's parameters, requiring gradients.
+        other: the maker's parameters.
+        displacement: the maker's displacement.
+        weight: a.
+        form: "opponent" or "own".
+        place: puts a point into the module.
+        full_precision: a context in which autocast is off, for reverse passes.
+        replay: whether this evaluation repeats an earlier one.
+        inspect: return g as well, for one more reverse pass.
+
+    Raises:
+        DifferentiationError: the judged values do not depend on both players.
+    """
+    with chain.look(replay=replay), place({chain.judge: own}):
+        with torch.no_grad(), lean_duals(), place({chain.maker: dual_vector(other, displacement)}):
+            made, moved = split_dual(chain.make())
+        if moved is None:
+            raise _no_interaction(chain.maker)
+        with torch.enable_grad():
+            with lean_duals(), place({chain.maker: other}):
+                judged = chain.judge_made(forward_ad.make_dual(made, moved))
+                still = split_dual(judged)[0]
+                if form == "own":
+                    loss, work = split_dual(chain.loss(chain.judge, judged, with_data=True))
+                else:
+                    work = split_dual(chain.loss(chain.maker, judged, with_data=False))[1]
+                    loss = chain.loss(chain.judge, still, with_data=True)
+            if work is None or not work.requires_grad:
+                raise _no_interaction(chain.judge)
+            total = loss + (weight if form == "own" else -weight) * work
+            with full_precision():
+                label = f"the loss of player {chain.judge!r}"
+                alone = gradient(loss, own, retain_graph=True, label=label) if inspect else None
+                return ChainDirection(gradient(total, own, label=label), loss.detach(), alone)
+
+
+def maker_direction(
+    chain: Chain,
+    own: Vector,
+    other: Vector,
+    displacement: Vector,
+    *,
+    weight: float,
+    form: CrossForm,
+    place: Place,
+    full_precision: Context,
+    replay: bool,
+    inspect: bool,
+) -> ChainDirection:
+    """g_G + weight·c_G; arguments as in `judge_direction`, with the players' parts exchanged."""
+    with torch.enable_grad(), chain.look(replay=replay), place({chain.maker: own, chain.judge: other}):
+        made = chain.make()
+        leaf = made.detach().requires_grad_()
+        with lean_duals(), place({chain.judge: dual_vector(other, displacement)}):
+            # a view, because some tools refuse a leaf that is handed to a module and differentiated by
+            judged = chain.judge_made(leaf.view_as(leaf))
+            if form == "own":
+                loss, work = split_dual(chain.loss(chain.maker, judged, with_data=False))
+            else:
+                work = split_dual(chain.loss(chain.judge, judged, with_data=False))[1]
+                loss = chain.loss(chain.maker, split_dual(judged)[0], with_data=False)
+        if work is None or not work.requires_grad:
+            raise _no_interaction(chain.judge)
+        total = loss + (weight if form == "own" else -weight) * work
+        with full_precision():
+            label = f"the loss of player {chain.maker!r}"
+            alone = None
+            if inspect:
+                (push,) = gradient(loss, (leaf,), retain_graph=True, label=label)
+                alone = _pull_back(made, own, push, retain_graph=True)
+            (push,) = gradient(total, (leaf,), label=label)
+            return ChainDirection(_pull_back(made, own, push), loss.detach(), alone)
+
+
+def _pull_back(made: Tensor, own: Vector, push: Tensor, *, retain_graph: bool = False) -> Vector:
+    """J_Gᵀ push."""
+    if not made.requires_grad:
+        raise DifferentiationError(
+            "Cannot differentiate what the maker makes because it depends on none of its parameters; check that its "
+            "output is not detached"
+        )
+    grads = torch.autograd.grad(made, own, push, retain_graph=retain_graph, allow_unused=True)
+    return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(grads, own, strict=True))
+
+
+def _no_interaction(player: str) -> DifferentiationError:
+    return DifferentiationError(
+        f"Cannot form the cross term because the losses do not depend on {player!r}; "
+        "the players must meet in one loss (is an output detached, or an opponent left out of the loss?)"
+    )

@@ -1,0 +1,60 @@
+"""One micro-batch, looked at as often as a rule likes: the same data, the same random numbers, buffers moved once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead._typing import Point
+from lightning_lead.calculus.noise import SpectralRecord, frozen_buffers
+
+if TYPE_CHECKING:
+    from lightning_lead.mixin import LeadMixin
+
+__all__ = ["Evaluation"]
+
+
+class Evaluation:
+    """The losses of a module on one micro-batch, as the oracle asks for them.
+
+    Args:
+        module: whose `wanted_losses` are evaluated.
+        batch: the micro-batch.
+        seed: of everything random inside.
+        repeated: whether the first evaluation will be repeated, so that what it used has to be kept.
+    """
+
+    def __init__(self, module: LeadMixin, batch: Any, seed: int, *, repeated: bool) -> None:
+        self._module, self._batch, self._seed, self._repeated = module, batch, seed, repeated
+        self._record = SpectralRecord()
+
+    @contextmanager
+    def look(self, *, replay: bool) -> Iterator[None]:
+        """One evaluation: what a replay draws and normalises by is what the first one did.
+
+        Args:
+            replay: leave every buffer as it is, and use the recorded singular vectors.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self._module.private_noise(self._seed))
+            if replay:
+                stack.enter_context(frozen_buffers(self._module))
+                stack.enter_context(self._record.replaying(self._module))
+            elif self._repeated:
+                stack.enter_context(self._record.recording(self._module))
+            yield
+
+    def __call__(self, point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]:
+        """The wanted losses at the point that is placed in the module."""
+        with self.look(replay=replay):
+            values = self._module.wanted_losses(self._batch, wanted)
+        if missing := wanted - set(values):
+            raise ConfigurationError(
+                f"Cannot play because player_losses() returned no loss for {sorted(missing)}; "
+                f"return one scalar per player (got {sorted(values)})"
+            )
+        return values

@@ -1,0 +1,293 @@
+"""The cross term by the structure of a GAN equals the one by differentiating the whole, and says when it cannot."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+
+import pytest
+import torch
+from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer
+from torch import nn
+
+from lightning_lead import LeadGANModule, LEADStrategy
+from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
+from lightning_lead.networks import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    MLPDiscriminator,
+    MLPGenerator,
+    SNGANDiscriminator,
+    SNGANGenerator,
+)
+
+OBJECTIVES = ["non_saturating", "minimax", "hinge", "wasserstein"]
+
+
+def networks(kind):
+    torch.manual_seed(1)
+    if kind == "mlp":
+        pair = MLPGenerator(latent_dim=4, width=12), MLPDiscriminator(width=12)
+    elif kind == "smooth mlp":
+        pair = (
+            MLPGenerator(latent_dim=4, width=12, activation="tanh"),
+            MLPDiscriminator(width=12, activation="softplus"),
+        )
+    elif kind == "dcgan":
+        pair = DCGANGenerator(latent_dim=4, width=2), DCGANDiscriminator(width=2)
+    elif kind == "dcgan, batch norm in both":
+        pair = (
+            DCGANGenerator(latent_dim=4, width=2),
+            DCGANDiscriminator(width=2, normalization="batch", spectral_norm=False),
+        )
+    elif kind == "conditional dcgan":
+        pair = DCGANGenerator(latent_dim=4, width=2, num_classes=3), DCGANDiscriminator(width=2, num_classes=3)
+    else:
+        pair = SNGANGenerator(latent_dim=4, width=4), SNGANDiscriminator(width=4)
+    return tuple(network.double() for network in pair)
+
+
+def batches(kind):
+    shape = (2,) if "mlp" in kind else (3, 32, 32) if kind == "sngan" else (1, 8, 8)
+    generator = torch.Generator().manual_seed(3)
+    real = torch.randn(36, *shape, generator=generator, dtype=torch.float64)
+    return torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(real, torch.arange(36) % 3) if "conditional" in kind else real, 12
+    )
+
+
+def trained(kind, *, structured, game, steps=3, **settings):
+    """State after a few steps: with the structure, or with it declined."""
+
+    class Declined(LeadGANModule):
+        def _no_structure(self, *_):
+            return "the test says so"
+
+    gan = (LeadGANModule if structured else Declined)(
+        *networks(kind), game=game, generator_lr=1e-2, discriminator_lr=1e-2, **settings
+    )
+    torch.manual_seed(2)
+    tiny_trainer(steps).fit(gan, batches(kind))
+    assert gan._structured is structured
+    return gan.state_dict()
+
+
+def furthest(a, b):
+    assert a.keys() == b.keys()
+    return max(float((a[key] - b[key]).abs().max()) for key in a)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "smooth mlp", "dcgan", "dcgan, batch norm in both", "conditional dcgan"])
+@pytest.mark.parametrize(
+    ("form", "play", "objective"),
+    list(itertools.product(["opponent", "own"], ["alternating", "simultaneous"], OBJECTIVES)),
+)
+def test_both_ways_give_the_same_weights_and_buffers(kind, form, play, objective):
+    """Every parameter and buffer after three steps; SGD, because Adam would blow rounding up where a gradient is 0."""
+    states = [
+        trained(
+            kind,
+            structured=structured,
+            game=LEADStrategy(0.7, form=form, play=play),
+            objective=objective,
+            optimizer=torch.optim.SGD,
+        )
+        for structured in (True, False)
+    ]
+    assert furthest(*states) < 1e-12
+
+
+@pytest.mark.parametrize("form", ["opponent", "own"])
+@pytest.mark.parametrize("settings", [{}, {"discriminator_steps": 3}, {"accumulate": 2}, {"generator_batch_size": 20}])
+def test_both_ways_give_the_same_for_residual_networks_and_every_schedule(form, settings):
+    states = [
+        trained(
+            "sngan",
+            structured=structured,
+            game=LEADStrategy(0.7, form=form),
+            objective="hinge",
+            optimizer=torch.optim.SGD,
+            **settings,
+        )
+        for structured in (True, False)
+    ]
+    assert furthest(*states) < 1e-12
+
+
+def test_the_comparison_would_see_a_wrong_sign():
+    states = [
+        trained("mlp", structured=True, game=LEADStrategy(alpha), optimizer=torch.optim.SGD) for alpha in (0.7, 0.69)
+    ]
+    assert furthest(*states) > 1e-9
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
+@pytest.mark.filterwarnings("ignore:.*spectral_norm.*:FutureWarning")
+def test_both_spectral_norms_in_both_players(norm):
+    states = []
+    for structured in (True, False):
+        gan = tiny_gan(game=LEADStrategy(0.7), optimizer=torch.optim.SGD)
+        torch.manual_seed(4)
+        gan.generator[0], gan.discriminator[0] = norm(gan.generator[0]), norm(gan.discriminator[0])
+        if not structured:
+            gan._no_structure = lambda *_: "the test says so"
+        tiny_trainer(3).fit(gan, tiny_loader(24))
+        assert gan._structured is structured
+        states.append(gan.state_dict())
+    assert furthest(*states) < 1e-12
+
+
+class Relativistic:
+    """L_D looks at reals and fakes together, and its slope in t depends on r also where its curvature is zero."""
+
+    def generator_loss(self, fake_logits):
+        return -fake_logits.mean()
+
+    def discriminator_loss(self, real_logits, fake_logits):
+        return torch.relu(0.3 - (real_logits - fake_logits)).square().mean() + (real_logits * fake_logits).mean()
+
+
+def test_an_objective_that_mixes_reals_and_fakes():
+    states = [
+        trained(
+            "smooth mlp",
+            structured=structured,
+            game=LEADStrategy(0.7),
+            objective=Relativistic(),
+            optimizer=torch.optim.SGD,
+        )
+        for structured in (True, False)
+    ]
+    assert furthest(*states) < 1e-12
+
+
+class Decayed(LeadGANModule):
+    """The generator's loss also looks at its weights, past D(G(z))."""
+
+    def generator_loss(self, fake_logits):
+        return super().generator_loss(fake_logits) + sum(p.square().sum() for p in self.generator.parameters())
+
+
+class Private(torch.autograd.Function):
+    """A square without a forward-mode derivative."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * ctx.saved_tensors[0] * grad
+
+
+class PrivateSquare(nn.Module):
+    def forward(self, x):
+        return Private.apply(x)
+
+
+class Whole(LeadGANModule):
+    def wanted_losses(self, batch, wanted):
+        return super().wanted_losses(batch, wanted)
+
+
+class HiddenTangent(nn.Module):
+    """Divides by a statistic that reverse mode takes as given, and forward mode would differentiate."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            size = x.abs().mean()
+        return x / size
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: Decayed(*tiny_networks()), "meet outside"),
+        (lambda: Whole(*tiny_networks()), "wanted_losses"),
+        (lambda: _with_layer(PrivateSquare()), "forward-mode derivatives are missing"),
+        (lambda: _with_layer(HiddenTangent()), "differs by"),
+    ],
+)
+def test_losses_without_the_structure_take_the_general_way_and_say_why(make, reason, caplog):
+    gan = make()
+    with caplog.at_level(logging.DEBUG, logger="lightning_lead.gan"):
+        tiny_trainer(2).fit(gan, tiny_loader(24))
+    assert not gan._structured
+    assert "Exact cross term: general, because" in caplog.text
+    assert reason in caplog.text
+
+
+def _with_layer(layer):
+    gan = LeadGANModule(*tiny_networks())
+    gan.discriminator.insert(1, layer)
+    return gan
+
+
+def test_the_structure_is_used_and_said(caplog):
+    gan = tiny_gan()
+    with caplog.at_level(logging.DEBUG, logger="lightning_lead.gan"):
+        tiny_trainer(1).fit(gan, tiny_loader(24))
+    assert gan._structured
+    assert "by the structure" in caplog.text
+
+
+def test_what_is_inspected_does_not_change_what_is_learnt():
+    states = []
+    for every in (1, 50):
+        gan = tiny_gan()
+        torch.manual_seed(2)
+        tiny_trainer(4, log_every_n_steps=every).fit(gan, tiny_loader(24))
+        states.append(gan.state_dict())
+    assert furthest(*states) == 0
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(3, 2), nn.Conv1d(3, 2, 2), nn.ConvTranspose2d(3, 2, 2), nn.Conv2d(3, 2, 1)]
+)
+def test_lean_duals_agree_with_a_finite_difference(layer):
+    """Bilinear layers are quadratic in the step, so a central difference is exact to rounding."""
+    layer = layer.double()
+    shape = {nn.Linear: (5, 3), nn.Conv1d: (5, 3, 4)}.get(type(layer), (5, 3, 4, 4))
+    x = torch.randn(*shape, dtype=torch.float64)
+    weight = tuple(p.detach() for p in layer.parameters())
+    for moves in itertools.product([0.0, 1.0], repeat=3):
+        deltas = [torch.randn_like(t) * m for t, m in zip((x, *weight), moves, strict=True)]
+
+        def at(step, deltas=deltas):
+            values = [t + step * d for t, d in zip((x, *weight), deltas, strict=True)]
+            return torch.func.functional_call(layer, dict(zip(("weight", "bias"), values[1:], strict=True)), values[0])
+
+        with lean_duals():
+            inputs = [
+                dual_vector((t,), (d,))[0] if m else t for t, d, m in zip((x, *weight), deltas, moves, strict=True)
+            ]
+            primal, tangent = split_dual(
+                torch.func.functional_call(layer, dict(zip(("weight", "bias"), inputs[1:], strict=True)), inputs[0])
+            )
+        assert torch.equal(primal, at(0.0))
+        if any(moves):
+            assert (tangent - (at(0.5) - at(-0.5))).abs().max() < 1e-12
+        else:
+            assert tangent is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_has_the_right_second_derivative(training):
+    """The gradient of a tangent equals the one by differentiating twice; torch's own rule misses part of it."""
+    layer = nn.BatchNorm2d(3).double().train(training)
+    nn.init.normal_(layer.weight), nn.init.normal_(layer.bias)
+    layer.running_var.uniform_(0.5, 2.0)
+    x, dx = torch.randn(2, 4, 3, 2, 2, dtype=torch.float64)
+    x.requires_grad_()
+
+    def loss(value):
+        return (layer(value) ** 3).mean()
+
+    with lean_duals():
+        tangent = split_dual(loss(dual_vector((x,), (dx,))[0]))[1]
+    parameters = [x, *layer.parameters()]
+    forward = torch.autograd.grad(tangent, parameters)
+    (slope,) = torch.autograd.grad(loss(x), x, create_graph=True)
+    twice = torch.autograd.grad((slope * dx).sum(), parameters)
+    assert max((a - b).abs().max() for a, b in zip(forward, twice, strict=True)) < 1e-12
