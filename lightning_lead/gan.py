@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._typing import CrossForm
 from lightning_lead.calculus.dual import split_dual
-from lightning_lead.calculus.noise import frozen_buffers, mix_seed, primal_power_iteration
+from lightning_lead.calculus.noise import RandomState, frozen_buffers, mix_seed, primal_power_iteration
 from lightning_lead.calculus.oracle import CrossTerm, GameOracle
 from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import norm, opponent_of, weighted_sum
@@ -53,6 +54,12 @@ class _GANEvaluation(Evaluation):
     def __init__(self, module: LeadGANModule, batch: GANBatch, seed: int, *, repeated: bool, structured: bool) -> None:
         super().__init__(module, batch, seed, repeated=repeated)
         self.structured = structured
+        self._judging: RandomState | None = None
+
+    @property
+    def separable(self) -> bool:
+        """Whether the discriminator's loss is a function of the reals' logits plus one of the fakes'."""
+        return self._module._separable()
 
     @contextmanager
     def look(self, *, replay: bool) -> Iterator[None]:
@@ -69,13 +76,22 @@ class _GANEvaluation(Evaluation):
 
     def judge_made(self, made: Tensor) -> Tensor:
         """Their logits."""
+        if self._repeated and self._judging is None:
+            self._judging = RandomState(self._module.device)
         return _call(self._module.discriminator, made, self._batch.fake_labels)
+
+    @contextmanager
+    def judge_again(self) -> Iterator[None]:
+        """The random numbers that the first judgement drew, though nothing has been made before it."""
+        if self._judging is not None:
+            self._judging.restore()
+        yield
 
     def loss(self, player: str, judged: Tensor, *, with_data: bool) -> Tensor:
         """A player's loss; without data, reals are left out where the objective keeps them apart from the fakes."""
         if player == self.maker:
             return self._module.generator_loss(judged)
-        if with_data or not self._module._separable():
+        if with_data or not self.separable:
             return self._module.discriminator_loss(self._module._real_logits(self._batch), judged)
         return self._module.discriminator_loss(torch.zeros_like(split_dual(judged)[0]).detach(), judged)
 
@@ -345,10 +361,10 @@ class LeadGANModule(LeadModule):
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         self._structured = False
-        if self.game.rule.second_order:
+        if self.game.rule.second_order or self.game.rule.revisits:
             reason = self._no_structure(turns[-1].micro_batches[0], live, seed)
             self._structured = reason is None
-            _log.debug("Exact cross term: %s", f"general, because {reason}" if reason else "by the structure of a GAN")
+            _log.debug("Cross term: %s", f"general, because {reason}" if reason else "by the structure of a GAN")
         super()._probe(turns, live, seed)
 
     def _no_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> str | None:
@@ -360,10 +376,13 @@ class LeadGANModule(LeadModule):
         for player in point:
             displacement = tuple(1e-3 * p.detach() + 1e-6 for p in point[opponent_of(player, tuple(point))])
             # a large weight, so that neither gradient nor cross term hides behind the other
-            cross = CrossTerm(1e3, displacement, getattr(self.game.rule, "form", "opponent"))
+            form: CrossForm = "difference"
+            if self.game.rule.second_order:
+                form = getattr(self.game.rule, "form", "opponent")
+            cross = CrossTerm(1e3, displacement, form)
             found = []
             for structured in (True, False):
-                losses = _GANEvaluation(self, few, seed, repeated=False, structured=structured)
+                losses = _GANEvaluation(self, few, seed, repeated=True, structured=structured)
                 oracle = GameOracle(
                     point,
                     [losses],

@@ -19,7 +19,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from lightning_lead.calculus.dual import split_dual
 
-__all__ = ["SpectralRecord", "frozen_buffers", "mix_seed", "primal_power_iteration", "private_rng"]
+__all__ = ["RandomState", "SpectralRecord", "frozen_buffers", "mix_seed", "primal_power_iteration", "private_rng"]
 
 
 @contextmanager
@@ -203,6 +203,41 @@ def mix_seed(*parts: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+class RandomState:
+    """The global generators' state, on the CPU and on one device, as it is now.
+
+    Args:
+        device: of which the generator counts, besides the CPU's.
+
+    Example:
+        >>> state = RandomState("cpu")
+        >>> first = torch.rand(1)
+        >>> state.restore()
+        >>> torch.equal(first, torch.rand(1))
+        True
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        self._device = torch.device(device)
+        self._cpu = torch.get_rng_state()
+        self._own = None if self._device.type == "cpu" else _backend(self._device)[0].get_rng_state(*self._where)
+
+    @property
+    def _where(self) -> tuple[torch.device, ...]:
+        return _backend(self._device)[1]
+
+    def restore(self) -> None:
+        """Draw from here again."""
+        torch.set_rng_state(self._cpu)
+        if self._own is not None:
+            _backend(self._device)[0].set_rng_state(self._own, *self._where)
+
+
+def _backend(device: torch.device) -> tuple[Any, tuple[torch.device, ...]]:
+    """torch.cuda, torch.xpu, and torch.mps, which has one device and never names it."""
+    return getattr(torch, device.type), () if device.type == "mps" else (device,)
+
+
 @contextmanager
 def private_rng(seed: int, device: torch.device | str = "cpu") -> Iterator[torch.Generator]:
     """Random numbers that are a function of `seed`; the global generators outside are untouched.
@@ -235,9 +270,7 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
     if device.type == "cpu":
         yield
         return
-    # torch.cuda, torch.xpu, and torch.mps, which has one device and never names it
-    backend = getattr(torch, device.type)
-    where = () if device.type == "mps" else (device,)
+    backend, where = _backend(device)
     state = backend.get_rng_state(*where)
     if device.type == "mps":
         backend.manual_seed(seed)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -21,7 +22,14 @@ from torch import Tensor
 from lightning_lead._typing import CrossForm, Point, Vector
 from lightning_lead.calculus.derivatives import cross_term, gradient
 from lightning_lead.calculus.players import inner, norm, opponent_of, weighted_sum
-from lightning_lead.calculus.structured import Chain, judge_direction, maker_direction
+from lightning_lead.calculus.structured import (
+    Chain,
+    ChainDirection,
+    judge_difference,
+    judge_direction,
+    maker_difference,
+    maker_direction,
+)
 
 __all__ = ["CrossTerm", "GameOracle", "Losses", "OracleStatistics", "no_reduction"]
 
@@ -161,7 +169,7 @@ class GameOracle:
         losses = self._losses[k]
         opponent = opponent_of(player, self.names)
         place = dict(self.point if at is None else at)
-        if cross is not None and cross.form != "difference" and isinstance(losses, Chain) and losses.structured:
+        if cross is not None and isinstance(losses, Chain) and losses.structured:
             return self._chained(player, losses, place, cross, replay)
         own = tuple(p.detach().requires_grad_() for p in place[player])
         exact = cross is not None and cross.form != "difference"
@@ -194,14 +202,18 @@ class GameOracle:
     ) -> tuple[Vector, OracleStatistics]:
         """The same by the structure of the losses, direction and cross term in one reverse pass."""
         opponent = opponent_of(player, self.names)
-        direct = judge_direction if player == chain.judge else maker_direction
+        judges = player == chain.judge
+        direct: Callable[..., ChainDirection]
+        if cross.form == "difference":
+            direct = judge_difference if judges else maker_difference
+        else:
+            direct = partial(judge_direction if judges else maker_direction, form=cross.form)
         direction, loss, grad = direct(
             chain,
             tuple(p.detach().requires_grad_() for p in place[player]),
             tuple(p.detach() for p in place[opponent]),
             cross.displacement,
             weight=cross.weight,
-            form=cross.form,
             place=self._place,
             full_precision=self._full_precision,
             replay=replay,

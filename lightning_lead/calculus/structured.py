@@ -7,6 +7,12 @@ with ℓ the opponent's loss and the minus sign in the opponent form, the own lo
 never differentiated twice, nothing is differentiated through G more than once, and direction and cross term share one
 reverse pass: d is the gradient of the single scalar L_i + a·(∓ψ).
 
+The difference form has the structure as well: what does not depend on u cancels, so reals are looked at once, and the
+maker's fakes are made once.
+
+    the judge's:   c_D = ∇_D [ℓ_D(D(u)) − ℓ_D(D(u⁻))],   u⁻ made by G at θ_G − Δ_G
+    the maker's:   c_G = J_Gᵀ ∂_u [ℓ_G(D(u)) − ℓ_G(D⁻(u))],   D⁻ at θ_D − Δ_D
+
 Cost with F = one forward pass: the judge pays 2F for t, and 3F for its own share on the fakes where plain training pays
 3F; the maker pays 4F through D on top of 2F. In dual arithmetic (three products for one) none of it can be left out for
 a general network.
@@ -30,7 +36,7 @@ from lightning_lead._typing import CrossForm, Point, Vector
 from lightning_lead.calculus.derivatives import gradient
 from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
 
-__all__ = ["Chain", "ChainDirection", "judge_direction", "maker_direction"]
+__all__ = ["Chain", "ChainDirection", "judge_difference", "judge_direction", "maker_difference", "maker_direction"]
 
 Place = Callable[[Point], AbstractContextManager[object]]
 Context = Callable[[], AbstractContextManager[object]]
@@ -43,6 +49,11 @@ class Chain(Protocol):
     maker: str
     judge: str
     structured: bool
+    separable: bool  # whether the judge's loss is a function of its data plus a function of what was made
+
+    def judge_again(self) -> AbstractContextManager[object]:
+        """Inside of a replay that has not made anything: the random numbers that the first judgement drew."""
+        ...
 
     def look(self, *, replay: bool) -> AbstractContextManager[object]:
         """The random numbers and buffers of one evaluation; make, judge and losses are called inside, in that order."""
@@ -57,7 +68,7 @@ class Chain(Protocol):
         ...
 
     def loss(self, player: str, judged: Tensor, *, with_data: bool) -> Tensor:
-        """ℓ of a player; without data, up to what does not depend on u, if it can be told apart."""
+        """ℓ of a player; without data, up to what does not depend on u, if the loss is separable."""
         ...
 
 
@@ -158,6 +169,70 @@ def maker_direction(
                 alone = _pull_back(made, own, push, retain_graph=True)
             (push,) = gradient(total, (leaf,), label=label)
             return ChainDirection(_pull_back(made, own, push), loss.detach(), alone)
+
+
+def judge_difference(
+    chain: Chain,
+    own: Vector,
+    other: Vector,
+    displacement: Vector,
+    *,
+    weight: float,
+    place: Place,
+    full_precision: Context,
+    replay: bool,
+    inspect: bool,
+) -> ChainDirection:
+    """g_D + weight·c_D in the difference form; arguments as in `judge_direction`."""
+    player = chain.judge
+    with torch.enable_grad(), full_precision(), place({player: own}):
+        with chain.look(replay=replay), place({chain.maker: other}):
+            with torch.no_grad():
+                made = chain.make()
+            judged = chain.judge_made(made)
+            loss = chain.loss(player, judged, with_data=True)
+            now = chain.loss(player, judged, with_data=False) if chain.separable else loss
+        with chain.look(replay=True), place({chain.maker: _earlier(other, displacement)}):
+            with torch.no_grad():
+                made = chain.make()
+            before = chain.loss(player, chain.judge_made(made), with_data=not chain.separable)
+        label = f"the loss of player {player!r}"
+        alone = gradient(loss, own, retain_graph=True, label=label) if inspect else None
+        return ChainDirection(gradient(loss + weight * (now - before), own, label=label), loss.detach(), alone)
+
+
+def maker_difference(
+    chain: Chain,
+    own: Vector,
+    other: Vector,
+    displacement: Vector,
+    *,
+    weight: float,
+    place: Place,
+    full_precision: Context,
+    replay: bool,
+    inspect: bool,
+) -> ChainDirection:
+    """g_G + weight·c_G in the difference form; arguments as in `judge_direction`, the players exchanged."""
+    player = chain.maker
+    with torch.enable_grad(), full_precision(), place({player: own, chain.judge: other}):
+        with chain.look(replay=replay):
+            made = chain.make()
+            leaf = made.detach().requires_grad_()
+            loss = chain.loss(player, chain.judge_made(leaf.view_as(leaf)), with_data=False)
+        with chain.look(replay=True), chain.judge_again(), place({chain.judge: _earlier(other, displacement)}):
+            before = chain.loss(player, chain.judge_made(leaf.view_as(leaf)), with_data=False)
+        label = f"the loss of player {player!r}"
+        alone = None
+        if inspect:
+            (push,) = gradient(loss, (leaf,), retain_graph=True, label=label)
+            alone = _pull_back(made, own, push, retain_graph=True)
+        (push,) = gradient(loss + weight * (loss - before), (leaf,), label=label)
+        return ChainDirection(_pull_back(made, own, push), loss.detach(), alone)
+
+
+def _earlier(vector: Vector, displacement: Vector) -> Vector:
+    return tuple((p - d.to(p.dtype)).detach() for p, d in zip(vector, displacement, strict=True))
 
 
 def _pull_back(made: Tensor, own: Vector, push: Tensor, *, retain_graph: bool = False) -> Vector:

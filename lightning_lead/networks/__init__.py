@@ -1,4 +1,4 @@
-"""Networks for the recipes: MLPs for points, DCGANs and residual networks for images, and the digits' feature network."""
+"""Networks for the recipes: MLPs for points, DCGANs and ResNets for images, and the digits' feature network."""
 
 from lightning_lead.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.networks.digits_classifier import DigitsClassifier

@@ -75,7 +75,7 @@ def points(batch_size):
 @pytest.mark.parametrize(
     ("networks", "loader", "settings", "limit"),
     [
-        # ratios to Adam at the same sizes; the limits are just above what dual arithmetic cannot do without (docs/cost.md)
+        # ratios to Adam at the same sizes; limits just above what dual arithmetic cannot do without (docs/cost.md)
         (mlp, points(8), {}, 1.75),
         (sngan, images(1), {}, 1.60),
         (sngan, images(5), {"discriminator_steps": 5, "generator_batch_size": 2}, 1.24),
