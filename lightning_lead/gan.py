@@ -23,6 +23,7 @@ from lightning_lead.calculus.noise import RandomState, frozen_buffers, mix_seed,
 from lightning_lead.calculus.oracle import CrossTerm, GameOracle
 from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import norm, opponent_of, weighted_sum
+from lightning_lead.calculus.structured import Made
 from lightning_lead.evaluation import Evaluation
 from lightning_lead.module import LeadModule
 from lightning_lead.objectives import adversarial_objective
@@ -54,7 +55,10 @@ class _GANEvaluation(Evaluation):
     def __init__(self, module: LeadGANModule, batch: GANBatch, seed: int, *, repeated: bool, structured: bool) -> None:
         super().__init__(module, batch, seed, repeated=repeated)
         self.structured = structured
+        self.shares = module.shared_latents and batch.discriminator_moves
         self._judging: RandomState | None = None
+        self._partner: _GANEvaluation | None = None
+        self._made: Made | None = None
 
     @property
     def separable(self) -> bool:
@@ -80,11 +84,33 @@ class _GANEvaluation(Evaluation):
             self._judging = RandomState(self._module.device)
         return _call(self._module.discriminator, made, self._batch.fake_labels)
 
+    def follow(self, partner: _GANEvaluation) -> None:
+        """Look at the latents of another evaluation as that one did.
+
+        Args:
+            partner: of the discriminator's first step.
+        """
+        self._partner, self._seed = partner, partner._seed
+
+    def keep(self, made: Made) -> None:
+        """Keep fakes for the generator's step."""
+        self._made = made
+
+    def kept(self) -> Made | None:
+        """The fakes of the discriminator's first step, once; their graph goes with them."""
+        if self._partner is None:
+            return None
+        made, self._partner._made = self._partner._made, None
+        return made
+
     @contextmanager
     def judge_again(self) -> Iterator[None]:
         """The random numbers that the first judgement drew, though nothing has been made before it."""
-        if self._judging is not None:
-            self._judging.restore()
+        judging = self._judging
+        if judging is None and self._partner is not None:
+            judging = self._partner._judging
+        if judging is not None:
+            judging.restore()
         yield
 
     def loss(self, player: str, judged: Tensor, *, with_data: bool) -> Tensor:
@@ -117,6 +143,8 @@ class LeadGANModule(LeadModule):
         scheduler: optimizer -> learning-rate scheduler, stepped once per game step; or None.
         clip: largest norm of a player's direction, > 0, or None.
         accumulate: micro-batches per update, ≥ 1; each share of the batch is split once more.
+        shared_latents: let the generator's update look at the fakes of the first discriminator update instead of fresh
+            ones. With `cross="difference"` fakes are then made once for both and the generator's correction is free.
 
     Raises:
         ConfigurationError: a setting out of its range.
@@ -146,6 +174,7 @@ class LeadGANModule(LeadModule):
         scheduler: LRSchedulerCallable | None = None,
         clip: float | None = None,
         accumulate: int = 1,
+        shared_latents: bool = False,
     ) -> None:
         rates = {"discriminator": discriminator_lr, "generator": generator_lr}
         super().__init__(
@@ -178,11 +207,18 @@ class LeadGANModule(LeadModule):
                 f"Cannot split generator_batch_size={generator_batch_size} into accumulate={accumulate} micro-batches; "
                 f"choose a size that {accumulate} divides"
             )
+        if shared_latents and generator_batch_size is not None:
+            raise ConfigurationError(
+                "Cannot share latents with a generator batch of another size; leave generator_batch_size out "
+                f"(got {generator_batch_size})"
+            )
         self.generator, self.discriminator = generator, discriminator
         self.objective = adversarial_objective(objective)
         self.latent_dim = latent_dim
         self.discriminator_steps, self.generator_batch_size = discriminator_steps, generator_batch_size
         self._structured = False
+        self.shared_latents = shared_latents
+        self._first: dict[int, _GANEvaluation] = {}
 
     # ---- hooks a subclass may override ------------------------------------------------------------------------------
 
@@ -310,6 +346,10 @@ class LeadGANModule(LeadModule):
         turns = [
             Turn(("discriminator",), self._micro(r, c, size, True), size) for r, c in zip(reals, classes, strict=True)
         ]
+        self._first.clear()
+        if self.shared_latents:
+            shared = [part._replace(discriminator_moves=False) for part in turns[0].micro_batches]
+            return [*turns, Turn(("generator",), shared, size)]
         return [*turns, Turn(("generator",), self._micro(reals[-1], classes[-1], fakes, False), fakes)]
 
     def wanted_losses(self, batch: GANBatch, wanted: frozenset[str]) -> Mapping[str, Tensor]:
@@ -357,7 +397,12 @@ class LeadGANModule(LeadModule):
 
     def _evaluation(self, batch: Any, seed: int) -> Evaluation:
         repeated = self.game.rule.revisits or self.game.play == "simultaneous"
-        return _GANEvaluation(self, batch, seed, repeated=repeated, structured=self._structured)
+        evaluation = _GANEvaluation(self, batch, seed, repeated=repeated, structured=self._structured)
+        if self.shared_latents and batch.discriminator_moves:
+            self._first.setdefault(id(batch.latents), evaluation)
+        elif self.shared_latents:
+            evaluation.follow(self._first.get(id(batch.latents), evaluation))
+        return evaluation
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         self._structured = False

@@ -13,6 +13,9 @@ maker's fakes are made once.
     the judge's:   c_D = ∇_D [ℓ_D(D(u)) − ℓ_D(D(u⁻))],   u⁻ made by G at θ_G − Δ_G
     the maker's:   c_G = J_Gᵀ ∂_u [ℓ_G(D(u)) − ℓ_G(D⁻(u))],   D⁻ at θ_D − Δ_D
 
+Where both players look at the same latents, the fakes of the judge's step serve the maker's, and ∂_u ℓ_G(D⁻(u)) is
+taken in the judge's step, where D still is D⁻: the maker's correction then costs nothing in its own step.
+
 Cost with F = one forward pass: the judge pays 2F for t, and 3F for its own share on the fakes where plain training pays
 3F; the maker pays 4F through D on top of 2F. In dual arithmetic (three products for one) none of it can be left out for
 a general network.
@@ -24,7 +27,7 @@ Pearlmutter, "Fast Exact Multiplication by the Hessian", Neural Computation 1994
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -36,10 +39,26 @@ from lightning_lead._typing import CrossForm, Point, Vector
 from lightning_lead.calculus.derivatives import gradient
 from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
 
-__all__ = ["Chain", "ChainDirection", "judge_difference", "judge_direction", "maker_difference", "maker_direction"]
+__all__ = [
+    "Chain",
+    "ChainDirection",
+    "Made",
+    "judge_difference",
+    "judge_direction",
+    "maker_difference",
+    "maker_direction",
+]
 
 Place = Callable[[Point], AbstractContextManager[object]]
 Context = Callable[[], AbstractContextManager[object]]
+
+
+class Made(NamedTuple):
+    """What a judge's step hands on to the maker's step on the same latents."""
+
+    made: Tensor  # u, with its graph
+    parameters: Vector  # the leaves of that graph
+    push: Tensor  # ∂_u ℓ of the maker, by the judge as it was
 
 
 @runtime_checkable
@@ -49,7 +68,16 @@ class Chain(Protocol):
     maker: str
     judge: str
     structured: bool
+    shares: bool  # whether the maker will look at what was made here
     separable: bool  # whether the judge's loss is a function of its data plus a function of what was made
+
+    def keep(self, made: Made) -> None:
+        """Keep it for the maker's step."""
+        ...
+
+    def kept(self) -> Made | None:
+        """What the judge's step kept, once."""
+        ...
 
     def judge_again(self) -> AbstractContextManager[object]:
         """Inside of a replay that has not made anything: the random numbers that the first judgement drew."""
@@ -185,11 +213,18 @@ def judge_difference(
 ) -> ChainDirection:
     """g_D + weight·c_D in the difference form; arguments as in `judge_direction`."""
     player = chain.judge
+    hands_on = chain.shares and not replay
+    leaves = tuple(p.detach().requires_grad_(hands_on) for p in other)
     with torch.enable_grad(), full_precision(), place({player: own}):
-        with chain.look(replay=replay), place({chain.maker: other}):
-            with torch.no_grad():
-                made = chain.make()
-            judged = chain.judge_made(made)
+        with chain.look(replay=replay), place({chain.maker: leaves}):
+            made = chain.make()
+            leaf = made.detach().requires_grad_(hands_on)
+            judged = chain.judge_made(leaf.view_as(leaf))
+            if hands_on:
+                label = f"the loss of player {chain.maker!r}"
+                loss = chain.loss(chain.maker, judged, with_data=False)
+                (push,) = gradient(loss, (leaf,), retain_graph=True, label=label)
+                chain.keep(Made(made, leaves, push))
             loss = chain.loss(player, judged, with_data=True)
             now = chain.loss(player, judged, with_data=False) if chain.separable else loss
         with chain.look(replay=True), place({chain.maker: _earlier(other, displacement)}):
@@ -215,20 +250,26 @@ def maker_difference(
 ) -> ChainDirection:
     """g_G + weight·c_G in the difference form; arguments as in `judge_direction`, the players exchanged."""
     player = chain.maker
+    kept = None if replay else chain.kept()
     with torch.enable_grad(), full_precision(), place({player: own, chain.judge: other}):
-        with chain.look(replay=replay):
-            made = chain.make()
-            leaf = made.detach().requires_grad_()
-            loss = chain.loss(player, chain.judge_made(leaf.view_as(leaf)), with_data=False)
-        with chain.look(replay=True), chain.judge_again(), place({chain.judge: _earlier(other, displacement)}):
-            before = chain.loss(player, chain.judge_made(leaf.view_as(leaf)), with_data=False)
         label = f"the loss of player {player!r}"
-        alone = None
-        if inspect:
-            (push,) = gradient(loss, (leaf,), retain_graph=True, label=label)
-            alone = _pull_back(made, own, push, retain_graph=True)
-        (push,) = gradient(loss + weight * (loss - before), (leaf,), label=label)
-        return ChainDirection(_pull_back(made, own, push), loss.detach(), alone)
+        with chain.look(replay=replay):
+            if kept is None:
+                made = chain.make()
+            else:
+                made, own = kept.made, kept.parameters
+            leaf = made.detach().requires_grad_()
+            with nullcontext() if kept is None else chain.judge_again():
+                loss = chain.loss(player, chain.judge_made(leaf.view_as(leaf)), with_data=False)
+        (now,) = gradient(loss, (leaf,), label=label)
+        if kept is None:
+            with chain.look(replay=True), chain.judge_again(), place({chain.judge: _earlier(other, displacement)}):
+                loss_before = chain.loss(player, chain.judge_made(leaf.view_as(leaf)), with_data=False)
+            (before,) = gradient(loss_before, (leaf,), label=label)
+        else:
+            before = kept.push
+        alone = _pull_back(made, own, now, retain_graph=True) if inspect else None
+        return ChainDirection(_pull_back(made, own, now + weight * (now - before)), loss.detach(), alone)
 
 
 def _earlier(vector: Vector, displacement: Vector) -> Vector:

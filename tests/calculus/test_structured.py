@@ -10,7 +10,8 @@ import torch
 from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer
 from torch import nn
 
-from lightning_lead import LeadGANModule, LEADStrategy
+import lightning_lead.gan
+from lightning_lead import ConfigurationError, LeadGANModule, LEADStrategy
 from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
 from lightning_lead.networks import (
     DCGANDiscriminator,
@@ -299,3 +300,38 @@ def test_batch_norm_has_the_right_second_derivative(training):
     (slope,) = torch.autograd.grad(loss(x), x, create_graph=True)
     twice = torch.autograd.grad((slope * dx).sum(), parameters)
     assert max((a - b).abs().max() for a, b in zip(forward, twice, strict=True)) < 1e-12
+
+
+@pytest.mark.parametrize("settings", [{}, {"discriminator_steps": 3}, {"accumulate": 2}])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_with_shared_latents_the_free_correction_is_the_direct_difference(settings, dropout, monkeypatch):
+    """Without spectral norm, whose vectors move on between the two players' steps."""
+    served = []
+    kept = lightning_lead.gan._GANEvaluation.kept
+    monkeypatch.setattr(lightning_lead.gan._GANEvaluation, "kept", lambda self: served.append(kept(self)) or served[-1])
+    states = []
+    for structured in (True, False):
+        gan = LeadGANModule(
+            *tiny_networks(),
+            game=LEADStrategy(0.7, cross="difference"),
+            optimizer=torch.optim.SGD,
+            generator_lr=0.1,
+            discriminator_lr=0.1,
+            shared_latents=True,
+            **settings,
+        )
+        if dropout:
+            gan.generator.insert(1, nn.Dropout(0.2))
+            gan.discriminator.insert(1, nn.Dropout(0.2))
+        if not structured:
+            gan._no_structure = lambda *_: "the test says so"
+        torch.manual_seed(2)
+        tiny_trainer(4).fit(gan, tiny_loader(24))
+        states.append(gan.state_dict())
+    assert furthest(*states) < 1e-12
+    assert sum(made is not None for made in served) == 3 * settings.get("accumulate", 1)  # from the second step on
+
+
+def test_shared_latents_refuse_a_generator_batch_of_another_size():
+    with pytest.raises(ConfigurationError, match="share latents"):
+        tiny_gan(shared_latents=True, generator_batch_size=8)

@@ -117,3 +117,17 @@ def test_inner_discriminator_steps_pay_for_no_cross_term():
     tiny_trainer(2).fit(Recorded(*tiny_networks(), discriminator_steps=3), tiny_loader(24))
     second = asked[-4:]
     assert second == [(True, 2), (True, 1), (True, 1), (False, 2)]
+
+
+@pytest.mark.parametrize(
+    ("networks", "loader", "limit"),
+    [(sngan, images(1), 1.13), (mlp, points(8), 1.34)],
+    ids=["SNGAN-ResNet32", "MLP 2000"],
+)
+def test_the_difference_with_shared_latents(networks, loader, limit):
+    """Adam draws fresh latents, as it is used; the generator's forward pass is what sharing saves."""
+    lead, adam = (
+        step_flops(game, networks=networks, loader=loader, objective="hinge", shared_latents=shared)
+        for game, shared in ((LEADStrategy(cross="difference"), True), (LEADStrategy(0.0), False))
+    )
+    assert lead <= limit * adam, f"{lead / adam:.4f}"
