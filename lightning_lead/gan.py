@@ -396,8 +396,7 @@ class LeadGANModule(LeadModule):
         return own and bool(getattr(self.objective, "separable", False))
 
     def _evaluation(self, batch: Any, seed: int) -> Evaluation:
-        repeated = self.game.rule.revisits or self.game.play == "simultaneous"
-        evaluation = _GANEvaluation(self, batch, seed, repeated=repeated, structured=self._structured)
+        evaluation = _GANEvaluation(self, batch, seed, repeated=self._repeated(), structured=self._structured)
         if self.shared_latents and batch.discriminator_moves:
             self._first.setdefault(id(batch.latents), evaluation)
         elif self.shared_latents:

@@ -197,8 +197,11 @@ class LeadMixin(LightningModule):
         )
 
     def _evaluation(self, batch: Any, seed: int) -> Evaluation:
-        repeated = self.game.rule.revisits or self.game.play == "simultaneous"
-        return Evaluation(self, batch, seed, repeated=repeated)
+        return Evaluation(self, batch, seed, repeated=self._repeated())
+
+    def _repeated(self) -> bool:
+        """Whether this step looks at a batch more than once, so that what a forward moves must be kept."""
+        return self.game.rule.revisits or self.game.play == "simultaneous" or self._inspected()
 
     def _inspected(self) -> bool:
         """Norms and cosines are worked out on the steps that are logged, and on no others."""

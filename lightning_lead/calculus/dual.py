@@ -19,9 +19,10 @@ Reference: Griewank and Walther, "Evaluating Derivatives", SIAM 2008, section 3.
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_lead._typing import Vector
 
-__all__ = ["dual_vector", "lean_duals", "split_dual"]
+__all__ = ["dual_vector", "lean_duals", "split_dual", "uncompiled"]
 
 _BILINEAR = frozenset(
     {
@@ -138,8 +139,16 @@ def lean_duals() -> Iterator[None]:
         (tensor([[6.]]), tensor([[2.]]))
     """
     _load_rules()
-    with forward_ad.dual_level(), _Rules():
+    with uncompiled(), forward_ad.dual_level(), _Rules():
         yield
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """Run what torch.compile has wrapped as it was written: compiled code knows no dual numbers."""
+    if "torch._dynamo" not in sys.modules:  # nothing has been compiled, and the import takes seconds
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 @functools.cache

@@ -92,8 +92,8 @@ class GameOracle:
         place: puts a point into the module that the losses look at, for as long as derivatives are taken.
         full_precision: a context in which autocast is off; used for derivatives and for the difference form.
         exhaustive: visit the whole graph of a cross term, for a probe; see `derivatives.cross_term`.
-        inspect: whether norms and cosines are wanted; where the cross term has structure they cost one more reverse
-            pass. The direction is the same, bit for bit.
+        inspect: whether norms and cosines are wanted; where the cross term has structure they cost one more
+            gradient. The direction is the same, bit for bit.
 
     Example:
         >>> x, y = torch.tensor(3.0), torch.tensor(2.0)
@@ -170,7 +170,7 @@ class GameOracle:
         opponent = opponent_of(player, self.names)
         place = dict(self.point if at is None else at)
         if cross is not None and isinstance(losses, Chain) and losses.structured:
-            return self._chained(player, losses, place, cross, replay)
+            return self._chained(player, k, losses, place, cross, replay)
         own = tuple(p.detach().requires_grad_() for p in place[player])
         exact = cross is not None and cross.form != "difference"
         other = tuple(p.detach().requires_grad_(exact) for p in place[opponent])
@@ -198,7 +198,7 @@ class GameOracle:
         return weighted_sum([(1.0, grad), (cross.weight, term)]), _statistics(loss, grad, term)
 
     def _chained(
-        self, player: str, chain: Chain, place: Point, cross: CrossTerm, replay: bool
+        self, player: str, k: int, chain: Chain, place: Point, cross: CrossTerm, replay: bool
     ) -> tuple[Vector, OracleStatistics]:
         """The same by the structure of the losses, direction and cross term in one reverse pass."""
         opponent = opponent_of(player, self.names)
@@ -208,7 +208,7 @@ class GameOracle:
             direct = judge_difference if judges else maker_difference
         else:
             direct = partial(judge_direction if judges else maker_direction, form=cross.form)
-        direction, loss, grad = direct(
+        direction, loss = direct(
             chain,
             tuple(p.detach().requires_grad_() for p in place[player]),
             tuple(p.detach() for p in place[opponent]),
@@ -217,10 +217,10 @@ class GameOracle:
             place=self._place,
             full_precision=self._full_precision,
             replay=replay,
-            inspect=self._inspect,
         )
-        if grad is None:
+        if not self._inspect:
             return direction, OracleStatistics(loss, None, None, None)
+        grad, _ = self._local(player, k, place, None)
         term = weighted_sum([(1 / cross.weight, direction), (-1 / cross.weight, grad)])
         return direction, _statistics(loss, grad, term)
 

@@ -37,7 +37,7 @@ from torch.autograd import forward_ad
 from lightning_lead._errors import DifferentiationError
 from lightning_lead._typing import CrossForm, Point, Vector
 from lightning_lead.calculus.derivatives import gradient
-from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
+from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual, uncompiled
 
 __all__ = [
     "Chain",
@@ -101,11 +101,10 @@ class Chain(Protocol):
 
 
 class ChainDirection(NamedTuple):
-    """A player's direction on one micro-batch; `gradient` is g alone, where it was asked for."""
+    """A player's direction on one micro-batch, and its loss."""
 
     direction: Vector
     loss: Tensor
-    gradient: Vector | None
 
 
 def judge_direction(
@@ -119,7 +118,6 @@ def judge_direction(
     place: Place,
     full_precision: Context,
     replay: bool,
-    inspect: bool,
 ) -> ChainDirection:
     """g_D + weight·c_D.
 
@@ -133,7 +131,6 @@ def judge_direction(
         place: puts a point into the module.
         full_precision: a context in which autocast is off, for reverse passes.
         replay: whether this evaluation repeats an earlier one.
-        inspect: return g as well, for one more reverse pass.
 
     Raises:
         DifferentiationError: the judged values do not depend on both players.
@@ -157,8 +154,7 @@ def judge_direction(
             total = loss + (weight if form == "own" else -weight) * work
             with full_precision():
                 label = f"the loss of player {chain.judge!r}"
-                alone = gradient(loss, own, retain_graph=True, label=label) if inspect else None
-                return ChainDirection(gradient(total, own, label=label), loss.detach(), alone)
+                return ChainDirection(gradient(total, own, label=label), loss.detach())
 
 
 def maker_direction(
@@ -172,7 +168,6 @@ def maker_direction(
     place: Place,
     full_precision: Context,
     replay: bool,
-    inspect: bool,
 ) -> ChainDirection:
     """g_G + weight·c_G; arguments as in `judge_direction`, with the players' parts exchanged."""
     with torch.enable_grad(), chain.look(replay=replay), place({chain.maker: own, chain.judge: other}):
@@ -191,12 +186,8 @@ def maker_direction(
         total = loss + (weight if form == "own" else -weight) * work
         with full_precision():
             label = f"the loss of player {chain.maker!r}"
-            alone = None
-            if inspect:
-                (push,) = gradient(loss, (leaf,), retain_graph=True, label=label)
-                alone = _pull_back(made, own, push, retain_graph=True)
             (push,) = gradient(total, (leaf,), label=label)
-            return ChainDirection(_pull_back(made, own, push), loss.detach(), alone)
+            return ChainDirection(_pull_back(made, own, push), loss.detach())
 
 
 def judge_difference(
@@ -209,13 +200,14 @@ def judge_difference(
     place: Place,
     full_precision: Context,
     replay: bool,
-    inspect: bool,
 ) -> ChainDirection:
     """g_D + weight·c_D in the difference form; arguments as in `judge_direction`."""
     player = chain.judge
     hands_on = chain.shares and not replay
     leaves = tuple(p.detach().requires_grad_(hands_on) for p in other)
-    with torch.enable_grad(), full_precision(), place({player: own}):
+    # compiled code allows one reverse pass, and fakes that are handed on take two through the judge
+    mode = uncompiled() if hands_on else nullcontext()
+    with torch.enable_grad(), full_precision(), place({player: own}), mode:
         with chain.look(replay=replay), place({chain.maker: leaves}):
             made = chain.make()
             leaf = made.detach().requires_grad_(hands_on)
@@ -232,8 +224,7 @@ def judge_difference(
                 made = chain.make()
             before = chain.loss(player, chain.judge_made(made), with_data=not chain.separable)
         label = f"the loss of player {player!r}"
-        alone = gradient(loss, own, retain_graph=True, label=label) if inspect else None
-        return ChainDirection(gradient(loss + weight * (now - before), own, label=label), loss.detach(), alone)
+        return ChainDirection(gradient(loss + weight * (now - before), own, label=label), loss.detach())
 
 
 def maker_difference(
@@ -246,7 +237,6 @@ def maker_difference(
     place: Place,
     full_precision: Context,
     replay: bool,
-    inspect: bool,
 ) -> ChainDirection:
     """g_G + weight·c_G in the difference form; arguments as in `judge_direction`, the players exchanged."""
     player = chain.maker
@@ -268,22 +258,21 @@ def maker_difference(
             (before,) = gradient(loss_before, (leaf,), label=label)
         else:
             before = kept.push
-        alone = _pull_back(made, own, now, retain_graph=True) if inspect else None
-        return ChainDirection(_pull_back(made, own, now + weight * (now - before)), loss.detach(), alone)
+        return ChainDirection(_pull_back(made, own, now + weight * (now - before)), loss.detach())
 
 
 def _earlier(vector: Vector, displacement: Vector) -> Vector:
     return tuple((p - d.to(p.dtype)).detach() for p, d in zip(vector, displacement, strict=True))
 
 
-def _pull_back(made: Tensor, own: Vector, push: Tensor, *, retain_graph: bool = False) -> Vector:
+def _pull_back(made: Tensor, own: Vector, push: Tensor) -> Vector:
     """J_Gᵀ push."""
     if not made.requires_grad:
         raise DifferentiationError(
             "Cannot differentiate what the maker makes because it depends on none of its parameters; check that its "
             "output is not detached"
         )
-    grads = torch.autograd.grad(made, own, push, retain_graph=retain_graph, allow_unused=True)
+    grads = torch.autograd.grad(made, own, push, allow_unused=True)
     return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(grads, own, strict=True))
 
 

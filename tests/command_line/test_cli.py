@@ -57,7 +57,8 @@ def test_every_setting_of_the_module_is_explained(command, capsys):
         command("fit", "--help")
     text = " ".join(capsys.readouterr().out.split())
     for name, parameter in inspect.signature(LeadGANModule).parameters.items():
-        start = text.rindex(f"--model.{name} {name.upper()}")
+        values = "{true,false}" if parameter.annotation == "bool" else name.upper()
+        start = text.rindex(f"--model.{name} {values}")
         entry = text[start : start + 600]
         said = inspect.getdoc(LeadGANModule).split(f"{name}: ")[1].split()[:3]
         assert " ".join(said) in entry, (name, parameter)

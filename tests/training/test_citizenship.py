@@ -271,6 +271,40 @@ def test_fused_attention_is_named_and_the_difference_form_trains_it():
     assert trainer.global_step == 2
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("cross", ["exact", "difference"])
+def test_compiled_networks_learn_the_same(cross):
+    """The exact term runs them as they were written where it needs dual numbers, and compiled elsewhere."""
+    ends = []
+    for compiled in (False, True):
+        gan = tiny_gan(game=LEADStrategy(0.7, cross=cross))
+        if compiled:
+            torch._dynamo.reset()
+            gan.generator = torch.compile(gan.generator, backend="aot_eager")
+            gan.discriminator = torch.compile(gan.discriminator, backend="aot_eager")
+        fit(gan, steps=3, log_every_n_steps=2)
+        ends.append(weights(gan))
+    assert (ends[0] - ends[1]).abs().max() < 1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_difference_form_trains_compiled_networks_with_fused_attention():
+    generator, _ = tiny_networks(dtype=torch.float32)
+    torch._dynamo.reset()
+    discriminator = torch.compile(Attention(need_weights=False), backend="aot_eager")
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(tiny_points().float()), 24)
+    gan = LeadGANModule(
+        torch.compile(generator, backend="aot_eager"), discriminator, game=LEADStrategy(cross="difference")
+    )
+    before = weights(gan)
+    trainer = tiny_trainer(2, precision="bf16-mixed")
+    trainer.fit(gan, data)
+    assert trainer.global_step == 2
+    assert (weights(gan) - before).abs().max() > 0
+
+
 def test_an_optimizer_that_holds_a_stranger_is_refused():
     class Stranger(LeadGANModule):
         def configure_optimizers(self):
