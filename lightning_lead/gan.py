@@ -144,7 +144,8 @@ class LeadGANModule(LeadModule):
         clip: largest norm of a player's direction, > 0, or None.
         accumulate: micro-batches per update, ≥ 1; each share of the batch is split once more.
         shared_latents: let the generator's update look at the fakes of the first discriminator update instead of fresh
-            ones. With `cross="difference"` fakes are then made once for both, and the old gradient comes out of that update.
+            ones. With `cross="difference"` fakes are then made once for both, and the old gradient comes out of that
+            update.
 
     Raises:
         ConfigurationError: a setting out of its range.
