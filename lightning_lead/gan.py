@@ -55,7 +55,8 @@ class _GANEvaluation(Evaluation):
     def __init__(self, module: LeadGANModule, batch: GANBatch, seed: int, *, repeated: bool, structured: bool) -> None:
         super().__init__(module, batch, seed, repeated=repeated)
         self.structured = structured
-        self.shares = module.shared_latents and batch.discriminator_moves
+        alternating = module.game.play == "alternating"  # in simultaneous play there is no later step to hand on to
+        self.shares = module.shared_latents and alternating and batch.discriminator_moves
         self._judging: RandomState | None = None
         self._partner: _GANEvaluation | None = None
         self._made: Made | None = None
@@ -398,9 +399,9 @@ class LeadGANModule(LeadModule):
 
     def _evaluation(self, batch: Any, seed: int) -> Evaluation:
         evaluation = _GANEvaluation(self, batch, seed, repeated=self._repeated(), structured=self._structured)
-        if self.shared_latents and batch.discriminator_moves:
+        if evaluation.shares:
             self._first.setdefault(id(batch.latents), evaluation)
-        elif self.shared_latents:
+        elif self.shared_latents and self.game.play == "alternating":
             evaluation.follow(self._first.get(id(batch.latents), evaluation))
         return evaluation
 
@@ -441,7 +442,9 @@ class LeadGANModule(LeadModule):
                 except RuntimeError as error:
                     if structured:
                         return f"forward-mode derivatives are missing ({str(error).splitlines()[0]})"
-                    return None  # nothing to compare with: the general way fails on these networks
+                    break  # nothing to compare with: the general way fails on these networks
+            if len(found) < 2:
+                continue
             size = norm(found[1])
             off = norm(weighted_sum([(1.0, found[0]), (-1.0, found[1])])) / size
             if not off <= 10 * torch.finfo(size.dtype).eps ** 0.5:

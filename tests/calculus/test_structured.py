@@ -335,3 +335,9 @@ def test_with_shared_latents_the_free_correction_is_the_direct_difference(settin
 def test_shared_latents_refuse_a_generator_batch_of_another_size():
     with pytest.raises(ConfigurationError, match="share latents"):
         tiny_gan(shared_latents=True, generator_batch_size=8)
+
+
+def test_simultaneous_play_keeps_no_fakes_for_a_later_step():
+    gan = tiny_gan(shared_latents=True, game=LEADStrategy(0.7, cross="difference", play="simultaneous"))
+    tiny_trainer(3).fit(gan, tiny_loader(24))
+    assert gan._first == {}
