@@ -5,11 +5,9 @@ one game step = n discriminator updates, each on its share of the batch, then on
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
@@ -18,109 +16,19 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import CrossForm
-from lightning_lead.calculus.dual import split_dual
-from lightning_lead.calculus.noise import RandomState, frozen_buffers, mix_seed, primal_power_iteration
+from lightning_lead.calculus.noise import frozen_buffers, mix_seed
 from lightning_lead.calculus.oracle import CrossTerm, GameOracle
 from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import norm, opponent_of, weighted_sum
-from lightning_lead.calculus.structured import Made
-from lightning_lead.evaluation import Evaluation
+from lightning_lead.gan_evaluation import GANBatch, GANEvaluation, call_network, takes_labels
 from lightning_lead.module import LeadModule
 from lightning_lead.objectives import adversarial_objective
 from lightning_lead.strategy import GameStrategy
 from lightning_lead.turns import Turn
 
-__all__ = ["GANBatch", "LeadGANModule"]
+__all__ = ["LeadGANModule"]
 
 _log = logging.getLogger(__name__)
-
-
-class GANBatch(NamedTuple):
-    """What one turn looks at: real samples and the latents of the fake ones, drawn once, used in every evaluation."""
-
-    real: Tensor  # (m, ...)
-    labels: Tensor | None  # (m,)
-    latents: Tensor  # (k, latent_dim)
-    fake_labels: Tensor | None  # (k,)
-    discriminator_moves: bool
-
-
-class _GANEvaluation(Evaluation):
-    """A GAN's losses on one micro-batch, also link by link: u = G(z), D(u), ℓ(D(u)); see `calculus.structured`."""
-
-    maker, judge = "generator", "discriminator"
-    _module: LeadGANModule
-    _batch: GANBatch
-
-    def __init__(self, module: LeadGANModule, batch: GANBatch, seed: int, *, repeated: bool, structured: bool) -> None:
-        super().__init__(module, batch, seed, repeated=repeated)
-        self.structured = structured
-        alternating = module.game.play == "alternating"  # in simultaneous play there is no later step to hand on to
-        self.shares = module.shared_latents and alternating and batch.discriminator_moves
-        self._judging: RandomState | None = None
-        self._partner: _GANEvaluation | None = None
-        self._made: Made | None = None
-
-    @property
-    def separable(self) -> bool:
-        """Whether the discriminator's loss is a function of the reals' logits plus one of the fakes'."""
-        return self._module._separable()
-
-    @contextmanager
-    def look(self, *, replay: bool) -> Iterator[None]:
-        """One evaluation, of dual numbers too."""
-        with ExitStack() as stack:
-            stack.enter_context(super().look(replay=replay))
-            if self.structured:
-                stack.enter_context(primal_power_iteration(self._module))
-            yield
-
-    def make(self) -> Tensor:
-        """The fakes."""
-        return self._module._fakes(self._batch)
-
-    def judge_made(self, made: Tensor) -> Tensor:
-        """Their logits."""
-        if self._repeated and self._judging is None:
-            self._judging = RandomState(self._module.device)
-        return _call(self._module.discriminator, made, self._batch.fake_labels)
-
-    def follow(self, partner: _GANEvaluation) -> None:
-        """Look at the latents of another evaluation as that one did.
-
-        Args:
-            partner: of the discriminator's first step.
-        """
-        self._partner, self._seed = partner, partner._seed
-
-    def keep(self, made: Made) -> None:
-        """Keep fakes for the generator's step."""
-        self._made = made
-
-    def kept(self) -> Made | None:
-        """The fakes of the discriminator's first step, once; their graph goes with them."""
-        if self._partner is None:
-            return None
-        made, self._partner._made = self._partner._made, None
-        return made
-
-    @contextmanager
-    def judge_again(self) -> Iterator[None]:
-        """The random numbers that the first judgement drew, though nothing has been made before it."""
-        judging = self._judging
-        if judging is None and self._partner is not None:
-            judging = self._partner._judging
-        if judging is not None:
-            judging.restore()
-        yield
-
-    def loss(self, player: str, judged: Tensor, *, with_data: bool) -> Tensor:
-        """A player's loss; without data, reals are left out where the objective keeps them apart from the fakes."""
-        if player == self.maker:
-            return self._module.generator_loss(judged)
-        if with_data or not self.separable:
-            return self._module.discriminator_loss(self._module._real_logits(self._batch), judged)
-        return self._module.discriminator_loss(torch.zeros_like(split_dual(judged)[0]).detach(), judged)
 
 
 class LeadGANModule(LeadModule):
@@ -220,7 +128,7 @@ class LeadGANModule(LeadModule):
         self.discriminator_steps, self.generator_batch_size = discriminator_steps, generator_batch_size
         self._structured = False
         self.shared_latents = shared_latents
-        self._first: dict[int, _GANEvaluation] = {}
+        self._first: dict[int, GANEvaluation] = {}
 
     # ---- hooks a subclass may override ------------------------------------------------------------------------------
 
@@ -248,7 +156,7 @@ class LeadGANModule(LeadModule):
         Raises:
             ConfigurationError: the generator takes labels but does not say of how many classes.
         """
-        if not _takes_labels(self.generator):
+        if not takes_labels(self.generator):
             return None
         classes = getattr(self.generator, "num_classes", None)
         if classes is None:
@@ -280,7 +188,7 @@ class LeadGANModule(LeadModule):
             latents: (n, latent_dim).
             labels: (n,) for a conditional generator.
         """
-        return _call(self.generator, latents, labels)
+        return call_network(self.generator, latents, labels)
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
         """The generator's loss, a scalar."""
@@ -356,7 +264,7 @@ class LeadGANModule(LeadModule):
 
     def wanted_losses(self, batch: GANBatch, wanted: frozenset[str]) -> Mapping[str, Tensor]:
         """The losses in `wanted` on one micro-batch."""
-        fake_logits = _call(self.discriminator, self._fakes(batch), batch.fake_labels)
+        fake_logits = call_network(self.discriminator, self._fakes(batch), batch.fake_labels)
         losses = {}
         if "generator" in wanted:
             losses["generator"] = self.generator_loss(fake_logits)
@@ -387,9 +295,9 @@ class LeadGANModule(LeadModule):
 
     def _real_logits(self, batch: GANBatch) -> Tensor:
         if batch.discriminator_moves:
-            return _call(self.discriminator, batch.real, batch.labels)
+            return call_network(self.discriminator, batch.real, batch.labels)
         with frozen_buffers(self.discriminator):  # only a cross term reads it: an extra evaluation
-            return _call(self.discriminator, batch.real, batch.labels)
+            return call_network(self.discriminator, batch.real, batch.labels)
 
     # ---- the structure of the losses, and whether they have it ------------------------------------------------------
 
@@ -397,8 +305,8 @@ class LeadGANModule(LeadModule):
         own = type(self).discriminator_loss is LeadGANModule.discriminator_loss
         return own and bool(getattr(self.objective, "separable", False))
 
-    def _evaluation(self, batch: Any, seed: int) -> Evaluation:
-        evaluation = _GANEvaluation(self, batch, seed, repeated=self._repeated(), structured=self._structured)
+    def _evaluation(self, batch: Any, seed: int) -> GANEvaluation:
+        evaluation = GANEvaluation(self, batch, seed, repeated=self._repeated(), structured=self._structured)
         if evaluation.shares:
             self._first.setdefault(id(batch.latents), evaluation)
         elif self.shared_latents and self.game.play == "alternating":
@@ -428,7 +336,7 @@ class LeadGANModule(LeadModule):
             cross = CrossTerm(1e3, displacement, form)
             found = []
             for structured in (True, False):
-                losses = _GANEvaluation(self, few, seed, repeated=True, structured=structured)
+                losses = GANEvaluation(self, few, seed, repeated=True, structured=structured)
                 oracle = GameOracle(
                     point,
                     [losses],
@@ -456,37 +364,10 @@ class LeadGANModule(LeadModule):
     ) -> list[GANBatch]:
         parts = self.accumulate if parts is None else parts
         latents, fake_labels = self.sample_latents(fakes), None
-        if labels is not None and (_takes_labels(self.generator) or _takes_labels(self.discriminator)):
+        if labels is not None and (takes_labels(self.generator) or takes_labels(self.discriminator)):
             # fakes follow the labels of the reals, over and over if there are more of them
             fake_labels = labels.repeat(-(-fakes // len(labels)))[:fakes]
         reals, zs = real.chunk(parts), latents.chunk(parts)
         real_labels = labels.chunk(parts) if labels is not None else [None] * parts
         z_labels = fake_labels.chunk(parts) if fake_labels is not None else [None] * parts
         return [GANBatch(r, c, z, k, moves) for r, c, z, k in zip(reals, real_labels, zs, z_labels, strict=True)]
-
-
-def _arguments(network: nn.Module) -> list[inspect.Parameter]:
-    network = getattr(network, "_orig_mod", network)  # what torch.compile has wrapped
-    parameters = inspect.signature(network.forward).parameters.values()
-    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-
-
-def _takes_labels(network: nn.Module) -> bool:
-    """A network that may take labels but names no classes is unconditional: its optional argument stays unused."""
-    arguments = _arguments(network)
-    return len(arguments) > 1 and (
-        arguments[1].default is inspect.Parameter.empty or getattr(network, "num_classes", None) is not None
-    )
-
-
-def _call(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> Tensor:
-    if not _takes_labels(network):
-        unconditional: Tensor = network(inputs)
-        return unconditional
-    if labels is None:
-        raise ConfigurationError(
-            f"Cannot call {type(network).__name__} because it takes labels and there are none; let the loader yield "
-            "(samples, labels), or override unpack_batch(batch) and sample_labels(n)"
-        )
-    conditional: Tensor = network(inputs, labels)
-    return conditional

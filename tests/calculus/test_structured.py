@@ -10,7 +10,7 @@ import torch
 from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer
 from torch import nn
 
-import lightning_lead.gan
+import lightning_lead.gan_evaluation
 from lightning_lead import ConfigurationError, LeadGANModule, LEADStrategy
 from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
 from lightning_lead.networks import (
@@ -307,8 +307,10 @@ def test_batch_norm_has_the_right_second_derivative(training):
 def test_with_shared_latents_the_free_correction_is_the_direct_difference(settings, dropout, monkeypatch):
     """Without spectral norm, whose vectors move on between the two players' steps."""
     served = []
-    kept = lightning_lead.gan._GANEvaluation.kept
-    monkeypatch.setattr(lightning_lead.gan._GANEvaluation, "kept", lambda self: served.append(kept(self)) or served[-1])
+    kept = lightning_lead.gan_evaluation.GANEvaluation.kept
+    monkeypatch.setattr(
+        lightning_lead.gan_evaluation.GANEvaluation, "kept", lambda self: served.append(kept(self)) or served[-1]
+    )
     states = []
     for structured in (True, False):
         gan = LeadGANModule(

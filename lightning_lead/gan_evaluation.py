@@ -1,0 +1,157 @@
+"""One micro-batch of a GAN, looked at as a whole or link by link: u = G(z), D(u), ℓ(D(u))."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.calculus.dual import split_dual
+from lightning_lead.calculus.noise import RandomState, primal_power_iteration
+from lightning_lead.calculus.structured import Made
+from lightning_lead.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from lightning_lead.gan import LeadGANModule
+
+__all__ = ["GANBatch", "GANEvaluation", "call_network", "takes_labels"]
+
+
+class GANBatch(NamedTuple):
+    """What one turn looks at: real samples and the latents of the fake ones, drawn once, used in every evaluation."""
+
+    real: Tensor  # (m, ...)
+    labels: Tensor | None  # (m,)
+    latents: Tensor  # (k, latent_dim)
+    fake_labels: Tensor | None  # (k,)
+    discriminator_moves: bool
+
+
+class GANEvaluation(Evaluation):
+    """A GAN's losses on one micro-batch, also link by link: u = G(z), D(u), ℓ(D(u)); see `calculus.structured`."""
+
+    maker, judge = "generator", "discriminator"
+    _module: LeadGANModule
+    _batch: GANBatch
+
+    def __init__(self, module: LeadGANModule, batch: GANBatch, seed: int, *, repeated: bool, structured: bool) -> None:
+        super().__init__(module, batch, seed, repeated=repeated)
+        self.structured = structured
+        alternating = module.game.play == "alternating"  # in simultaneous play there is no later step to hand on to
+        self.shares = module.shared_latents and alternating and batch.discriminator_moves
+        self._judging: RandomState | None = None
+        self._partner: GANEvaluation | None = None
+        self._made: Made | None = None
+
+    @property
+    def separable(self) -> bool:
+        """Whether the discriminator's loss is a function of the reals' logits plus one of the fakes'."""
+        return self._module._separable()
+
+    @contextmanager
+    def look(self, *, replay: bool) -> Iterator[None]:
+        """One evaluation, of dual numbers too."""
+        with ExitStack() as stack:
+            stack.enter_context(super().look(replay=replay))
+            if self.structured:
+                stack.enter_context(primal_power_iteration(self._module))
+            yield
+
+    def make(self) -> Tensor:
+        """The fakes."""
+        return self._module._fakes(self._batch)
+
+    def judge_made(self, made: Tensor) -> Tensor:
+        """Their logits."""
+        if self._repeated and self._judging is None:
+            self._judging = RandomState(self._module.device)
+        return call_network(self._module.discriminator, made, self._batch.fake_labels)
+
+    def follow(self, partner: GANEvaluation) -> None:
+        """Look at the latents of another evaluation as that one did.
+
+        Args:
+            partner: of the discriminator's first step.
+        """
+        self._partner, self._seed = partner, partner._seed
+
+    def keep(self, made: Made) -> None:
+        """Keep fakes for the generator's step."""
+        self._made = made
+
+    def kept(self) -> Made | None:
+        """The fakes of the discriminator's first step, once; their graph goes with them."""
+        if self._partner is None:
+            return None
+        made, self._partner._made = self._partner._made, None
+        return made
+
+    @contextmanager
+    def judge_again(self) -> Iterator[None]:
+        """The random numbers that the first judgement drew, though nothing has been made before it."""
+        judging = self._judging
+        if judging is None and self._partner is not None:
+            judging = self._partner._judging
+        if judging is not None:
+            judging.restore()
+        yield
+
+    def loss(self, player: str, judged: Tensor, *, with_data: bool) -> Tensor:
+        """A player's loss; without data, reals are left out where the objective keeps them apart from the fakes."""
+        if player == self.maker:
+            return self._module.generator_loss(judged)
+        if with_data or not self.separable:
+            return self._module.discriminator_loss(self._module._real_logits(self._batch), judged)
+        return self._module.discriminator_loss(torch.zeros_like(split_dual(judged)[0]).detach(), judged)
+
+
+def _arguments(network: nn.Module) -> list[inspect.Parameter]:
+    network = getattr(network, "_orig_mod", network)  # what torch.compile has wrapped
+    parameters = inspect.signature(network.forward).parameters.values()
+    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def takes_labels(network: nn.Module) -> bool:
+    """Whether labels are passed to a network.
+
+    One that may take labels but names no classes is unconditional: its optional argument stays unused.
+
+    Args:
+        network: generator or discriminator.
+
+    Example:
+        >>> takes_labels(nn.Linear(1, 1))
+        False
+    """
+    arguments = _arguments(network)
+    return len(arguments) > 1 and (
+        arguments[1].default is inspect.Parameter.empty or getattr(network, "num_classes", None) is not None
+    )
+
+
+def call_network(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> Tensor:
+    """A network's output, with labels if it takes them.
+
+    Args:
+        network: generator or discriminator.
+        inputs: latents or samples, (n, ...).
+        labels: (n,), or None.
+
+    Raises:
+        ConfigurationError: the network takes labels and there are none.
+    """
+    if not takes_labels(network):
+        unconditional: Tensor = network(inputs)
+        return unconditional
+    if labels is None:
+        raise ConfigurationError(
+            f"Cannot call {type(network).__name__} because it takes labels and there are none; let the loader yield "
+            "(samples, labels), or override unpack_batch(batch) and sample_labels(n)"
+        )
+    conditional: Tensor = network(inputs, labels)
+    return conditional
