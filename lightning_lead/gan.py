@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import CrossForm
 from lightning_lead.calculus.noise import frozen_buffers, mix_seed
-from lightning_lead.calculus.oracle import CrossTerm, GameOracle
+from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.placement import Placement
-from lightning_lead.calculus.players import norm, opponent_of, weighted_sum
 from lightning_lead.gan_evaluation import GANBatch, GANEvaluation, call_network, takes_labels
 from lightning_lead.module import LeadModule
 from lightning_lead.objectives import adversarial_objective
+from lightning_lead.probe import disagreement
 from lightning_lead.strategy import GameStrategy
 from lightning_lead.turns import Turn
 
@@ -326,38 +325,18 @@ class LeadGANModule(LeadModule):
         if type(self).wanted_losses is not LeadGANModule.wanted_losses or not isinstance(batch, GANBatch):
             return "wanted_losses() is overridden"
         few = GANBatch._make(part[:16] if isinstance(part, Tensor) else part for part in batch)
-        point = {player: tuple(params) for player, params in live.items()}
-        for player in point:
-            displacement = tuple(1e-3 * p.detach() + 1e-6 for p in point[opponent_of(player, tuple(point))])
-            # a large weight, so that neither gradient nor cross term hides behind the other
-            form: CrossForm = "difference"
-            if self.game.rule.second_order:
-                form = getattr(self.game.rule, "form", "opponent")
-            cross = CrossTerm(1e3, displacement, form)
-            found = []
-            for structured in (True, False):
-                losses = GANEvaluation(self, few, seed, repeated=True, structured=structured)
-                oracle = GameOracle(
-                    point,
-                    [losses],
-                    place=Placement(self, live).hold,
-                    full_precision=self._full_precision,
-                    inspect=False,
-                )
-                try:
-                    with self._full_precision():
-                        found.append(oracle.gradient(player, at=oracle.point, cross=cross))
-                except RuntimeError as error:
-                    if structured:
-                        return f"forward-mode derivatives are missing ({str(error).splitlines()[0]})"
-                    break  # nothing to compare with: the general way fails on these networks
-            if len(found) < 2:
-                continue
-            size = norm(found[1])
-            off = norm(weighted_sum([(1.0, found[0]), (-1.0, found[1])])) / size
-            if not off <= 10 * torch.finfo(size.dtype).eps ** 0.5:
-                return f"the direction of {player} differs by {float(off):.1e}: the players meet outside of D(G(z))"
-        return None
+
+        def oracle(structured: bool) -> GameOracle:
+            return GameOracle(
+                {player: tuple(params) for player, params in live.items()},
+                [GANEvaluation(self, few, seed, repeated=True, structured=structured)],
+                place=Placement(self, live).hold,
+                full_precision=self._full_precision,
+                inspect=False,
+            )
+
+        with self._full_precision():
+            return disagreement(oracle(True), oracle(False), self.game.rule)
 
     def _micro(
         self, real: Tensor, labels: Tensor | None, fakes: int, moves: bool, *, parts: int | None = None

@@ -53,6 +53,7 @@ NEIGHBOURS = {
     ("mixin", "evaluation"),
     ("gan_evaluation", "evaluation"),
     ("gan", "gan_evaluation"),
+    ("gan", "probe"),
     ("module", "mixin"),
     ("module", "strategy"),
     ("gan", "turns"),
