@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check wheel-test clean
+.PHONY: help demo test check bench wheel-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and everything that `make
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.installed-bench  ## what a game step costs by LEAD and by its rivals: one table, about half an hour
+	$(BIN)/python examples/benchmarks/bench.py
 
 # The second environment borrows the dependencies of the first through a .pth file. Such files are not followed any
 # further, so this checkout's own editable install stays out of sight and only the wheel can be what is imported.
@@ -42,7 +45,7 @@ clean:  ## remove the environment, builds and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One environment, three sizes of it: .installed-EXTRA is the stamp of `pip install -e .[EXTRA]`.
+# One environment, several sizes of it: .installed-EXTRA is the stamp of `pip install -e .[EXTRA]`.
 # torch and torchvision go in by one command, so pip takes a pair that was built together; the import proves that they fit.
 $(VENV)/.installed-%: setup.cfg setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[$*]'

@@ -1,0 +1,128 @@
+"""Run one game step under a meter: seconds, FLOPs, bytes of memory, bytes handed to the reduction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+__all__ = ["Meter", "Traffic", "counted_flops"]
+
+Step = Callable[[], object]
+
+
+class _NoModules:
+    """Counts by operation alone: following modules would forbid derivatives with respect to what they are handed."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> _NoModules:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def counted_flops(step: Step) -> float:
+    """FLOPs of a step, by torch's counter."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+    with counter:
+        step()
+    return float(counter.get_total_flops())
+
+
+class Traffic:
+    """Counts the bytes of the vectors that would cross ranks; hands them on as they are."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def __call__(self, vector: Any) -> Any:
+        self.bytes += sum(t.numel() * t.element_size() for t in vector)
+        return vector
+
+
+class Meter:
+    """Does what the other end of a pipe asks for, once per game step; a training loop hands it its steps.
+
+    Args:
+        orders: a pipe; "seconds", "flops" or "traffic" come in, and a number each goes out.
+        device: where the step runs.
+        traffic: what the method hands its vectors to.
+    """
+
+    def __init__(self, orders: Connection, device: torch.device, traffic: Traffic) -> None:
+        self._orders, self._device, self._traffic = orders, device, traffic
+        self._memory: profile | None = None
+        self._steps = 0
+        self._meters = {"seconds": self._time, "flops": counted_flops, "traffic": self._count_traffic}
+
+    def watch_memory(self, steps: int) -> None:
+        """From now on, until so many steps are over; the last one is answered by the peak, in bytes.
+
+        What is there already is not counted, so what a method holds between steps is counted if it begins later.
+
+        Args:
+            steps: ≥ 1; the peak is that of the last one.
+        """
+        self._steps = steps
+        if self._device.type == "cuda":
+            self._start = torch.cuda.memory_allocated(self._device)
+        else:
+            self._memory = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+            self._memory.start()
+
+    def __call__(self, step: Step) -> None:
+        """Wait for an order, run the step under that meter, and answer."""
+        order = self._orders.recv()
+        last = self._steps == 1
+        if last and self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        self._steps -= 1
+        if last:
+            with torch.profiler.record_function(_LAST):
+                step()
+            self._orders.send(self._peak())
+        else:
+            self._orders.send(self._meters[order](step))
+
+    def _time(self, step: Step) -> float:
+        if self._device.type == "cuda":
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize(self._device)
+            begin.record()
+            step()
+            end.record()
+            torch.cuda.synchronize(self._device)
+            return float(begin.elapsed_time(end)) / 1000
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+
+    def _count_traffic(self, step: Step) -> float:
+        self._traffic.bytes = 0
+        step()
+        return float(self._traffic.bytes)
+
+    def _peak(self) -> float:
+        """Bytes at the highest point of the last step, above what was there before the first one."""
+        if self._memory is None:
+            return float(torch.cuda.max_memory_allocated(self._device) - self._start)
+        self._memory.stop()
+        held = peak = 0
+        events = sorted(self._memory.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+        begin = next(event.start_ns() for event in events if event.name() == _LAST)
+        for event in events:
+            if event.name() == "[memory]":
+                held += event.nbytes()
+                peak = max(peak, held) if event.start_ns() >= begin else held
+        return float(peak)
+
+
+_LAST = "the step whose peak is wanted"
