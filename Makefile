@@ -23,7 +23,7 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and everything that `make
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/.installed-bench  ## what a game step costs by LEAD and by its rivals: one table, about half an hour
+bench: $(VENV)/.installed-bench  ## what a game step costs by LEAD and by its rivals: a table per pair of networks
 	$(BIN)/python examples/benchmarks/bench.py
 
 # The second environment borrows the dependencies of the first through a .pth file. Such files are not followed any

@@ -43,3 +43,25 @@ def test_the_demo_ends_with_a_table_and_the_files_that_it_names(tmp_path):
     for what in ("samples", "FID plot", "metrics", "checkpoint"):
         (line,) = [line for line in table.splitlines() if line.startswith(what)]
         assert (tmp_path / line.rsplit(": ", 1)[1]).is_file(), line
+
+
+@pytest.mark.slow
+def test_the_benchmark_ends_with_a_table_of_what_was_asked(tmp_path):
+    """Every method that needs no extra package, on the smallest networks; counts are exact, times are not looked at."""
+    methods = [
+        "LEAD, exact",
+        "LEAD, naive double backward",
+        "LEAD as released (stale graph, D only)",
+        "ExtraAdam",
+        "ExtraAdam, one forward for both players",
+    ]
+    bench = EXAMPLES / "benchmarks" / "bench.py"
+    run(tmp_path, bench, "--device", "cpu", "--workloads", "mlp", "--rounds", 1, "--methods", *methods)
+    rows = [line.split(" | ") for line in (tmp_path / "benchmark.md").read_text().splitlines() if "×" in line]
+    flops = {row[0].removeprefix("| "): float(row[1].rstrip("×")) for row in rows}
+    assert list(flops) == ["Adam", *methods]
+    assert (
+        1.0 == flops["Adam"] < flops["LEAD, exact"] < flops["ExtraAdam"] == 2.0 < flops["LEAD, naive double backward"]
+    )
+    traffic = {row[0].removeprefix("| "): float(row[5].rstrip("× |")) for row in rows}
+    assert traffic["LEAD, exact"] == 1.0 and traffic["ExtraAdam"] == 2.0

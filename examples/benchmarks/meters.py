@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -108,7 +109,7 @@ class Meter:
     def _count_traffic(self, step: Step) -> float:
         self._traffic.bytes = 0
         step()
-        return float(self._traffic.bytes)
+        return float(self._traffic.bytes) or math.nan  # a method that hands nothing over was not counted
 
     def _peak(self) -> float:
         """Bytes at the highest point of the last step, above what was there before the first one."""

@@ -5,7 +5,6 @@ Plain loops are at an advantage: they neither log, nor seed, nor check anything.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -245,10 +244,9 @@ def released(workload: Workload, device: torch.device, meter: Meter, traffic: Tr
 
 
 def acgd(workload: Workload, device: torch.device, meter: Meter, traffic: Traffic) -> None:
-    """Adaptive competitive gradient descent by its authors' package, with the package's defaults."""
+    """Adaptive competitive gradient descent by its authors' package, with its defaults; its traffic is not counted."""
     from CGDs import ACGD
 
-    traffic.bytes = math.nan  # the package reduces inside its solver
     loop = Loop(workload, device, traffic)
     optimizer = ACGD(loop.g, loop.d, lr_max=2e-4, lr_min=2e-4)
 
