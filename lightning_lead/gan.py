@@ -16,13 +16,12 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.noise import frozen_buffers, mix_seed
-from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.placement import Placement
+from lightning_lead.calculus.structured import Structure
 from lightning_lead.gan_evaluation import GANBatch, GANEvaluation, call_network, takes_labels
 from lightning_lead.module import LeadModule
 from lightning_lead.objectives import adversarial_objective
-from lightning_lead.probe import disagreement
 from lightning_lead.strategy import GameStrategy
+from lightning_lead.structure import find_structure
 from lightning_lead.turns import Turn
 
 __all__ = ["LeadGANModule"]
@@ -125,7 +124,7 @@ class LeadGANModule(LeadModule):
         self.objective = adversarial_objective(objective)
         self.latent_dim = latent_dim
         self.discriminator_steps, self.generator_batch_size = discriminator_steps, generator_batch_size
-        self._structured = False
+        self._structure = Structure("it was not looked for", None)
         self.shared_latents = shared_latents
         self._first: dict[int, GANEvaluation] = {}
 
@@ -305,7 +304,7 @@ class LeadGANModule(LeadModule):
         return own and bool(getattr(self.objective, "separable", False))
 
     def _evaluation(self, batch: Any, seed: int) -> GANEvaluation:
-        evaluation = GANEvaluation(self, batch, seed, repeated=self._repeated(), structured=self._structured)
+        evaluation = GANEvaluation(self, batch, seed, repeated=self._repeated(), structure=self._structure)
         if evaluation.shares:
             self._first.setdefault(id(batch.latents), evaluation)
         elif self.shared_latents and self.game.play == "alternating":
@@ -313,30 +312,18 @@ class LeadGANModule(LeadModule):
         return evaluation
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
-        self._structured = False
+        self._structure = found = self._find_structure(turns[-1].micro_batches[0], live, seed)
         if self.game.rule.second_order or self.game.rule.revisits:
-            reason = self._no_structure(turns[-1].micro_batches[0], live, seed)
-            self._structured = reason is None
-            _log.debug("Cross term: %s", f"general, because {reason}" if reason else "by the structure of a GAN")
+            _log.debug("Cross term: %s", f"general, because {found.general}" if found.general else "by structure")
+        if self.game.rule.second_order and found.chained:
+            _log.debug("Discriminator: %s", f"dual numbers, because {found.dual}" if found.dual else "piecewise linear")
         super()._probe(turns, live, seed)
 
-    def _no_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> str | None:
-        """Why the losses must be differentiated as a whole, or None: compares both ways on a few samples."""
+    def _find_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> Structure:
         if type(self).wanted_losses is not LeadGANModule.wanted_losses or not isinstance(batch, GANBatch):
-            return "wanted_losses() is overridden"
+            return Structure("wanted_losses() is overridden", None)
         few = GANBatch._make(part[:16] if isinstance(part, Tensor) else part for part in batch)
-
-        def oracle(structured: bool) -> GameOracle:
-            return GameOracle(
-                {player: tuple(params) for player, params in live.items()},
-                [GANEvaluation(self, few, seed, repeated=True, structured=structured)],
-                place=Placement(self, live).hold,
-                full_precision=self._full_precision,
-                inspect=False,
-            )
-
-        with self._full_precision():
-            return disagreement(oracle(True), oracle(False), self.game.rule)
+        return find_structure(self, few, live, seed)
 
     def _micro(
         self, real: Tensor, labels: Tensor | None, fakes: int, moves: bool, *, parts: int | None = None

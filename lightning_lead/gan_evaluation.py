@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.dual import split_dual
 from lightning_lead.calculus.noise import RandomState, primal_power_iteration
-from lightning_lead.calculus.structured import Made
+from lightning_lead.calculus.structured import Made, Structure
 from lightning_lead.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -39,9 +39,11 @@ class GANEvaluation(Evaluation):
     _module: LeadGANModule
     _batch: GANBatch
 
-    def __init__(self, module: LeadGANModule, batch: GANBatch, seed: int, *, repeated: bool, structured: bool) -> None:
+    def __init__(
+        self, module: LeadGANModule, batch: GANBatch, seed: int, *, repeated: bool, structure: Structure
+    ) -> None:
         super().__init__(module, batch, seed, repeated=repeated)
-        self.structured = structured
+        self.structure = structure
         alternating = module.game.play == "alternating"  # in simultaneous play there is no later step to hand on to
         self.shares = module.shared_latents and alternating and batch.discriminator_moves
         self._judging: RandomState | None = None
@@ -58,7 +60,7 @@ class GANEvaluation(Evaluation):
         """One evaluation, of dual numbers too."""
         with ExitStack() as stack:
             stack.enter_context(super().look(replay=replay))
-            if self.structured:
+            if self.structure.chained:
                 stack.enter_context(primal_power_iteration(self._module))
             yield
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from lightning_lead._errors import ConfigurationError, DifferentiationError
 from lightning_lead._typing import CrossForm
 from lightning_lead.calculus.oracle import CrossTerm, GameOracle
-from lightning_lead.calculus.players import norm, opponent_of, weighted_sum
+from lightning_lead.calculus.players import opponent_of
 from lightning_lead.rules.base import AbstractGameRule
 
-__all__ = ["check_optimizers", "check_trainer", "disagreement", "probe_game", "suspects"]
+__all__ = ["check_optimizers", "check_trainer", "made_up_cross", "probe_game", "suspects"]
 
 _OFTEN_ONCE_DIFFERENTIABLE = (nn.SyncBatchNorm, nn.MultiheadAttention, nn.RNNBase, nn.TransformerEncoderLayer)
 
@@ -108,7 +108,7 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
         oracle.gradient(player, at=oracle.point)  # a mistake in a network shows here, under its own name
         opponent = opponent_of(player, oracle.names)
         if rule.second_order:
-            cross = _made_up_cross(oracle, player, rule, weight=1.0)
+            cross = made_up_cross(oracle, player, rule, weight=1.0)
             try:
                 oracle.gradient(player, at=oracle.point, cross=cross)
             except (DifferentiationError, torch.OutOfMemoryError):
@@ -129,33 +129,7 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
             )
 
 
-def disagreement(structured: GameOracle, general: GameOracle, rule: AbstractGameRule) -> str | None:
-    """Why a cross term by structure cannot be trusted here, or None: both ways are tried on a made-up displacement.
-
-    Args:
-        structured: of a few samples, by the structure of the losses.
-        general: of the same samples, by differentiating the losses as a whole.
-        rule: the game optimizer.
-    """
-    for player in general.names:
-        # a large weight, so that neither gradient nor cross term hides behind the other
-        cross = _made_up_cross(general, player, rule, weight=1e3)
-        try:
-            fast = structured.gradient(player, at=structured.point, cross=cross)
-        except RuntimeError as error:
-            return f"forward-mode derivatives are missing ({str(error).splitlines()[0]})"
-        try:
-            whole = general.gradient(player, at=general.point, cross=cross)
-        except RuntimeError:
-            continue  # nothing to compare with: the general way fails on these networks
-        size = norm(whole)
-        off = norm(weighted_sum([(1.0, fast), (-1.0, whole)])) / size
-        if not off <= 10 * torch.finfo(size.dtype).eps ** 0.5:
-            return f"the direction of {player} differs by {float(off):.1e}: the players meet outside of D(G(z))"
-    return None
-
-
-def _made_up_cross(oracle: GameOracle, player: str, rule: AbstractGameRule, *, weight: float) -> CrossTerm:
+def made_up_cross(oracle: GameOracle, player: str, rule: AbstractGameRule, *, weight: float) -> CrossTerm:
     """A cross term as the rule asks for it, before anybody has moved."""
     displacement = tuple(1e-3 * p + 1e-6 for p in oracle.point[opponent_of(player, oracle.names)])
     form: CrossForm = getattr(rule, "form", "opponent") if rule.second_order else "difference"

@@ -97,16 +97,44 @@ def _batch_norm(
     x, dx = split_dual(input)
     w, dw = split_dual(weight) if weight is not None else (None, None)
     b, db = split_dual(bias) if bias is not None else (None, None)
-    if training or running_mean is None or running_var is None:
+    batch = training or running_mean is None or running_var is None  # whose statistics
+    if torch.is_grad_enabled():
+        primal = batch_norm(x, running_mean, running_var, w, b, training, momentum, eps)
+        tangent = _batch_norm_tangent(x, dx, w, dw, db, (None, None) if batch else (running_mean, running_var), eps)
+    else:
+        # The Jacobian of a batch norm is symmetric, so its backward kernel is its forward derivative.
+        given = (None, None) if batch else (running_mean, running_var)
+        primal, *used = torch.native_batch_norm(x, w, b, running_mean, running_var, batch, momentum, eps)
+        tangent = None
+        if dx is not None:
+            kernel, wanted = torch.ops.aten.native_batch_norm_backward, [True, False, False]
+            tangent = kernel(dx, x, w, *given, *(used if batch else (None, None)), batch, eps, wanted)[0]
+        if dw is not None or db is not None:
+            slope = dw if dw is not None else torch.zeros_like(db)  # type: ignore[arg-type]
+            tangent = _plus(tangent, batch_norm(x, *given, slope, db, batch, 0.0, eps))
+    return primal if tangent is None else forward_ad.make_dual(primal, tangent.to(primal.dtype).expand_as(primal))
+
+
+def _batch_norm_tangent(
+    x: Tensor,
+    dx: Tensor | None,
+    w: Tensor | None,
+    dw: Tensor | None,
+    db: Tensor | None,
+    statistics: tuple[Tensor | None, Tensor | None],  # mean and variance, or None for those of the batch
+    eps: float,
+) -> Tensor | None:
+    """Written out, so that a reverse derivative sees how mean and variance depend on x."""
+    mean, variance = statistics
+    dims: list[int] = []
+    if mean is None or variance is None:
         dims = [0, *range(2, x.dim())]
         variance, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
     else:
-        dims = []
-        variance, mean = _channels(running_var, x), _channels(running_mean, x)
+        mean, variance = _channels(mean, x), _channels(variance, x)
     inverse = (variance + eps).rsqrt()
-    primal = batch_norm(x, running_mean, running_var, w, b, training, momentum, eps)  # moves the running statistics
-    tangent = None
     normalized = (x - mean) * inverse
+    tangent = None
     if dx is not None:
         tangent = dx
         if dims:
@@ -116,7 +144,7 @@ def _batch_norm(
         tangent = _plus(tangent, normalized * _channels(dw, x))
     if db is not None:
         tangent = _plus(tangent, _channels(db, x))
-    return primal if tangent is None else forward_ad.make_dual(primal, tangent.to(primal.dtype).expand_as(primal))
+    return tangent
 
 
 def _channels(vector: Tensor, like: Tensor) -> Tensor:
@@ -128,8 +156,11 @@ def _plus(total: Tensor | None, term: Tensor) -> Tensor:
 
 
 @contextmanager
-def lean_duals() -> Iterator[None]:
+def lean_duals(rules: TorchFunctionMode | None = None) -> Iterator[None]:
     """A level of dual numbers in which no product with a zero tangent is computed.
+
+    Args:
+        rules: what replaces torch's tangent rules; default those of this file.
 
     Example:
         >>> with lean_duals():
@@ -139,7 +170,7 @@ def lean_duals() -> Iterator[None]:
         (tensor([[6.]]), tensor([[2.]]))
     """
     _load_rules()
-    with uncompiled(), forward_ad.dual_level(), _Rules():
+    with uncompiled(), forward_ad.dual_level(), _Rules() if rules is None else rules:
         yield
 
 

@@ -169,7 +169,7 @@ class GameOracle:
         losses = self._losses[k]
         opponent = opponent_of(player, self.names)
         place = dict(self.point if at is None else at)
-        if cross is not None and isinstance(losses, Chain) and losses.structured:
+        if cross is not None and isinstance(losses, Chain) and losses.structure.chained:
             return self._chained(player, k, losses, place, cross, replay)
         own = tuple(p.detach().requires_grad_() for p in place[player])
         exact = cross is not None and cross.form != "difference"

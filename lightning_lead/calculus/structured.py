@@ -16,9 +16,9 @@ maker's fakes are made once.
 Where both players look at the same latents, the fakes of the judge's step serve the maker's, and ∂_u ℓ_G(D⁻(u)) is
 taken in the judge's step, where D still is D⁻: the maker's correction then costs nothing in its own step.
 
-Cost with F = one forward pass: the judge pays 2F for t, and 3F for its own share on the fakes where plain training pays
-3F; the maker pays 4F through D on top of 2F. In dual arithmetic (three products for one) none of it can be left out for
-a general network.
+Cost on top of plain training, with F = one forward pass: the judge pays 2F of G for t and 3F of D, the maker 4F of D.
+In dual arithmetic (three products for one) none of it can be left out for a general network; a D that is piecewise
+linear sample by sample needs 1F and 2F, see `calculus.piecewise`.
 
 Reference: Askari Hemmat et al., "LEAD: Min-Max Optimization from a Physical Perspective", TMLR 2023, Algorithm 1;
 Pearlmutter, "Fast Exact Multiplication by the Hessian", Neural Computation 1994.
@@ -26,8 +26,8 @@ Pearlmutter, "Fast Exact Multiplication by the Hessian", Neural Computation 1994
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -38,11 +38,13 @@ from lightning_lead._errors import DifferentiationError
 from lightning_lead._typing import CrossForm, Point, Vector
 from lightning_lead.calculus.derivatives import gradient
 from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual, uncompiled
+from lightning_lead.calculus.piecewise import logits_along_data, logits_along_parameters
 
 __all__ = [
     "Chain",
     "ChainDirection",
     "Made",
+    "Structure",
     "judge_difference",
     "judge_direction",
     "maker_difference",
@@ -61,13 +63,35 @@ class Made(NamedTuple):
     push: Tensor  # ∂_u ℓ of the maker, by the judge as it was
 
 
+class Structure(NamedTuple):
+    """What is known of the losses; where the faster way is not open, why.
+
+    Example:
+        >>> Structure(None, "TanhBackward0 is not piecewise linear").piecewise_linear
+        False
+    """
+
+    general: str | None  # why cross terms are taken of the losses as a whole
+    dual: str | None  # why the judge is differentiated by dual numbers
+
+    @property
+    def chained(self) -> bool:
+        """Whether the players meet only in u = G(z)."""
+        return self.general is None
+
+    @property
+    def piecewise_linear(self) -> bool:
+        """Whether the judge is, in what was made, sample by sample; see `calculus.piecewise`."""
+        return self.chained and self.dual is None
+
+
 @runtime_checkable
 class Chain(Protocol):
     """What a micro-batch offers if its losses have the structure; each call looks at the same data and latents."""
 
     maker: str
     judge: str
-    structured: bool
+    structure: Structure
     shares: bool  # whether the maker will look at what was made here
     separable: bool  # whether the judge's loss is a function of its data plus a function of what was made
 
@@ -140,15 +164,9 @@ def judge_direction(
             made, moved = split_dual(chain.make())
         if moved is None:
             raise _no_interaction(chain.maker)
-        with torch.enable_grad():
-            with lean_duals(), place({chain.maker: other}):
-                judged = chain.judge_made(forward_ad.make_dual(made, moved))
-                still = split_dual(judged)[0]
-                if form == "own":
-                    loss, work = split_dual(chain.loss(chain.judge, judged, with_data=True))
-                else:
-                    work = split_dual(chain.loss(chain.maker, judged, with_data=False))[1]
-                    loss = chain.loss(chain.judge, still, with_data=True)
+        with torch.enable_grad(), place({chain.maker: other}):
+            with _judged_along_data(chain, made, moved) as judged:
+                loss, work = _loss_and_work(chain, chain.judge, judged, form)
             if work is None or not work.requires_grad:
                 raise _no_interaction(chain.judge)
             total = loss + (weight if form == "own" else -weight) * work
@@ -173,14 +191,8 @@ def maker_direction(
     with torch.enable_grad(), chain.look(replay=replay), place({chain.maker: own, chain.judge: other}):
         made = chain.make()
         leaf = made.detach().requires_grad_()
-        with lean_duals(), place({chain.judge: dual_vector(other, displacement)}):
-            # a view, because some tools refuse a leaf that is handed to a module and differentiated by
-            judged = chain.judge_made(leaf.view_as(leaf))
-            if form == "own":
-                loss, work = split_dual(chain.loss(chain.maker, judged, with_data=False))
-            else:
-                work = split_dual(chain.loss(chain.judge, judged, with_data=False))[1]
-                loss = chain.loss(chain.maker, split_dual(judged)[0], with_data=False)
+        with _judged_along_parameters(chain, leaf, other, displacement, place) as judged:
+            loss, work = _loss_and_work(chain, chain.maker, judged, form)
         if work is None or not work.requires_grad:
             raise _no_interaction(chain.judge)
         total = loss + (weight if form == "own" else -weight) * work
@@ -259,6 +271,45 @@ def maker_difference(
         else:
             before = kept.push
         return ChainDirection(_pull_back(made, own, now + weight * (now - before)), loss.detach())
+
+
+@contextmanager
+def _judged_along_data(chain: Chain, made: Tensor, moved: Tensor) -> Iterator[Tensor]:
+    """D(u + εt), a dual number, while its level is open."""
+    if chain.structure.piecewise_linear:
+        logits, slopes = logits_along_data(chain.judge_made, made, moved)
+        with lean_duals():
+            yield logits if slopes is None else forward_ad.make_dual(logits, slopes)
+    else:
+        with lean_duals():
+            yield chain.judge_made(forward_ad.make_dual(made, moved))
+
+
+@contextmanager
+def _judged_along_parameters(
+    chain: Chain, leaf: Tensor, parameters: Vector, displacement: Vector, place: Place
+) -> Iterator[Tensor]:
+    """D_{θ+εΔ}(u), a dual number, while its level is open."""
+    if chain.structure.piecewise_linear:
+        logits, slopes = logits_along_parameters(
+            chain.judge_made, leaf, parameters, displacement, lambda vector: place({chain.judge: vector})
+        )
+        with lean_duals():
+            yield logits if slopes is None else forward_ad.make_dual(logits, slopes)
+    else:
+        with lean_duals(), place({chain.judge: dual_vector(parameters, displacement)}):
+            # a view, because some tools refuse a leaf that is handed to a module and differentiated by
+            yield chain.judge_made(leaf.view_as(leaf))
+
+
+def _loss_and_work(chain: Chain, player: str, judged: Tensor, form: CrossForm) -> tuple[Tensor, Tensor | None]:
+    """The player's loss, and ψ: how fast the opponent's changes, or the own one, or None where it does not."""
+    with_data = player == chain.judge  # reals are part of the judge's own loss alone
+    if form == "own":
+        return split_dual(chain.loss(player, judged, with_data=with_data))
+    opponent = chain.maker if player == chain.judge else chain.judge
+    work = split_dual(chain.loss(opponent, judged, with_data=False))[1]
+    return chain.loss(player, split_dual(judged)[0], with_data=with_data), work
 
 
 def _earlier(vector: Vector, displacement: Vector) -> Vector:

@@ -13,6 +13,7 @@ from torch import nn
 import lightning_lead.gan_evaluation
 from lightning_lead import ConfigurationError, LeadGANModule, LEADStrategy
 from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
+from lightning_lead.calculus.structured import Structure
 from lightning_lead.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
@@ -61,15 +62,15 @@ def trained(kind, *, structured, game, steps=3, **settings):
     """State after a few steps: with the structure, or with it declined."""
 
     class Declined(LeadGANModule):
-        def _no_structure(self, *_):
-            return "the test says so"
+        def _find_structure(self, *_):
+            return Structure("the test says so", None)
 
     gan = (LeadGANModule if structured else Declined)(
         *networks(kind), game=game, generator_lr=1e-2, discriminator_lr=1e-2, **settings
     )
     torch.manual_seed(2)
     tiny_trainer(steps).fit(gan, batches(kind))
-    assert gan._structured is structured
+    assert gan._structure.chained is structured
     return gan.state_dict()
 
 
@@ -138,9 +139,9 @@ def test_both_spectral_norms_and_dropout_in_both_players(norm, cross):
         gan.generator.insert(1, nn.Dropout(0.2))
         gan.discriminator.insert(1, nn.Dropout(0.2))
         if not structured:
-            gan._no_structure = lambda *_: "the test says so"
+            gan._find_structure = lambda *_: Structure("the test says so", None)
         tiny_trainer(3).fit(gan, tiny_loader(24))
-        assert gan._structured is structured
+        assert gan._structure.chained is structured
         states.append(gan.state_dict())
     assert furthest(*states) < 1e-12
 
@@ -222,7 +223,7 @@ def test_losses_without_the_structure_take_the_general_way_and_say_why(make, rea
     gan = make()
     with caplog.at_level(logging.DEBUG, logger="lightning_lead.gan"):
         tiny_trainer(2).fit(gan, tiny_loader(24))
-    assert not gan._structured
+    assert not gan._structure.chained
     assert "Cross term: general, because" in caplog.text
     assert reason in caplog.text
 
@@ -237,8 +238,8 @@ def test_the_structure_is_used_and_said(caplog):
     gan = tiny_gan()
     with caplog.at_level(logging.DEBUG, logger="lightning_lead.gan"):
         tiny_trainer(1).fit(gan, tiny_loader(24))
-    assert gan._structured
-    assert "by the structure" in caplog.text
+    assert gan._structure.chained
+    assert "by structure" in caplog.text
 
 
 def test_what_is_inspected_does_not_change_what_is_learnt():
@@ -326,7 +327,7 @@ def test_with_shared_latents_the_free_correction_is_the_direct_difference(settin
             gan.generator.insert(1, nn.Dropout(0.2))
             gan.discriminator.insert(1, nn.Dropout(0.2))
         if not structured:
-            gan._no_structure = lambda *_: "the test says so"
+            gan._find_structure = lambda *_: Structure("the test says so", None)
         torch.manual_seed(2)
         tiny_trainer(4).fit(gan, tiny_loader(24))
         states.append(gan.state_dict())

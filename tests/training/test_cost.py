@@ -63,6 +63,11 @@ def mlp():
     return MLPGenerator(), MLPDiscriminator()
 
 
+def smooth_mlp():
+    """No shortcut for a discriminator that is not piecewise linear."""
+    return MLPGenerator(), MLPDiscriminator(activation="softplus")
+
+
 def images(batch_size):
     return torch.utils.data.DataLoader(torch.rand(3 * batch_size, 3, 32, 32), batch_size)
 
@@ -75,12 +80,13 @@ def points(batch_size):
 @pytest.mark.parametrize(
     ("networks", "loader", "settings", "limit"),
     [
-        # ratios to Adam at the same sizes; limits just above what dual arithmetic cannot do without (docs/cost.md)
-        (mlp, points(8), {}, 1.75),
-        (sngan, images(1), {}, 1.60),
-        (sngan, images(5), {"discriminator_steps": 5, "generator_batch_size": 2}, 1.24),
+        # ratios to Adam at the same sizes; limits just above what cannot be done without (docs/cost.md)
+        (mlp, points(8), {}, 1.42),
+        (smooth_mlp, points(8), {}, 1.75),
+        (sngan, images(1), {}, 1.47),
+        (sngan, images(5), {"discriminator_steps": 5, "generator_batch_size": 2}, 1.175),
     ],
-    ids=["MLP 2000", "SNGAN-ResNet32, n = 1", "SNGAN-ResNet32, n = 5"],
+    ids=["MLP 2000", "smooth MLP 2000", "SNGAN-ResNet32, n = 1", "SNGAN-ResNet32, n = 5"],
 )
 def test_the_exact_cross_term_costs_what_its_structure_costs(networks, loader, settings, limit):
     lead, adam = (

@@ -1,0 +1,219 @@
+"""A judge that is piecewise linear in its data and treats samples one by one: its tangents share the gradient's chain.
+
+With x the data of a layer W, y = Wx, and δ_i = ∂l_i/∂y_i for the logit l_i of sample i, the slope l̇ = d/dε l has
+
+    data that moves, u + εt:           ∂_W Σ_i (c_i l_i + e_i l̇_i) = Σ_i δ_i ⊗ (c_i x_i + e_i ẋ_i)
+    parameters that move, θ + εΔ:      l̇_i = Σ_layers ⟨Δᵀδ_i, x_i⟩,   ∂_u l̇ = δ̇,   δ̇ ← Wᵀδ̇ + Δᵀδ
+
+because a kink's position has no derivative: δ depends on ε only through the weights. So where the data moves, gradient
+and cross term share the single chain of δ, and one product per layer gives both weights' gradients; where parameters
+move, there is no forward pass of tangents, and the one graph is gone through backwards twice, for δ and for δ̇.
+
+Cost on top of plain training, with F one forward pass of D: 1F (dual arithmetic: 3F) where the data moves, 2F (4F)
+where parameters move. The numbers are those of dual arithmetic, to rounding.
+
+Networks of linear layers, convolutions, ReLU and its kin, pooling and sums qualify, also under spectral norm. Smooth
+activations do not, and neither does anything that mixes samples (batch norm); `structure` finds out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function, forward_ad
+
+from lightning_lead._typing import Vector
+from lightning_lead.calculus.bilinear import BilinearCall, BilinearRules
+from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
+
+__all__ = ["logits_along_data", "logits_along_parameters"]
+
+Judge = Callable[[Tensor], Tensor]  # data (m, ...) -> logits, (m,) or (m, 1)
+
+
+def _per_sample(numbers: Tensor, like: Tensor) -> Tensor:
+    return numbers.reshape(-1, *[1] * (like.dim() - 1)).to(like.dtype)
+
+
+# ---- data that moves ------------------------------------------------------------------------------------------------
+
+
+class _Shares:
+    """c and e, known when the reverse pass begins."""
+
+    c: Tensor
+    e: Tensor
+
+    def combined(self, x: Tensor, dx: Tensor | None) -> Tensor:
+        """c_i x_i + e_i ẋ_i."""
+        still = x * _per_sample(self.c, x)
+        return still if dx is None else still.addcmul_(dx, _per_sample(self.e, dx))
+
+
+class _BeginWithOnes(Function):
+    """(l, l̇) as they are; backward, c and e are put where the layers find them, and δ begins with ones."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, slopes: Tensor, shares: _Shares) -> tuple[Tensor, Tensor]:
+        ctx.shares = shares
+        return logits.view_as(logits), slopes.view_as(slopes)
+
+    @staticmethod
+    def backward(ctx: Any, *weights: Any) -> tuple[Tensor, None, None]:
+        ctx.shares.c, ctx.shares.e = weights
+        return torch.ones_like(weights[0]), None, None
+
+
+class _SharingLayer(Function):
+    """The layer; backward Wᵀδ for the data, and Σ δ ⊗ (c x + e ẋ) for the weight."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, layer: Any, shares: _Shares, x: Tensor, dx: Tensor | None, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.layer, ctx.shares = layer, shares
+        ctx.save_for_backward(x, dx, weight)
+        out: Tensor = layer.forward(x, weight, bias)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *deltas: Any) -> tuple[Tensor | None, ...]:
+        (delta,), (x, dx, weight) = deltas, ctx.saved_tensors
+        to_data, _, to_weight, to_bias = ctx.needs_input_grad[2:]
+        return (
+            None,
+            None,
+            ctx.layer.to_input(delta, x, weight) if to_data else None,
+            None,
+            ctx.layer.to_weight(delta, ctx.shares.combined(x, dx), weight) if to_weight else None,
+            ctx.layer.to_bias(delta * _per_sample(ctx.shares.c, delta)) if to_bias else None,
+        )
+
+
+def logits_along_data(judge: Judge, data: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor | None]:
+    """D(u) and d/dε D(u + εt), differentiable with respect to D's parameters, once.
+
+    Args:
+        judge: D, piecewise linear and sample by sample.
+        data: u, (m, ...).
+        tangent: t, of its shape.
+
+    Returns:
+        Logits and slopes; no slopes where D does not look at its data.
+    """
+    shares = _Shares()
+
+    def rule(call: BilinearCall) -> Tensor:
+        dx = None if call.dx is None else call.dx.detach()  # a tangent has no graph of its own here
+        out: Tensor = _SharingLayer.apply(call.layer, shares, call.x, dx, call.weight, call.bias)
+        if dx is not None:
+            out = forward_ad.make_dual(out, call.layer.forward(dx, call.weight.detach(), None))
+        return out
+
+    with lean_duals(BilinearRules(rule)):
+        logits, slopes = split_dual(judge(forward_ad.make_dual(data, tangent)))
+    if slopes is None or not logits.requires_grad:
+        return logits, None
+    return tuple(_BeginWithOnes.apply(logits, slopes.detach(), shares))
+
+
+# ---- parameters that move -------------------------------------------------------------------------------------------
+
+
+class _Moves:
+    """What the two reverse passes share: which one it is, and l̇ of every sample, summed up in the first one."""
+
+    def __init__(self) -> None:
+        self.first = True
+        self.slopes: Tensor | None = None
+
+    def add(self, parts: Tensor) -> None:
+        each = parts.flatten(1).sum(1, dtype=torch.promote_types(parts.dtype, torch.float32))
+        self.slopes = each if self.slopes is None else self.slopes.add_(each)
+
+
+class _MovingLayer(Function):
+    """The layer; backward first Wᵀδ, and Δᵀδ is put aside; then Wᵀδ̇ + Δᵀδ."""
+
+    @staticmethod
+    def forward(ctx: Any, call: BilinearCall, moves: _Moves, x: Tensor) -> Tensor:
+        ctx.layer, ctx.moves, ctx.dbias = call.layer, moves, call.dbias
+        ctx.save_for_backward(x, call.weight, call.dweight)
+        return call.layer.forward(x, call.weight, call.bias)
+
+    @staticmethod
+    def backward(ctx: Any, *deltas: Any) -> tuple[Tensor | None, ...]:
+        (delta,), (x, weight, dweight) = deltas, ctx.saved_tensors
+        to_data = ctx.layer.to_input(delta, x, weight)
+        if not ctx.moves.first:
+            return None, None, to_data if ctx.aside is None else to_data.add_(ctx.aside)
+        ctx.aside = None
+        if ctx.dbias is not None:
+            ctx.moves.add(delta * ctx.layer.spread(ctx.dbias, delta))
+        if dweight is not None:
+            ctx.aside = ctx.layer.to_input(delta, x, dweight)
+            ctx.moves.add(ctx.aside * x)
+        return None, None, to_data
+
+
+class _EndOfChains(Function):
+    """(l, l̇) as they are; backward c δ + e δ̇."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, data: Tensor, logits: Tensor, slopes: Tensor, delta: Tensor, moving: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(delta, moving)
+        return logits.view_as(logits), slopes.view_as(slopes)
+
+    @staticmethod
+    def backward(ctx: Any, *weights: Any) -> tuple[Tensor | None, ...]:
+        (c, e), (delta, moving) = weights, ctx.saved_tensors
+        return delta * _per_sample(c, delta) + moving * _per_sample(e, moving), None, None, None, None
+
+
+def logits_along_parameters(
+    judge: Judge,
+    data: Tensor,
+    parameters: Vector,
+    displacement: Vector,
+    place: Callable[[Vector], AbstractContextManager[object]],
+) -> tuple[Tensor, Tensor | None]:
+    """D_θ(u) and d/dε D_{θ+εΔ}(u), differentiable with respect to u, once.
+
+    Args:
+        judge: D, piecewise linear and sample by sample.
+        data: u, (m, ...), requiring a gradient.
+        parameters: θ.
+        displacement: Δ.
+        place: puts parameters into D.
+
+    Returns:
+        Logits and slopes; no slopes where D does not depend on what moves, or not on its data.
+    """
+    moves = _Moves()
+
+    def rule(call: BilinearCall) -> Tensor:
+        if call.dx is not None:
+            raise RuntimeError("a parameter moves outside of linear layers and convolutions")
+        out: Tensor = _MovingLayer.apply(call, moves, call.x)
+        return out
+
+    leaf = data.detach().requires_grad_()
+    with lean_duals(BilinearRules(rule)), place(dual_vector(parameters, displacement)):
+        # a view, because some tools refuse a leaf that is handed to a module and differentiated by
+        logits = split_dual(judge(leaf.view_as(leaf)))[0]
+    if not logits.requires_grad:
+        return logits, None
+    (delta,) = torch.autograd.grad(logits, leaf, torch.ones_like(logits), retain_graph=True)
+    if moves.slopes is None:
+        return logits, None
+    moves.first = False
+    (moving,) = torch.autograd.grad(logits, leaf, torch.zeros_like(logits))
+    logits = logits.detach()
+    slopes = moves.slopes.to(logits.dtype).view_as(logits)
+    return tuple(_EndOfChains.apply(data, logits, slopes, delta, moving))
