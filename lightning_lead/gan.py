@@ -303,6 +303,9 @@ class LeadGANModule(LeadModule):
         own = type(self).discriminator_loss is LeadGANModule.discriminator_loss
         return own and bool(getattr(self.objective, "separable", False))
 
+    def _linked(self) -> bool:
+        return type(self).wanted_losses is LeadGANModule.wanted_losses
+
     def _evaluation(self, batch: Any, seed: int) -> GANEvaluation:
         evaluation = GANEvaluation(self, batch, seed, repeated=self._repeated(), structure=self._structure)
         if evaluation.shares:
@@ -320,7 +323,7 @@ class LeadGANModule(LeadModule):
         super()._probe(turns, live, seed)
 
     def _find_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> Structure:
-        if type(self).wanted_losses is not LeadGANModule.wanted_losses or not isinstance(batch, GANBatch):
+        if not self._linked() or not isinstance(batch, GANBatch):
             return Structure("wanted_losses() is overridden", None)
         few = GANBatch._make(part[:16] if isinstance(part, Tensor) else part for part in batch)
         return find_structure(self, few, live, seed)

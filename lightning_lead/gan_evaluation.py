@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.dual import split_dual
-from lightning_lead.calculus.noise import RandomState, primal_power_iteration
+from lightning_lead.calculus.noise import RandomState, frozen_buffers, primal_power_iteration
 from lightning_lead.calculus.structured import Made, Structure
 from lightning_lead.evaluation import Evaluation
 
@@ -44,11 +44,13 @@ class GANEvaluation(Evaluation):
     ) -> None:
         super().__init__(module, batch, seed, repeated=repeated)
         self.structure = structure
+        self.linked = module._linked()
         alternating = module.game.play == "alternating"  # in simultaneous play there is no later step to hand on to
         self.shares = module.shared_latents and alternating and batch.discriminator_moves
         self._judging: RandomState | None = None
         self._partner: GANEvaluation | None = None
         self._made: Made | None = None
+        self._ahead: tuple[Tensor, RandomState] | None = None
 
     @property
     def separable(self) -> bool:
@@ -64,9 +66,22 @@ class GANEvaluation(Evaluation):
                 stack.enter_context(primal_power_iteration(self._module))
             yield
 
-    def make(self) -> Tensor:
+    def make(self, *, moving: bool = False) -> Tensor:
         """The fakes."""
-        return self._module._fakes(self._batch)
+        if self._ahead is None:
+            return self._module._fakes(self._batch)
+        (made, drawn), self._ahead = self._ahead, None
+        if moving:  # what was made ahead has no tangent, but was the forward that moves buffers
+            with frozen_buffers(self._module.generator):
+                return self._module._fakes(self._batch)
+        drawn.restore()
+        return made
+
+    def make_ahead(self) -> None:
+        """The fakes, and how far the random numbers have got; shared ones are not made again."""
+        if self._partner is None:
+            with self.look(replay=False):
+                self._ahead = self._module._fakes(self._batch), RandomState(self._module.device)
 
     def judge_made(self, made: Tensor) -> Tensor:
         """Their logits."""

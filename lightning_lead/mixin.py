@@ -6,8 +6,9 @@ One `training_step` is one game step: every player moves, and `trainer.global_st
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -124,9 +125,13 @@ class LeadMixin(LightningModule):
             self._probe(turns, live, seed)
         if self._playing and self._playing != [id(p) for params in live.values() for p in params]:
             self._start_game(live)  # a callback froze or unfroze a layer: displacements begin anew
+        oracles: list[GameOracle] = []
         for index, turn in enumerate(turns):
-            oracle = self._oracle(turn, live, mix_seed(seed, index), reduced=True)
-            for name, seen in self.game.play_turn(oracle, turn.players, live).items():
+            # the next turn begins while this one's directions cross ranks
+            following = partial(self._begin_turn, turns, oracles, index + 1)
+            oracles.append(self._oracle(turn, live, mix_seed(seed, index), meanwhile=following))
+        for index, turn in enumerate(turns):
+            for name, seen in self.game.play_turn(oracles[index], turn.players, live).items():
                 first = record.get(name, seen)  # of several inner steps, only the first one has a cross term
                 record[name] = seen._replace(cross_norm=first.cross_norm, cosine=first.cosine)
             self._move([p for name in turn.players for p in live[name]], turn, live, last=index == len(turns) - 1)
@@ -175,24 +180,38 @@ class LeadMixin(LightningModule):
         self.game.start({name: tuple(params) for name, params in live.items()})
         self._playing = [id(p) for params in live.values() for p in params]
 
+    @staticmethod
+    def _begin_turn(turns: Sequence[Turn], oracles: Sequence[GameOracle], index: int) -> None:
+        if index < len(turns):
+            oracles[index].begin(turns[index].players[0])
+
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         grads = [(p, p.grad) for p in self.parameters()]
-        probe_game(self._oracle(turns[-1], live, seed, reduced=False), self, self.game.rule)
+        probe_game(self._oracle(turns[-1], live, seed), self, self.game.rule)
         for parameter, grad in grads:
             parameter.grad = grad
         self._probed = True
 
-    def _oracle(self, turn: Turn, live: Mapping[str, Sequence[Tensor]], seed: int, *, reduced: bool) -> GameOracle:
+    def _oracle(
+        self,
+        turn: Turn,
+        live: Mapping[str, Sequence[Tensor]],
+        seed: int,
+        *,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> GameOracle:
+        """The oracle of a turn; without `meanwhile`, that of a probe, which knows this rank alone."""
         settings: dict[str, Any] = {}
-        if reduced:
-            settings["reduce"] = mean_over_ranks(self.trainer.strategy, turn.batch_size, equal=self._equal_batches)
+        if meanwhile is not None:
+            strategy, equal = self.trainer.strategy, self._equal_batches
+            settings["reduce"] = mean_over_ranks(strategy, turn.batch_size, equal=equal, meanwhile=meanwhile)
         return GameOracle(
             {player: tuple(params) for player, params in live.items()},
             [self._evaluation(part, mix_seed(seed, k)) for k, part in enumerate(turn.micro_batches)],
             place=Placement(self, live).hold,
             full_precision=self._full_precision,
-            exhaustive=not reduced,
-            inspect=not reduced or self._inspected(),
+            exhaustive=meanwhile is None,
+            inspect=meanwhile is None or self._inspected(),
             **settings,
         )
 

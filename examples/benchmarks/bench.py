@@ -22,12 +22,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.multiprocessing as mp
 
 sys.path.insert(0, str(Path(__file__).parent))
-from meters import Meter, Traffic
+from meters import Memory, Meter, Traffic
 from methods import METHODS, SIMULTANEOUS
 from workloads import workloads
 
@@ -60,11 +61,10 @@ class Contestant:
         self._process.start()
         end.close()
 
-    def step(self, order: str) -> float:
+    def step(self, order: str) -> Any:
         """One game step under a meter."""
         self._pipe.send(order)
-        answer: float = self._pipe.recv()
-        return answer
+        return self._pipe.recv()
 
     def close(self) -> None:
         """End the process."""
@@ -78,7 +78,7 @@ class Row:
 
     seconds: list[float] = field(default_factory=list)
     flops: float = float("nan")
-    memory: float = float("nan")
+    memory: Memory = field(default_factory=lambda: Memory(float("nan"), float("nan")))
     traffic: float = float("nan")
 
 
@@ -109,8 +109,8 @@ def table(title: str, rows: dict[str, Row]) -> list[str]:
     lines = [
         f"### {title}",
         "",
-        "| method | FLOPs | wall time | median step | peak memory | bytes to reduce |",
-        "|---|---|---|---|---|---|",
+        "| method | FLOPs | wall time | median step | memory held | peak of a step | bytes to reduce |",
+        "|---|---|---|---|---|---|---|",
     ]
     for method, row in rows.items():
         ratio = statistics.median(mine / adam for mine, adam in zip(row.seconds, base.seconds, strict=True))
@@ -118,7 +118,8 @@ def table(title: str, rows: dict[str, Row]) -> list[str]:
             f"{row.flops / base.flops:.2f}×",
             f"{ratio:.2f}×",
             f"{1000 * statistics.median(row.seconds):.4g} ms",
-            f"{row.memory / base.memory:.2f}×",
+            f"{row.memory.held / base.memory.held:.2f}×",
+            f"{row.memory.peak / base.memory.peak:.2f}×",
             f"{row.traffic / base.traffic:.2f}×",
         ]
         lines.append(f"| {method} | " + " | ".join("–" if "nan" in cell else cell for cell in cells) + " |")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["Meter", "Traffic", "counted_flops"]
+__all__ = ["Memory", "Meter", "Traffic", "counted_flops"]
 
 Step = Callable[[], object]
 
@@ -49,6 +50,13 @@ class Traffic:
         return vector
 
 
+class Memory(NamedTuple):
+    """Bytes, besides the networks and the data."""
+
+    held: float  # between steps: optimizer state, earlier parameters, graphs
+    peak: float  # within a step, above that: activations, gradients, temporaries
+
+
 class Meter:
     """Does what the other end of a pipe asks for, once per game step; a training loop hands it its steps.
 
@@ -65,7 +73,7 @@ class Meter:
         self._meters = {"seconds": self._time, "flops": counted_flops, "traffic": self._count_traffic}
 
     def watch_memory(self, steps: int) -> None:
-        """From now on, until so many steps are over; the last one is answered by the peak, in bytes.
+        """From now on, until so many steps are over; the last one is answered by a `Memory`.
 
         What is there already is not counted, so what a method holds between steps is counted if it begins later.
 
@@ -83,15 +91,8 @@ class Meter:
         """Wait for an order, run the step under that meter, and answer."""
         order = self._orders.recv()
         last = self._steps == 1
-        if last and self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
         self._steps -= 1
-        if last:
-            with torch.profiler.record_function(_LAST):
-                step()
-            self._orders.send(self._peak())
-        else:
-            self._orders.send(self._meters[order](step))
+        self._orders.send(self._count_memory(step) if last else self._meters[order](step))
 
     def _time(self, step: Step) -> float:
         if self._device.type == "cuda":
@@ -111,19 +112,21 @@ class Meter:
         step()
         return float(self._traffic.bytes) or math.nan  # a method that hands nothing over was not counted
 
-    def _peak(self) -> float:
-        """Bytes at the highest point of the last step, above what was there before the first one."""
+    def _count_memory(self, step: Step) -> Memory:
         if self._memory is None:
-            return float(torch.cuda.max_memory_allocated(self._device) - self._start)
+            held = torch.cuda.memory_allocated(self._device)
+            torch.cuda.reset_peak_memory_stats(self._device)
+            step()
+            return Memory(float(held - self._start), float(torch.cuda.max_memory_allocated(self._device) - held))
+        with torch.profiler.record_function(_LAST):
+            step()
         self._memory.stop()
-        held = peak = 0
         events = sorted(self._memory.profiler.kineto_results.events(), key=lambda event: event.start_ns())
         begin = next(event.start_ns() for event in events if event.name() == _LAST)
-        for event in events:
-            if event.name() == "[memory]":
-                held += event.nbytes()
-                peak = max(peak, held) if event.start_ns() >= begin else held
-        return float(peak)
+        allocations = [(event.start_ns() >= begin, event.nbytes()) for event in events if event.name() == "[memory]"]
+        held = sum(size for inside, size in allocations if not inside)
+        level = itertools.accumulate(size for inside, size in allocations if inside)
+        return Memory(float(held), float(max(level)))
 
 
 _LAST = "the step whose peak is wanted"

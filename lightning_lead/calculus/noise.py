@@ -76,14 +76,14 @@ class SpectralRecord:
 
     @contextmanager
     def recording(self, module: nn.Module) -> Iterator[None]:
-        """Keep copies of the vectors of each forward.
+        """Keep copies of the vectors of each forward, after those that were kept before.
 
         Args:
             module: whose spectral norms.
         """
         handles = []
         for child, (u, v) in _spectral_norms(module):
-            used = self._used[child] = []
+            used = self._used.setdefault(child, [])
 
             def keep(layer: nn.Module, *_: object, used: list[Any] = used, u: str = u, v: str = v) -> None:
                 used.append((getattr(layer, u).clone(), getattr(layer, v).clone()))

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,11 +23,12 @@ from lightning_lead.calculus.derivatives import cross_term, gradient
 from lightning_lead.calculus.players import inner, norm, opponent_of, weighted_sum
 from lightning_lead.calculus.structured import (
     Chain,
-    ChainDirection,
     judge_difference,
     judge_direction,
+    judge_gradient,
     maker_difference,
     maker_direction,
+    maker_gradient,
 )
 
 __all__ = ["CrossTerm", "GameOracle", "Losses", "OracleStatistics", "no_reduction"]
@@ -129,6 +129,7 @@ class GameOracle:
         self._full_precision = full_precision
         self._exhaustive = exhaustive
         self._inspect = inspect
+        self._ahead: Vector | None = None  # the maker's parameters in what was made ahead
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -161,6 +162,19 @@ class GameOracle:
             self.statistics[player] = _average(statistics)
         return self._reduce(weighted_sum(directions))
 
+    def begin(self, player: str) -> None:
+        """Do ahead what the player's first derivative needs and the opponent's update cannot change.
+
+        Args:
+            player: who will move next.
+        """
+        chain = self._losses[0]
+        if isinstance(chain, Chain) and chain.linked and self._ahead is None:
+            maker = self.point[chain.maker]
+            self._ahead = tuple(p.detach().requires_grad_(player == chain.maker) for p in maker)
+            with torch.set_grad_enabled(player == chain.maker), self._place({chain.maker: self._ahead}):
+                chain.make_ahead()
+
     def _local(self, player: str, k: int, at: Point | None, cross: CrossTerm | None) -> tuple[Vector, OracleStatistics]:
         # the first look at the current point is the real forward; whatever comes after it repeats it
         replay = at is not None or k in self._evaluated
@@ -169,7 +183,7 @@ class GameOracle:
         losses = self._losses[k]
         opponent = opponent_of(player, self.names)
         place = dict(self.point if at is None else at)
-        if cross is not None and isinstance(losses, Chain) and losses.structure.chained:
+        if isinstance(losses, Chain) and (losses.linked if cross is None else losses.structure.chained):
             return self._chained(player, k, losses, place, cross, replay)
         own = tuple(p.detach().requires_grad_() for p in place[player])
         exact = cross is not None and cross.form != "difference"
@@ -198,28 +212,29 @@ class GameOracle:
         return weighted_sum([(1.0, grad), (cross.weight, term)]), _statistics(loss, grad, term)
 
     def _chained(
-        self, player: str, k: int, chain: Chain, place: Point, cross: CrossTerm, replay: bool
+        self, player: str, k: int, chain: Chain, place: Point, cross: CrossTerm | None, replay: bool
     ) -> tuple[Vector, OracleStatistics]:
-        """The same by the structure of the losses, direction and cross term in one reverse pass."""
+        """The same link by link, direction and cross term in one reverse pass."""
         opponent = opponent_of(player, self.names)
         judges = player == chain.judge
-        direct: Callable[..., ChainDirection]
-        if cross.form == "difference":
-            direct = judge_difference if judges else maker_difference
+        own, other = (tuple(p.detach() for p in place[name]) for name in (player, opponent))
+        own = tuple(p.requires_grad_() for p in own)
+        if self._ahead is not None and not judges and k == 0 and not replay:
+            own = self._ahead
+        context: dict[str, Any] = {"place": self._place, "full_precision": self._full_precision, "replay": replay}
+        if cross is None:
+            direction, loss = (judge_gradient if judges else maker_gradient)(chain, own, other, **context)
         else:
-            direct = partial(judge_direction if judges else maker_direction, form=cross.form)
-        direction, loss = direct(
-            chain,
-            tuple(p.detach().requires_grad_() for p in place[player]),
-            tuple(p.detach() for p in place[opponent]),
-            cross.displacement,
-            weight=cross.weight,
-            place=self._place,
-            full_precision=self._full_precision,
-            replay=replay,
-        )
+            context |= {"displacement": cross.displacement, "weight": cross.weight}
+            if cross.form == "difference":
+                direction, loss = (judge_difference if judges else maker_difference)(chain, own, other, **context)
+            else:
+                direct = judge_direction if judges else maker_direction
+                direction, loss = direct(chain, own, other, form=cross.form, **context)
         if not self._inspect:
             return direction, OracleStatistics(loss, None, None, None)
+        if cross is None:
+            return direction, OracleStatistics(loss, norm(direction), None, None)
         grad, _ = self._local(player, k, place, None)
         term = weighted_sum([(1 / cross.weight, direction), (-1 / cross.weight, grad)])
         return direction, _statistics(loss, grad, term)

@@ -7,7 +7,7 @@ With x the data of a layer W, y = Wx, and δ_i = ∂l_i/∂y_i for the logit l_i
 
 because a kink's position has no derivative: δ depends on ε only through the weights. So where the data moves, gradient
 and cross term share the single chain of δ, and one product per layer gives both weights' gradients; where parameters
-move, there is no forward pass of tangents, and the one graph is gone through backwards twice, for δ and for δ̇.
+move, the forward pass of tangents is left out, and one reverse pass carries δ and δ̇.
 
 Cost on top of plain training, with F one forward pass of D: 1F (dual arithmetic: 3F) where the data moves, 2F (4F)
 where parameters move. The numbers are those of dual arithmetic, to rounding.
@@ -124,40 +124,42 @@ def logits_along_data(judge: Judge, data: Tensor, tangent: Tensor) -> tuple[Tens
 # ---- parameters that move -------------------------------------------------------------------------------------------
 
 
-class _Moves:
-    """What the two reverse passes share: which one it is, and l̇ of every sample, summed up in the first one."""
+class _Slopes:
+    """l̇ of every sample, summed up layer by layer in the reverse pass."""
 
     def __init__(self) -> None:
-        self.first = True
-        self.slopes: Tensor | None = None
+        self.total: Tensor | None = None
 
-    def add(self, parts: Tensor) -> None:
-        each = parts.flatten(1).sum(1, dtype=torch.promote_types(parts.dtype, torch.float32))
-        self.slopes = each if self.slopes is None else self.slopes.add_(each)
+    def add(self, left: Tensor, right: Tensor) -> None:
+        each = (left * right).flatten(1).sum(1, dtype=torch.promote_types(left.dtype, torch.float32))
+        self.total = each if self.total is None else self.total.add_(each)
 
 
 class _MovingLayer(Function):
-    """The layer; backward first Wᵀδ, and Δᵀδ is put aside; then Wᵀδ̇ + Δᵀδ."""
+    """The layer, and a placeholder for its tangent; backward δ and δ̇, and this layer's part of the slopes.
+
+    The tangent's value is never needed, only its place in the graph: what comes back along it is δ, and what comes back
+    along the layer itself is δ̇.
+    """
 
     @staticmethod
-    def forward(ctx: Any, call: BilinearCall, moves: _Moves, x: Tensor) -> Tensor:
-        ctx.layer, ctx.moves, ctx.dbias = call.layer, moves, call.dbias
+    def forward(ctx: Any, call: BilinearCall, slopes: _Slopes, x: Tensor, dx: Tensor | None) -> tuple[Tensor, Tensor]:
+        ctx.layer, ctx.slopes, ctx.dbias = call.layer, slopes, call.dbias
         ctx.save_for_backward(x, call.weight, call.dweight)
-        return call.layer.forward(x, call.weight, call.bias)
+        out = call.layer.forward(x, call.weight, call.bias)
+        return out, torch.zeros_like(out)
 
     @staticmethod
     def backward(ctx: Any, *deltas: Any) -> tuple[Tensor | None, ...]:
-        (delta,), (x, weight, dweight) = deltas, ctx.saved_tensors
-        to_data = ctx.layer.to_input(delta, x, weight)
-        if not ctx.moves.first:
-            return None, None, to_data if ctx.aside is None else to_data.add_(ctx.aside)
-        ctx.aside = None
+        (moving, delta), (x, weight, dweight) = deltas, ctx.saved_tensors
         if ctx.dbias is not None:
-            ctx.moves.add(delta * ctx.layer.spread(ctx.dbias, delta))
+            ctx.slopes.add(delta, ctx.layer.spread(ctx.dbias, delta))
+        to_data = ctx.layer.to_input(moving, x, weight)
         if dweight is not None:
-            ctx.aside = ctx.layer.to_input(delta, x, dweight)
-            ctx.moves.add(ctx.aside * x)
-        return None, None, to_data
+            turned = ctx.layer.to_input(delta, x, dweight)
+            ctx.slopes.add(turned, x)
+            to_data.add_(turned)
+        return None, None, to_data, ctx.layer.to_input(delta, x, weight)
 
 
 class _EndOfChains(Function):
@@ -195,25 +197,22 @@ def logits_along_parameters(
     Returns:
         Logits and slopes; no slopes where D does not depend on what moves, or not on its data.
     """
-    moves = _Moves()
+    slopes = _Slopes()
 
     def rule(call: BilinearCall) -> Tensor:
-        if call.dx is not None:
-            raise RuntimeError("a parameter moves outside of linear layers and convolutions")
-        out: Tensor = _MovingLayer.apply(call, moves, call.x)
-        return out
+        dual: Tensor = forward_ad.make_dual(*_MovingLayer.apply(call, slopes, call.x, call.dx))
+        return dual
 
     leaf = data.detach().requires_grad_()
+    seed = torch.zeros_like(data, requires_grad=True)
     with lean_duals(BilinearRules(rule)), place(dual_vector(parameters, displacement)):
-        # a view, because some tools refuse a leaf that is handed to a module and differentiated by
-        logits = split_dual(judge(leaf.view_as(leaf)))[0]
-    if not logits.requires_grad:
-        return logits, None
-    (delta,) = torch.autograd.grad(logits, leaf, torch.ones_like(logits), retain_graph=True)
-    if moves.slopes is None:
-        return logits, None
-    moves.first = False
-    (moving,) = torch.autograd.grad(logits, leaf, torch.zeros_like(logits))
+        logits, placeholder = split_dual(judge(forward_ad.make_dual(leaf.view_as(leaf), seed)))
     logits = logits.detach()
-    slopes = moves.slopes.to(logits.dtype).view_as(logits)
-    return tuple(_EndOfChains.apply(data, logits, slopes, delta, moving))
+    if placeholder is None or not placeholder.requires_grad:
+        return logits, None
+    moving, delta = torch.autograd.grad(placeholder, (leaf, seed), torch.ones_like(placeholder), allow_unused=True)
+    if slopes.total is None or delta is None:
+        return logits, None
+    moving = torch.zeros_like(delta) if moving is None else moving
+    found = slopes.total.to(logits.dtype).view_as(logits)
+    return tuple(_EndOfChains.apply(data, logits, found, delta, moving))

@@ -47,8 +47,10 @@ __all__ = [
     "Structure",
     "judge_difference",
     "judge_direction",
+    "judge_gradient",
     "maker_difference",
     "maker_direction",
+    "maker_gradient",
 ]
 
 Place = Callable[[Point], AbstractContextManager[object]]
@@ -92,6 +94,7 @@ class Chain(Protocol):
     maker: str
     judge: str
     structure: Structure
+    linked: bool  # whether losses are evaluated link by link at all
     shares: bool  # whether the maker will look at what was made here
     separable: bool  # whether the judge's loss is a function of its data plus a function of what was made
 
@@ -111,8 +114,12 @@ class Chain(Protocol):
         """The random numbers and buffers of one evaluation; make, judge and losses are called inside, in that order."""
         ...
 
-    def make(self) -> Tensor:
-        """u = G(z)."""
+    def make(self, *, moving: bool = False) -> Tensor:
+        """u = G(z), also of parameters that move; what was made ahead, where they do not."""
+        ...
+
+    def make_ahead(self) -> None:
+        """Begin the first evaluation: make u, for `make` to hand out when that evaluation goes on."""
         ...
 
     def judge_made(self, made: Tensor) -> Tensor:
@@ -131,12 +138,34 @@ class ChainDirection(NamedTuple):
     loss: Tensor
 
 
+def judge_gradient(
+    chain: Chain, own: Vector, other: Vector, *, place: Place, full_precision: Context, replay: bool
+) -> ChainDirection:
+    """g_D; arguments as in `judge_direction`."""
+    with torch.enable_grad(), chain.look(replay=replay), place({chain.judge: own, chain.maker: other}):
+        with torch.no_grad():
+            made = chain.make()
+        loss = chain.loss(chain.judge, chain.judge_made(made), with_data=True)
+        with full_precision():
+            return ChainDirection(gradient(loss, own, label=f"the loss of player {chain.judge!r}"), loss.detach())
+
+
+def maker_gradient(
+    chain: Chain, own: Vector, other: Vector, *, place: Place, full_precision: Context, replay: bool
+) -> ChainDirection:
+    """g_G; arguments as in `judge_direction`, the players exchanged."""
+    with torch.enable_grad(), chain.look(replay=replay), place({chain.maker: own, chain.judge: other}):
+        loss = chain.loss(chain.maker, chain.judge_made(chain.make()), with_data=False)
+        with full_precision():
+            return ChainDirection(gradient(loss, own, label=f"the loss of player {chain.maker!r}"), loss.detach())
+
+
 def judge_direction(
     chain: Chain,
     own: Vector,
     other: Vector,
-    displacement: Vector,
     *,
+    displacement: Vector,
     weight: float,
     form: CrossForm,
     place: Place,
@@ -161,7 +190,7 @@ def judge_direction(
     """
     with chain.look(replay=replay), place({chain.judge: own}):
         with torch.no_grad(), lean_duals(), place({chain.maker: dual_vector(other, displacement)}):
-            made, moved = split_dual(chain.make())
+            made, moved = split_dual(chain.make(moving=True))
         if moved is None:
             raise _no_interaction(chain.maker)
         with torch.enable_grad(), place({chain.maker: other}):
@@ -179,8 +208,8 @@ def maker_direction(
     chain: Chain,
     own: Vector,
     other: Vector,
-    displacement: Vector,
     *,
+    displacement: Vector,
     weight: float,
     form: CrossForm,
     place: Place,
@@ -206,8 +235,8 @@ def judge_difference(
     chain: Chain,
     own: Vector,
     other: Vector,
-    displacement: Vector,
     *,
+    displacement: Vector,
     weight: float,
     place: Place,
     full_precision: Context,
@@ -243,8 +272,8 @@ def maker_difference(
     chain: Chain,
     own: Vector,
     other: Vector,
-    displacement: Vector,
     *,
+    displacement: Vector,
     weight: float,
     place: Place,
     full_precision: Context,

@@ -122,9 +122,9 @@ class LEAD(AbstractGameRule):
                 now, before = oracle.point[opponent], state["anchor"][opponent]
                 displacement = tuple(p.to(b.dtype) - b for p, b in zip(now, before, strict=True))
                 cross = CrossTerm(self.alpha, displacement, form)
-                anchor[opponent] = _copy(now)
             directions[player] = oracle.gradient(player, cross=cross)
-            moved[opponent] = False
+            if moved[opponent]:  # after the step's peak of memory
+                anchor[opponent], moved[opponent] = _copy(now), False
         for player in players:
             moved[player] = True
         return directions, {"anchor": anchor, "moved": moved}

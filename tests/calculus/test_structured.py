@@ -12,6 +12,7 @@ from torch import nn
 
 import lightning_lead.gan_evaluation
 from lightning_lead import ConfigurationError, LeadGANModule, LEADStrategy
+from lightning_lead.calculus import CrossTerm
 from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
 from lightning_lead.calculus.structured import Structure
 from lightning_lead.networks import (
@@ -23,6 +24,7 @@ from lightning_lead.networks import (
     SNGANGenerator,
 )
 
+spectral = nn.utils.parametrizations.spectral_norm
 OBJECTIVES = ["non_saturating", "minimax", "hinge", "wasserstein"]
 
 
@@ -75,7 +77,9 @@ def trained(kind, *, structured, game, steps=3, **settings):
 
 
 def strategy(form, **settings):
-    return LEADStrategy(0.7, **({"cross": "difference"} if form == "difference" else {"form": form}), **settings)
+    return LEADStrategy(
+        0.7, **({"cross": "difference"} if form == "difference" else {"form": form or "opponent"}), **settings
+    )
 
 
 def furthest(a, b):
@@ -344,3 +348,32 @@ def test_simultaneous_play_keeps_no_fakes_for_a_later_step():
     gan = tiny_gan(shared_latents=True, game=LEADStrategy(0.7, cross="difference", play="simultaneous"))
     tiny_trainer(3).fit(gan, tiny_loader(24))
     assert gan._first == {}
+
+
+@pytest.mark.parametrize("player", ["discriminator", "generator"])
+@pytest.mark.parametrize("form", [None, "opponent", "own", "difference"])
+def test_what_is_begun_ahead_changes_no_number(player, form):
+    """Direction, loss, and every buffer, with batch norm, both kinds of norm and dropout, and a repeat afterwards."""
+    results = []
+    for ahead in (False, True):
+        torch.manual_seed(1)
+        generator = nn.Sequential(
+            spectral(nn.Linear(3, 6)), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 2)
+        )
+        discriminator = nn.Sequential(spectral(nn.Linear(2, 6)), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 1))
+        gan = LeadGANModule(generator.double(), discriminator.double(), latent_dim=3, game=strategy(form))
+        gan.trainer = tiny_trainer(1)
+        gan._structure = Structure(None, None)
+        live = {name: list(parameters) for name, parameters in gan.players().items()}
+        with gan.private_noise(3):
+            turn = gan.game_turns([torch.randn(12, 2, dtype=torch.float64)])[player == "generator"]
+        oracle = gan._oracle(turn, live, 7, meanwhile=lambda: None)
+        other = live["discriminator" if player == "generator" else "generator"]
+        cross = None if form is None else CrossTerm(0.7, tuple(0.1 * p.detach() for p in other), form)
+        if ahead:
+            oracle.begin(player)
+            oracle.begin(player)  # a rule may reduce more than once in a turn
+        directions = [oracle.gradient(player, cross=cross) for _ in range(2)]
+        results.append([*directions[0], *directions[1], oracle.statistics[player].loss, *gan.state_dict().values()])
+    for plain, early in zip(*results, strict=True):
+        assert torch.equal(plain, early)

@@ -107,6 +107,43 @@ class CountBytes:
         torch.distributed.all_reduce = self._original
 
 
+def order_of_events(world_size: int, rank: int) -> list[str]:
+    """What the last game step does, in order: an all-reduce begins, fakes are made, an all-reduce is waited for."""
+    events: list[str] = []
+    original = torch.distributed.all_reduce
+
+    class Recorded(JointNoise):
+        def _fakes(self, batch: Any) -> torch.Tensor:
+            events.append("fakes")
+            return super()._fakes(batch)
+
+        def game_turns(self, batch: Any) -> Any:
+            events.clear()
+            return super().game_turns(batch)
+
+    class Waiting:
+        def __init__(self, work: Any) -> None:
+            self._work = work
+
+        def wait(self) -> None:
+            events.append("wait")
+            self._work.wait()
+
+    def all_reduce(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not tensor.is_floating_point():
+            return original(tensor, *args, **kwargs)
+        events.append("reduce")
+        return Waiting(original(tensor, *args, **kwargs))
+
+    model = Recorded(*tiny_networks(), discriminator_steps=2)
+    model.world_size, model.rank = world_size, rank
+    torch.distributed.all_reduce = all_reduce
+    loader = tiny_loader(BATCH // world_size, world_size=world_size, rank=rank)
+    tiny_trainer(3, strategy="ddp", devices=world_size).fit(model, loader)
+    torch.distributed.all_reduce = original
+    return events
+
+
 def uneven(rank: int, shares: list[int]) -> torch.Tensor:
     """One SGD game step where ranks have batches of different sizes; with one share, the joint batch on one process."""
     start, world_size = sum(shares[:rank]), len(shares)
@@ -141,6 +178,7 @@ def main(output: str) -> None:
             counted.bytes,
             counted.calls,
         )
+    result["events"] = order_of_events(world_size, rank)
     result["uneven"] = uneven(rank, UNEVEN[world_size])
     result["lopsided"] = lopsided(rank, world_size)
     result["buffers"] = drifted_buffers(rank, world_size)

@@ -62,6 +62,12 @@ def test_one_all_reduce_per_player_update_of_the_gradient_s_size(together):
         assert together[0]["bytes"][name] == ranks.STEPS * (n * discriminator + generator), name
 
 
+def test_fakes_of_the_next_turn_are_made_while_an_all_reduce_is_on_its_way(together):
+    """Two discriminator turns and the generator's: only the first fakes and the last all-reduce stand alone."""
+    for result in together:
+        assert " ".join(result["events"]) == "fakes reduce fakes wait reduce fakes wait reduce wait"
+
+
 def test_a_resumed_run_ends_where_the_uninterrupted_one_ends_on_every_rank(together):
     for result in together:
         assert torch.equal(result["whole"], result["resumed"])
