@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import Point
 from lightning_lead.calculus.noise import SpectralRecord, frozen_buffers
+from lightning_lead.turns import batch_size, cut_batch
 
 if TYPE_CHECKING:
     from lightning_lead.mixin import LeadMixin
@@ -47,6 +49,18 @@ class Evaluation:
             elif self._repeated:
                 stack.enter_context(self._record.recording(self._module))
             yield
+
+    def part(self, fraction: float) -> Evaluation:
+        """The same losses on the first samples alone, for a repeat: singular vectors are the recorded ones.
+
+        Args:
+            fraction: of the samples, in (0, 1]; at least one is taken.
+        """
+        size = batch_size(self._batch)
+        few = cut_batch(self._batch, size, 0, max(1, math.ceil(fraction * size)))
+        part = Evaluation(self._module, few, self._seed, repeated=self._repeated)
+        part._record = self._record
+        return part
 
     def __call__(self, point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]:
         """The wanted losses at the point that is placed in the module."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -65,6 +66,19 @@ class GANEvaluation(Evaluation):
             if self.structure.chained:
                 stack.enter_context(primal_power_iteration(self._module))
             yield
+
+    def part(self, fraction: float) -> GANEvaluation:
+        """The first samples of the micro-batch alone."""
+        counts = {len(self._batch.real), len(self._batch.latents)}
+        ends = {count: max(1, math.ceil(fraction * count)) for count in counts}
+        few = GANBatch._make(t[: ends[len(t)]] if isinstance(t, Tensor) else t for t in self._batch)
+        part = GANEvaluation(self._module, few, self._seed, repeated=self._repeated, structure=self.structure)
+        part._record, part._judging = self._record, self._judging
+        return part
+
+    def among(self, made: Tensor) -> Tensor:
+        """The first fakes."""
+        return made[: len(self._batch.latents)]
 
     def make(self, *, moving: bool = False) -> Tensor:
         """The fakes."""

@@ -53,7 +53,7 @@ def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
             "Cannot train a game in fp16 because a loss scale would enter products of two players' gradients; "
             f"use precision='bf16-mixed' or '32-true' (got {trainer.precision!r})"
         )
-    if str(trainer.precision) == "bf16-true" and rule.revisits:
+    if str(trainer.precision) == "bf16-true" and rule.revisits and not rule.second_order:
         raise ConfigurationError(
             f"Cannot train with {rule.name} on bf16 weights because it subtracts two gradients that agree in most of "
             "their bits, and what is left is noise; use 'bf16-mixed', which computes the difference in float32 "

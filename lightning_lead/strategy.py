@@ -127,6 +127,7 @@ class LEADStrategy(GameStrategy):
         cross: "exact" or "difference"; see `rules.LEAD`.
         form: "opponent" or "own", of the exact term.
         play: "alternating" or "simultaneous".
+        cross_fraction: share of each batch that the cross term is estimated on, in (0, 1]; see `rules.LEAD`.
 
     Raises:
         ConfigurationError: a setting out of its range.
@@ -144,8 +145,9 @@ class LEADStrategy(GameStrategy):
         cross: Literal["exact", "difference"] = "exact",
         form: Literal["opponent", "own"] = "opponent",
         play: Literal["alternating", "simultaneous"] = "alternating",
+        cross_fraction: float = 1.0,
     ) -> None:
-        super().__init__(LEAD(alpha, cross=cross, form=form), play=play)
+        super().__init__(LEAD(alpha, cross=cross, form=form, cross_fraction=cross_fraction), play=play)
 
     @classmethod
     def from_paper(
@@ -157,7 +159,7 @@ class LEADStrategy(GameStrategy):
             eta: step size η > 0.
             beta: momentum β in [0, 1).
             alpha: coupling α ≥ 0 in update units.
-            **settings: `cross`, `form`, `play` of the strategy.
+            **settings: `cross`, `form`, `play`, `cross_fraction` of the strategy.
 
         Returns:
             The strategy and the matching SGD settings.
@@ -183,7 +185,7 @@ class LEADStrategy(GameStrategy):
             charge: q ≥ 0.
             friction: μ in (0, 1/δ].
             time_step: δ > 0.
-            **settings: `cross`, `form`, `play` of the strategy.
+            **settings: `cross`, `form`, `play`, `cross_fraction` of the strategy.
 
         Returns:
             The strategy and the matching SGD settings.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["Turn", "batch_size", "split_batch"]
+__all__ = ["Turn", "batch_size", "cut_batch", "split_batch"]
 
 
 class Turn(NamedTuple):
@@ -75,16 +75,33 @@ def split_batch(batch: Any, size: int, parts: int) -> list[Any]:
             f"Cannot split a batch of {size} into {parts} micro-batches; choose a batch size that {parts} divides"
         )
     chunk = size // parts
+    return [cut_batch(batch, size, k * chunk, (k + 1) * chunk) for k in range(parts)]
 
-    def cut(value: Any, k: int) -> Any:
+
+def cut_batch(batch: Any, size: int, start: int, stop: int) -> Any:
+    """Some samples of a batch.
+
+    Args:
+        batch: as in `split_batch`.
+        size: samples in the batch.
+        start: the first one that is taken.
+        stop: the first one that no longer is.
+
+    Example:
+        >>> import torch
+        >>> cut_batch((torch.arange(4), "name"), 4, 1, 3)
+        (tensor([1, 2]), 'name')
+    """
+
+    def cut(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return value[k * chunk : (k + 1) * chunk] if value.dim() and len(value) == size else value
+            return value[start:stop] if value.dim() and len(value) == size else value
         if isinstance(value, Mapping):
-            return {key: cut(item, k) for key, item in value.items()}
+            return {key: cut(item) for key, item in value.items()}
         if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return type(value)(*(cut(item, k) for item in value))
+            return type(value)(*(cut(item) for item in value))
         if isinstance(value, (list, tuple)):
-            return type(value)(cut(item, k) for item in value)
+            return type(value)(cut(item) for item in value)
         return value
 
-    return [cut(batch, k) for k in range(parts)]
+    return cut(batch)

@@ -52,6 +52,7 @@ NEIGHBOURS = {
     ("mixin", "checkpoint"),
     ("mixin", "turns"),
     ("mixin", "evaluation"),
+    ("evaluation", "turns"),
     ("gan_evaluation", "evaluation"),
     ("gan", "gan_evaluation"),
     ("structure", "probe"),

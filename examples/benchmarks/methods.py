@@ -263,6 +263,7 @@ METHODS: dict[str, Method] = {
     "Adam": library(lambda: LEADStrategy(alpha=0.0)),
     "Adam, a plain loop without Lightning": adam,
     "LEAD, exact": library(lambda: LEADStrategy()),
+    "LEAD, exact, on a quarter of the batch": library(lambda: LEADStrategy(cross_fraction=0.25)),
     "LEAD, difference": library(lambda: LEADStrategy(cross="difference")),
     "LEAD, difference, shared latents": library(lambda: LEADStrategy(cross="difference"), shared_latents=True),
     "LEAD, naive double backward": naive,

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from lightning_lead._errors import DifferentiationError
 from lightning_lead._typing import CrossForm, Point, Vector
 from lightning_lead.calculus.derivatives import cross_term, gradient
 from lightning_lead.calculus.players import inner, norm, opponent_of, weighted_sum
@@ -46,8 +47,20 @@ class Losses(Protocol):
         ...
 
 
+@runtime_checkable
+class Divisible(Protocol):
+    """Losses that can be evaluated on the first samples alone, as a repeat."""
+
+    def part(self, fraction: float) -> Losses:
+        """The losses of so many samples."""
+        ...
+
+
 class CrossTerm(NamedTuple):
     """What to add to a gradient: `weight` · c_i, in one of three forms, for an opponent that moved by `displacement`.
+
+    With a `fraction` below 1, c_i is estimated on the first samples of each micro-batch: it is linear in the loss, so a
+    mean over some samples is an unbiased estimate of the mean over all of them.
 
     Example:
         >>> CrossTerm(weight=1.0, displacement=(torch.zeros(2),), form="own").form
@@ -57,6 +70,7 @@ class CrossTerm(NamedTuple):
     weight: float
     displacement: Vector
     form: CrossForm
+    fraction: float = 1.0
 
 
 class OracleStatistics(NamedTuple):
@@ -188,21 +202,30 @@ class GameOracle:
         own = tuple(p.detach().requires_grad_() for p in place[player])
         exact = cross is not None and cross.form != "difference"
         other = tuple(p.detach().requires_grad_(exact) for p in place[opponent])
-        wanted = frozenset({player, opponent}) if cross is not None and cross.form == "opponent" else {player}
+        divided = cross is not None and cross.fraction < 1
+        wanted = frozenset({player, opponent} if cross is not None and cross.form == "opponent" else {player})
         precise = self._full_precision if cross is not None and cross.form == "difference" else nullcontext
         point = self._ordered(player, own, other)
         with torch.enable_grad(), self._place(point):
             with precise():
-                values = losses(point, frozenset(wanted), replay=replay)
+                values = losses(point, frozenset({player}) if divided else wanted, replay=replay)
             with self._full_precision():
-                grad = gradient(values[player], own, retain_graph=exact, label=f"the loss of player {player!r}")
+                label = f"the loss of player {player!r}"
+                grad = now = gradient(values[player], own, retain_graph=exact and not divided, label=label)
+            loss = values[player].detach()
+            if divided and cross is not None:
+                losses = _part(losses, cross.fraction)
+                with precise():
+                    values = losses(point, wanted, replay=True)
+                if not exact:
+                    now = gradient(values[player], own, label=label)
+            with self._full_precision():
                 if cross is None:
                     term = None
-                elif cross.form == "difference":
-                    term = self._difference(player, losses, own, other, grad, cross)
-                else:
+                elif exact:
                     term = self._exact(player, values, own, other, cross)
-        loss = values[player].detach()
+                else:
+                    term = self._difference(player, losses, own, other, now, cross)
         grad = tuple(g.detach() for g in grad)
         if not self._inspect:
             direction = grad if term is None or cross is None else weighted_sum([(1.0, grad), (cross.weight, term)])
@@ -226,6 +249,7 @@ class GameOracle:
             direction, loss = (judge_gradient if judges else maker_gradient)(chain, own, other, **context)
         else:
             context |= {"displacement": cross.displacement, "weight": cross.weight}
+            context["part"] = chain.part(cross.fraction) if cross.fraction < 1 else None
             if cross.form == "difference":
                 direction, loss = (judge_difference if judges else maker_difference)(chain, own, other, **context)
             else:
@@ -275,6 +299,15 @@ class GameOracle:
 
     def _ordered(self, player: str, own: Vector, other: Vector) -> dict[str, Vector]:
         return {name: own if name == player else other for name in self.names}
+
+
+def _part(losses: Losses, fraction: float) -> Losses:
+    if not isinstance(losses, Divisible):
+        raise DifferentiationError(
+            "Cannot take a cross term on a fraction of the batch because the losses cannot be evaluated on a part of "
+            f"it; give them a method part(fraction), or use the whole batch (got fraction {fraction})"
+        )
+    return losses.part(fraction)
 
 
 def _statistics(loss: Tensor, grad: Vector, term: Vector) -> OracleStatistics:

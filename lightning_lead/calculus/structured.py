@@ -98,6 +98,14 @@ class Chain(Protocol):
     shares: bool  # whether the maker will look at what was made here
     separable: bool  # whether the judge's loss is a function of its data plus a function of what was made
 
+    def part(self, fraction: float) -> Chain:
+        """The same look at the first samples alone, which never is the first evaluation."""
+        ...
+
+    def among(self, made: Tensor) -> Tensor:
+        """Those of a larger micro-batch's u that this one looks at."""
+        ...
+
     def keep(self, made: Made) -> None:
         """Keep it for the maker's step."""
         ...
@@ -142,22 +150,22 @@ def judge_gradient(
     chain: Chain, own: Vector, other: Vector, *, place: Place, full_precision: Context, replay: bool
 ) -> ChainDirection:
     """g_D; arguments as in `judge_direction`."""
-    with torch.enable_grad(), chain.look(replay=replay), place({chain.judge: own, chain.maker: other}):
-        with torch.no_grad():
-            made = chain.make()
-        loss = chain.loss(chain.judge, chain.judge_made(made), with_data=True)
+    with torch.enable_grad(), place({chain.judge: own, chain.maker: other}):
+        with chain.look(replay=replay):
+            loss = _judge_loss(chain)
         with full_precision():
-            return ChainDirection(gradient(loss, own, label=f"the loss of player {chain.judge!r}"), loss.detach())
+            return ChainDirection(gradient(loss, own, label=_loss_of(chain.judge)), loss.detach())
 
 
 def maker_gradient(
     chain: Chain, own: Vector, other: Vector, *, place: Place, full_precision: Context, replay: bool
 ) -> ChainDirection:
     """g_G; arguments as in `judge_direction`, the players exchanged."""
-    with torch.enable_grad(), chain.look(replay=replay), place({chain.maker: own, chain.judge: other}):
-        loss = chain.loss(chain.maker, chain.judge_made(chain.make()), with_data=False)
+    with torch.enable_grad(), place({chain.maker: own, chain.judge: other}):
+        with chain.look(replay=replay):
+            loss = chain.loss(chain.maker, chain.judge_made(chain.make()), with_data=False)
         with full_precision():
-            return ChainDirection(gradient(loss, own, label=f"the loss of player {chain.maker!r}"), loss.detach())
+            return ChainDirection(gradient(loss, own, label=_loss_of(chain.maker)), loss.detach())
 
 
 def judge_direction(
@@ -171,6 +179,7 @@ def judge_direction(
     place: Place,
     full_precision: Context,
     replay: bool,
+    part: Chain | None = None,
 ) -> ChainDirection:
     """g_D + weight·c_D.
 
@@ -184,24 +193,30 @@ def judge_direction(
         place: puts a point into the module.
         full_precision: a context in which autocast is off, for reverse passes.
         replay: whether this evaluation repeats an earlier one.
+        part: the first samples of the micro-batch, where c_D is taken of them alone.
 
     Raises:
         DifferentiationError: the judged values do not depend on both players.
     """
-    with chain.look(replay=replay), place({chain.judge: own}):
-        with torch.no_grad(), lean_duals(), place({chain.maker: dual_vector(other, displacement)}):
-            made, moved = split_dual(chain.make(moving=True))
-        if moved is None:
-            raise _no_interaction(chain.maker)
-        with torch.enable_grad(), place({chain.maker: other}):
+    with torch.enable_grad(), place({chain.judge: own, chain.maker: other}):
+        whole = None
+        if part is not None:
+            with chain.look(replay=replay):
+                whole = _judge_loss(chain)
+            chain, replay = part, True
+        with chain.look(replay=replay):
+            with torch.no_grad(), lean_duals(), place({chain.maker: dual_vector(other, displacement)}):
+                made, moved = split_dual(chain.make(moving=True))
+            if moved is None:
+                raise _no_interaction(chain.maker)
             with _judged_along_data(chain, made, moved) as judged:
-                loss, work = _loss_and_work(chain, chain.judge, judged, form)
+                loss, work = _loss_and_work(chain, chain.judge, judged, form, with_data=part is None)
             if work is None or not work.requires_grad:
                 raise _no_interaction(chain.judge)
-            total = loss + (weight if form == "own" else -weight) * work
-            with full_precision():
-                label = f"the loss of player {chain.judge!r}"
-                return ChainDirection(gradient(total, own, label=label), loss.detach())
+        loss = loss if whole is None else whole
+        with full_precision():
+            total = loss + _signed(weight, form) * work
+            return ChainDirection(gradient(total, own, label=_loss_of(chain.judge)), loss.detach())
 
 
 def maker_direction(
@@ -215,20 +230,31 @@ def maker_direction(
     place: Place,
     full_precision: Context,
     replay: bool,
+    part: Chain | None = None,
 ) -> ChainDirection:
     """g_G + weight·c_G; arguments as in `judge_direction`, with the players' parts exchanged."""
-    with torch.enable_grad(), chain.look(replay=replay), place({chain.maker: own, chain.judge: other}):
-        made = chain.make()
+
+    def push(chain: Chain, made: Tensor, *, plain: bool) -> tuple[Tensor, Tensor]:
+        """∂_u of loss and cross term, or of the cross term alone; and the loss."""
         leaf = made.detach().requires_grad_()
         with _judged_along_parameters(chain, leaf, other, displacement, place) as judged:
-            loss, work = _loss_and_work(chain, chain.maker, judged, form)
+            loss, work = _loss_and_work(chain, chain.maker, judged, form, with_data=False)
         if work is None or not work.requires_grad:
             raise _no_interaction(chain.judge)
-        total = loss + (weight if form == "own" else -weight) * work
+        turn = _signed(weight, form) * work
         with full_precision():
-            label = f"the loss of player {chain.maker!r}"
-            (push,) = gradient(total, (leaf,), label=label)
-            return ChainDirection(_pull_back(made, own, push), loss.detach())
+            return gradient(loss + turn if plain else turn, (leaf,), label=_loss_of(chain.maker))[0], loss.detach()
+
+    with torch.enable_grad(), place({chain.maker: own, chain.judge: other}):
+        with chain.look(replay=replay):
+            made = chain.make()
+            pushed, loss = push(chain, made, plain=True) if part is None else _push(chain, made, full_precision)
+        if part is not None:
+            few = part.among(made)
+            with part.look(replay=True):
+                pushed[: len(few)] += push(part, few, plain=False)[0]
+        with full_precision():
+            return ChainDirection(_pull_back(made, own, pushed), loss)
 
 
 def judge_difference(
@@ -241,9 +267,10 @@ def judge_difference(
     place: Place,
     full_precision: Context,
     replay: bool,
+    part: Chain | None = None,
 ) -> ChainDirection:
     """g_D + weight·c_D in the difference form; arguments as in `judge_direction`."""
-    player = chain.judge
+    player, compared = chain.judge, part if part is not None else chain
     hands_on = chain.shares and not replay
     leaves = tuple(p.detach().requires_grad_(hands_on) for p in other)
     # compiled code allows one reverse pass, and fakes that are handed on take two through the judge
@@ -254,18 +281,18 @@ def judge_difference(
             leaf = made.detach().requires_grad_(hands_on)
             judged = chain.judge_made(leaf.view_as(leaf))
             if hands_on:
-                label = f"the loss of player {chain.maker!r}"
                 loss = chain.loss(chain.maker, judged, with_data=False)
-                (push,) = gradient(loss, (leaf,), retain_graph=True, label=label)
+                (push,) = gradient(loss, (leaf,), retain_graph=True, label=_loss_of(chain.maker))
                 chain.keep(Made(made, leaves, push))
             loss = chain.loss(player, judged, with_data=True)
-            now = chain.loss(player, judged, with_data=False) if chain.separable else loss
-        with chain.look(replay=True), place({chain.maker: _earlier(other, displacement)}):
-            with torch.no_grad():
-                made = chain.make()
-            before = chain.loss(player, chain.judge_made(made), with_data=not chain.separable)
-        label = f"the loss of player {player!r}"
-        return ChainDirection(gradient(loss + weight * (now - before), own, label=label), loss.detach())
+            if part is None:
+                now = chain.loss(player, judged, with_data=False) if chain.separable else loss
+        if part is not None:
+            with part.look(replay=True), place({part.maker: other}):
+                now = _judge_loss(part, with_data=not part.separable)
+        with compared.look(replay=True), place({chain.maker: _earlier(other, displacement)}):
+            before = _judge_loss(compared, with_data=not compared.separable)
+        return ChainDirection(gradient(loss + weight * (now - before), own, label=_loss_of(player)), loss.detach())
 
 
 def maker_difference(
@@ -278,28 +305,54 @@ def maker_difference(
     place: Place,
     full_precision: Context,
     replay: bool,
+    part: Chain | None = None,
 ) -> ChainDirection:
     """g_G + weight·c_G in the difference form; arguments as in `judge_direction`, the players exchanged."""
-    player = chain.maker
     kept = None if replay else chain.kept()
-    with torch.enable_grad(), full_precision(), place({player: own, chain.judge: other}):
-        label = f"the loss of player {player!r}"
+    compared = part if part is not None else chain
+    with torch.enable_grad(), full_precision(), place({chain.maker: own, chain.judge: other}):
         with chain.look(replay=replay):
             if kept is None:
                 made = chain.make()
             else:
                 made, own = kept.made, kept.parameters
-            leaf = made.detach().requires_grad_()
             with nullcontext() if kept is None else chain.judge_again():
-                loss = chain.loss(player, chain.judge_made(leaf.view_as(leaf)), with_data=False)
-        (now,) = gradient(loss, (leaf,), label=label)
-        if kept is None:
-            with chain.look(replay=True), chain.judge_again(), place({chain.judge: _earlier(other, displacement)}):
-                loss_before = chain.loss(player, chain.judge_made(leaf.view_as(leaf)), with_data=False)
-            (before,) = gradient(loss_before, (leaf,), label=label)
-        else:
-            before = kept.push
-        return ChainDirection(_pull_back(made, own, now + weight * (now - before)), loss.detach())
+                now, loss = _push(chain, made, full_precision)
+        if kept is not None:  # for nothing, so of all samples
+            return ChainDirection(_pull_back(made, own, now + weight * (now - kept.push)), loss)
+        few, here = compared.among(made), now
+        if part is not None:
+            with part.look(replay=True), part.judge_again():
+                here, _ = _push(part, few, full_precision)
+        with compared.look(replay=True), compared.judge_again(), place({chain.judge: _earlier(other, displacement)}):
+            before, _ = _push(compared, few, full_precision)
+        pushed = now.clone()
+        pushed[: len(few)] += weight * (here - before)
+        return ChainDirection(_pull_back(made, own, pushed), loss)
+
+
+def _judge_loss(chain: Chain, *, with_data: bool = True) -> Tensor:
+    """ℓ_D, by fakes of which nobody wants a derivative."""
+    with torch.no_grad():
+        made = chain.make()
+    return chain.loss(chain.judge, chain.judge_made(made), with_data=with_data)
+
+
+def _push(chain: Chain, made: Tensor, full_precision: Context) -> tuple[Tensor, Tensor]:
+    """∂_u ℓ_G, and ℓ_G."""
+    leaf = made.detach().requires_grad_()
+    # a view, because some tools refuse a leaf that is handed to a module and differentiated by
+    loss = chain.loss(chain.maker, chain.judge_made(leaf.view_as(leaf)), with_data=False)
+    with full_precision():
+        return gradient(loss, (leaf,), label=_loss_of(chain.maker))[0], loss.detach()
+
+
+def _signed(weight: float, form: CrossForm) -> float:
+    return weight if form == "own" else -weight
+
+
+def _loss_of(player: str) -> str:
+    return f"the loss of player {player!r}"
 
 
 @contextmanager
@@ -331,9 +384,10 @@ def _judged_along_parameters(
             yield chain.judge_made(leaf.view_as(leaf))
 
 
-def _loss_and_work(chain: Chain, player: str, judged: Tensor, form: CrossForm) -> tuple[Tensor, Tensor | None]:
+def _loss_and_work(
+    chain: Chain, player: str, judged: Tensor, form: CrossForm, *, with_data: bool
+) -> tuple[Tensor, Tensor | None]:
     """The player's loss, and ψ: how fast the opponent's changes, or the own one, or None where it does not."""
-    with_data = player == chain.judge  # reals are part of the judge's own loss alone
     if form == "own":
         return split_dual(chain.loss(player, judged, with_data=with_data))
     opponent = chain.maker if player == chain.judge else chain.judge

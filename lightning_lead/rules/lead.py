@@ -45,9 +45,11 @@ class LEAD(AbstractGameRule):
             piecewise-linear networks these are two different algorithms: autograd drops the kinks that a finite
             displacement sees.
         form: of the exact term: "opponent" (the paper's code) or "own"; they agree in zero-sum games.
+        cross_fraction: share of each batch that the cross term is estimated on, in (0, 1]. Unbiased, because the term
+            is linear in the loss, where samples are looked at one by one; batch norm sees the smaller batch.
 
     Raises:
-        ConfigurationError: alpha negative or not finite; an unknown cross or form.
+        ConfigurationError: alpha negative or not finite; an unknown cross or form; a fraction out of its range.
 
     Example:
         >>> from lightning_lead.games import BilinearGame
@@ -69,6 +71,7 @@ class LEAD(AbstractGameRule):
         *,
         cross: Literal["exact", "difference"] = "exact",
         form: Literal["opponent", "own"] = "opponent",
+        cross_fraction: float = 1.0,
     ) -> None:
         if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha < 0:
             raise ConfigurationError(
@@ -83,7 +86,17 @@ class LEAD(AbstractGameRule):
             raise ConfigurationError(
                 f"Cannot use form={form!r} with cross='difference' because forms are of the exact term; leave form out"
             )
+        if (
+            isinstance(cross_fraction, bool)
+            or not isinstance(cross_fraction, (int, float))
+            or not 0 < cross_fraction <= 1
+        ):
+            raise ConfigurationError(
+                "Cannot use cross_fraction because it must be a share of the batch in (0, 1]; 1 is all of it "
+                f"(got {cross_fraction!r})"
+            )
         self.alpha, self.cross, self.form = float(alpha), cross, form
+        self.cross_fraction = float(cross_fraction)
 
     @property
     def second_order(self) -> bool:
@@ -92,8 +105,8 @@ class LEAD(AbstractGameRule):
 
     @property
     def revisits(self) -> bool:
-        """True for the difference form with a > 0."""
-        return self.alpha > 0 and self.cross == "difference"
+        """True with a > 0 for the difference form, and for a cross term on a part of the batch."""
+        return self.alpha > 0 and (self.cross == "difference" or self.cross_fraction < 1)
 
     @property
     def couples(self) -> bool:
@@ -120,8 +133,10 @@ class LEAD(AbstractGameRule):
             cross = None
             if moved[opponent]:  # a flag, not a norm: no synchronisation, and nothing is paid for a Δ of zero
                 now, before = oracle.point[opponent], state["anchor"][opponent]
-                displacement = tuple(p.to(b.dtype) - b for p, b in zip(now, before, strict=True))
-                cross = CrossTerm(self.alpha, displacement, form)
+                displacement = tuple(
+                    torch._foreach_sub([p.to(b.dtype) for p, b in zip(now, before, strict=True)], before)
+                )
+                cross = CrossTerm(self.alpha, displacement, form, self.cross_fraction)
             directions[player] = oracle.gradient(player, cross=cross)
             if moved[opponent]:  # after the step's peak of memory
                 anchor[opponent], moved[opponent] = _copy(now), False

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from tiny import tiny_loader, tiny_networks, tiny_points, tiny_trainer
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_lead import LEADStrategy
 from lightning_lead.gan import LeadGANModule
-from lightning_lead.networks import MLPDiscriminator, MLPGenerator, SNGANDiscriminator, SNGANGenerator
+from lightning_lead.networks import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    MLPDiscriminator,
+    MLPGenerator,
+    SNGANDiscriminator,
+    SNGANGenerator,
+)
 
 soft = nn.functional.softplus
 
@@ -94,6 +104,93 @@ def test_the_exact_cross_term_costs_what_its_structure_costs(networks, loader, s
         for game in (LEADStrategy(1.0), LEADStrategy(0.0))
     )
     assert lead <= limit * adam, f"{lead / adam:.4f}"
+
+
+@pytest.mark.parametrize(
+    ("game", "limit"),
+    [(LEADStrategy(cross_fraction=0.25), 1.21), (LEADStrategy(cross="difference", cross_fraction=0.25), 1.18)],
+    ids=["exact", "difference"],
+)
+def test_a_cross_term_on_a_quarter_of_the_batch(game, limit):
+    lead, adam = (
+        step_flops(game, networks=sngan, loader=images(4), objective="hinge") for game in (game, LEADStrategy(0.0))
+    )
+    assert lead <= limit * adam, f"{lead / adam:.4f}"
+
+
+class HostReads(TorchDispatchMode):
+    """Counts the operations by which a value reaches the host: each would stop a device that works ahead of it."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("every", [1, 50], ids=["logged step", "other step"])
+@pytest.mark.parametrize(
+    "game",
+    [LEADStrategy(), LEADStrategy(form="own"), LEADStrategy(cross="difference"), LEADStrategy(cross_fraction=0.5)],
+    ids=["opponent", "own", "difference", "fraction"],
+)
+def test_no_value_reaches_the_host_between_an_optimizer_s_steps(game, every):
+    """Directions, norms and cosines; an optimizer may do as it likes."""
+    gan = LeadGANModule(DCGANGenerator(latent_dim=4, width=2), DCGANDiscriminator(width=2), game=game, clip=1.0)
+    counts = []
+    play = game.play_turn
+
+    def watched(*arguments):
+        with HostReads() as reads:
+            seen = play(*arguments)
+        counts.append(reads.count)
+        return seen
+
+    game.play_turn = watched
+    loader = torch.utils.data.DataLoader(torch.randn(32, 1, 8, 8), 8)
+    tiny_trainer(3, log_every_n_steps=every).fit(gan, loader)
+    assert counts == [0] * 6
+    with HostReads() as reads:
+        torch.ones(()).item()
+    assert reads.count == 1
+
+
+def peak_of_a_step(game, networks, loader, **settings):
+    """Bytes at the highest point of the third game step, above what was held before it, by torch's profiler."""
+    gan = LeadGANModule(*networks(), game=game, **settings)
+    peaks = []
+    original = gan.training_step
+
+    def measured(*batch):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as found:
+            original(*batch)
+        events = sorted(found.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+        sizes = itertools.accumulate(event.nbytes() for event in events if event.name() == "[memory]")
+        peaks.append(max(sizes))
+
+    gan.training_step = measured
+    tiny_trainer(3).fit(gan, loader)
+    return peaks[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("networks", "loader", "settings"),
+    [
+        (sngan, images(8), {}),
+        (sngan, images(20), {"discriminator_steps": 5, "generator_batch_size": 8}),
+        (mlp, points(256), {}),
+    ],
+    ids=["SNGAN-ResNet32, n = 1", "SNGAN-ResNet32, n = 5", "MLP 2000"],
+)
+def test_exact_lead_needs_little_more_memory_than_adam(networks, loader, settings):
+    """Activations and temporaries, besides one copy of the parameters for the displacement."""
+    lead, adam = (
+        peak_of_a_step(game, networks, loader, objective="hinge", **settings)
+        for game in (LEADStrategy(1.0), LEADStrategy(0.0))
+    )
+    parameters = sum(p.numel() * p.element_size() for network in networks() for p in network.parameters())
+    assert adam < lead <= 1.3 * adam + parameters, f"{lead / adam:.3f}, or {(lead - parameters) / adam:.3f}"
 
 
 def test_alpha_zero_costs_what_a_hand_written_step_costs():
