@@ -308,9 +308,11 @@ class LeadGANModule(LeadModule):
 
     def _evaluation(self, batch: Any, seed: int) -> GANEvaluation:
         evaluation = GANEvaluation(self, batch, seed, repeated=self._repeated(), structure=self._structure)
+        if evaluation.joint:
+            return evaluation
         if evaluation.shares:
             self._first.setdefault(id(batch.latents), evaluation)
-        elif self.shared_latents and self.game.play == "alternating":
+        elif self.shared_latents:
             evaluation.follow(self._first.get(id(batch.latents), evaluation))
         return evaluation
 

@@ -46,8 +46,10 @@ class GANEvaluation(Evaluation):
         super().__init__(module, batch, seed, repeated=repeated)
         self.structure = structure
         self.linked = module._linked()
-        alternating = module.game.play == "alternating"  # in simultaneous play there is no later step to hand on to
-        self.shares = module.shared_latents and alternating and batch.discriminator_moves
+        self.joint = module.game.play == "simultaneous"
+        # fakes that both look at take two reverse passes through the discriminator, and compiled code allows one
+        wanted = not _compiled(module.discriminator) if self.joint else module.shared_latents
+        self.shares = wanted and batch.discriminator_moves
         self._judging: RandomState | None = None
         self._partner: GANEvaluation | None = None
         self._made: Made | None = None
@@ -117,9 +119,10 @@ class GANEvaluation(Evaluation):
 
     def kept(self) -> Made | None:
         """The fakes of the discriminator's first step, once; their graph goes with them."""
-        if self._partner is None:
+        source = self if self.joint else self._partner
+        if source is None:
             return None
-        made, self._partner._made = self._partner._made, None
+        made, source._made = source._made, None
         return made
 
     @contextmanager
@@ -139,6 +142,10 @@ class GANEvaluation(Evaluation):
         if with_data or not self.separable:
             return self._module.discriminator_loss(self._module._real_logits(self._batch), judged)
         return self._module.discriminator_loss(torch.zeros_like(split_dual(judged)[0]).detach(), judged)
+
+
+def _compiled(network: nn.Module) -> bool:
+    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in network.modules())
 
 
 def _arguments(network: nn.Module) -> list[inspect.Parameter]:

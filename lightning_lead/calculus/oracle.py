@@ -198,7 +198,7 @@ class GameOracle:
         opponent = opponent_of(player, self.names)
         place = dict(self.point if at is None else at)
         if isinstance(losses, Chain) and (losses.linked if cross is None else losses.structure.chained):
-            return self._chained(player, k, losses, place, cross, replay)
+            return self._chained(player, k, losses, place, cross, replay, here=at is None)
         own = tuple(p.detach().requires_grad_() for p in place[player])
         exact = cross is not None and cross.form != "difference"
         other = tuple(p.detach().requires_grad_(exact) for p in place[opponent])
@@ -235,7 +235,7 @@ class GameOracle:
         return weighted_sum([(1.0, grad), (cross.weight, term)]), _statistics(loss, grad, term)
 
     def _chained(
-        self, player: str, k: int, chain: Chain, place: Point, cross: CrossTerm | None, replay: bool
+        self, player: str, k: int, chain: Chain, place: Point, cross: CrossTerm | None, replay: bool, *, here: bool
     ) -> tuple[Vector, OracleStatistics]:
         """The same link by link, direction and cross term in one reverse pass."""
         opponent = opponent_of(player, self.names)
@@ -245,16 +245,18 @@ class GameOracle:
         if self._ahead is not None and not judges and k == 0 and not replay:
             own = self._ahead
         context: dict[str, Any] = {"place": self._place, "full_precision": self._full_precision, "replay": replay}
+        kept: dict[str, Any] = {} if judges or not here else {"kept": chain.kept()}
         if cross is None:
-            direction, loss = (judge_gradient if judges else maker_gradient)(chain, own, other, **context)
+            direction, loss = (judge_gradient if judges else maker_gradient)(chain, own, other, **context, **kept)
         else:
             context |= {"displacement": cross.displacement, "weight": cross.weight}
             context["part"] = chain.part(cross.fraction) if cross.fraction < 1 else None
             if cross.form == "difference":
-                direction, loss = (judge_difference if judges else maker_difference)(chain, own, other, **context)
+                direct = judge_difference if judges else maker_difference
+                direction, loss = direct(chain, own, other, **context, **kept)
             else:
-                direct = judge_direction if judges else maker_direction
-                direction, loss = direct(chain, own, other, form=cross.form, **context)
+                exact = judge_direction if judges else maker_direction
+                direction, loss = exact(chain, own, other, form=cross.form, **context)
         if not self._inspect:
             return direction, OracleStatistics(loss, None, None, None)
         if cross is None:

@@ -63,6 +63,7 @@ class Made(NamedTuple):
     made: Tensor  # u, with its graph
     parameters: Vector  # the leaves of that graph
     push: Tensor  # ∂_u ℓ of the maker, by the judge as it was
+    loss: Tensor  # that ℓ
 
 
 class Structure(NamedTuple):
@@ -96,6 +97,7 @@ class Chain(Protocol):
     structure: Structure
     linked: bool  # whether losses are evaluated link by link at all
     shares: bool  # whether the maker will look at what was made here
+    joint: bool  # whether neither player moves before both have looked
     separable: bool  # whether the judge's loss is a function of its data plus a function of what was made
 
     def part(self, fraction: float) -> Chain:
@@ -150,18 +152,30 @@ def judge_gradient(
     chain: Chain, own: Vector, other: Vector, *, place: Place, full_precision: Context, replay: bool
 ) -> ChainDirection:
     """g_D; arguments as in `judge_direction`."""
-    with torch.enable_grad(), place({chain.judge: own, chain.maker: other}):
+    leaves = _leaves(other, hands_on=chain.joint and chain.shares and not replay)
+    with torch.enable_grad(), place({chain.judge: own, chain.maker: leaves}):
         with chain.look(replay=replay):
-            loss = _judge_loss(chain)
+            judged = _judge_and_keep(chain, leaves, full_precision)
+            loss = chain.loss(chain.judge, judged, with_data=True)
         with full_precision():
             return ChainDirection(gradient(loss, own, label=_loss_of(chain.judge)), loss.detach())
 
 
 def maker_gradient(
-    chain: Chain, own: Vector, other: Vector, *, place: Place, full_precision: Context, replay: bool
+    chain: Chain,
+    own: Vector,
+    other: Vector,
+    *,
+    place: Place,
+    full_precision: Context,
+    replay: bool,
+    kept: Made | None = None,
 ) -> ChainDirection:
-    """g_G; arguments as in `judge_direction`, the players exchanged."""
+    """g_G; arguments as in `judge_direction`, the players exchanged, and `kept` from the judge's step."""
     with torch.enable_grad(), place({chain.maker: own, chain.judge: other}):
+        if kept is not None and chain.joint:
+            with full_precision():
+                return ChainDirection(_pull_back(kept.made, kept.parameters, kept.push), kept.loss)
         with chain.look(replay=replay):
             loss = chain.loss(chain.maker, chain.judge_made(chain.make()), with_data=False)
         with full_precision():
@@ -271,19 +285,12 @@ def judge_difference(
 ) -> ChainDirection:
     """g_D + weight·c_D in the difference form; arguments as in `judge_direction`."""
     player, compared = chain.judge, part if part is not None else chain
-    hands_on = chain.shares and not replay
-    leaves = tuple(p.detach().requires_grad_(hands_on) for p in other)
+    leaves = _leaves(other, hands_on=chain.shares and not replay)
     # compiled code allows one reverse pass, and fakes that are handed on take two through the judge
-    mode = uncompiled() if hands_on else nullcontext()
+    mode = uncompiled() if leaves[0].requires_grad else nullcontext()
     with torch.enable_grad(), full_precision(), place({player: own}), mode:
         with chain.look(replay=replay), place({chain.maker: leaves}):
-            made = chain.make()
-            leaf = made.detach().requires_grad_(hands_on)
-            judged = chain.judge_made(leaf.view_as(leaf))
-            if hands_on:
-                loss = chain.loss(chain.maker, judged, with_data=False)
-                (push,) = gradient(loss, (leaf,), retain_graph=True, label=_loss_of(chain.maker))
-                chain.keep(Made(made, leaves, push))
+            judged = _judge_and_keep(chain, leaves, full_precision)
             loss = chain.loss(player, judged, with_data=True)
             if part is None:
                 now = chain.loss(player, judged, with_data=False) if chain.separable else loss
@@ -306,19 +313,21 @@ def maker_difference(
     full_precision: Context,
     replay: bool,
     part: Chain | None = None,
+    kept: Made | None = None,
 ) -> ChainDirection:
-    """g_G + weight·c_G in the difference form; arguments as in `judge_direction`, the players exchanged."""
-    kept = None if replay else chain.kept()
+    """g_G + weight·c_G in the difference form; arguments as in `maker_gradient` and `judge_direction`."""
     compared = part if part is not None else chain
     with torch.enable_grad(), full_precision(), place({chain.maker: own, chain.judge: other}):
-        with chain.look(replay=replay):
-            if kept is None:
+        if kept is None:
+            with chain.look(replay=replay):
                 made = chain.make()
-            else:
-                made, own = kept.made, kept.parameters
-            with nullcontext() if kept is None else chain.judge_again():
                 now, loss = _push(chain, made, full_precision)
-        if kept is not None:  # for nothing, so of all samples
+        else:
+            made, own = kept.made, kept.parameters
+            now, loss = kept.push, kept.loss
+        if kept is not None and not chain.joint:  # the judge has moved since; its old push is there, of all samples
+            with chain.look(replay=replay), chain.judge_again():
+                now, loss = _push(chain, made, full_precision)
             return ChainDirection(_pull_back(made, own, now + weight * (now - kept.push)), loss)
         few, here = compared.among(made), now
         if part is not None:
@@ -329,6 +338,23 @@ def maker_difference(
         pushed = now.clone()
         pushed[: len(few)] += weight * (here - before)
         return ChainDirection(_pull_back(made, own, pushed), loss)
+
+
+def _leaves(vector: Vector, *, hands_on: bool) -> Vector:
+    return tuple(p.detach().requires_grad_(hands_on) for p in vector)
+
+
+def _judge_and_keep(chain: Chain, leaves: Vector, full_precision: Context) -> Tensor:
+    """D(u); where the maker's parameters require gradients, u and ∂_u ℓ_G are kept for the maker."""
+    made = chain.make()
+    leaf = made.detach().requires_grad_(leaves[0].requires_grad)
+    judged = chain.judge_made(leaf.view_as(leaf))
+    if leaf.requires_grad:
+        loss = chain.loss(chain.maker, judged, with_data=False)
+        with full_precision():
+            (push,) = gradient(loss, (leaf,), retain_graph=True, label=_loss_of(chain.maker))
+        chain.keep(Made(made, leaves, push, loss.detach()))
+    return judged
 
 
 def _judge_loss(chain: Chain, *, with_data: bool = True) -> Tensor:
