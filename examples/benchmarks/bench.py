@@ -29,7 +29,7 @@ import torch.multiprocessing as mp
 
 sys.path.insert(0, str(Path(__file__).parent))
 from meters import Memory, Meter, Traffic
-from methods import METHODS, SIMULTANEOUS
+from methods import COMPILED, METHODS, SIMULTANEOUS
 from workloads import workloads
 
 # Without this, glibc hands every large tensor back to the system, and gets it again at the price of zeroing its pages.
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda" if on_gpu else "cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--workloads", nargs="+", help="default: all")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="default: all")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[], help="default: all but the compiled ones")
     parser.add_argument("--rounds", type=int, default=7, help="game steps that are timed (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, help="of the residual networks (default: 8 on a CPU, else 64)")
     parser.add_argument("--output", type=Path, default=Path("benchmark.md"), help="default: %(default)s")
@@ -143,7 +143,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := set(chosen.workloads or ()) - set(found):
         parser.error(f"unknown workloads {sorted(unknown)}; choose from {', '.join(found)}")
     os.environ.update(KEEP_MEMORY)
-    methods = ["Adam", *(method for method in chosen.methods if method != "Adam")]
+    methods = [
+        "Adam",
+        *(
+            method
+            for method in chosen.methods or [name for name in METHODS if name not in COMPILED]
+            if method != "Adam"
+        ),
+    ]
     card = torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads"
     lines = [f"{datetime.date.today()}, {card}, Python {platform.python_version()}, torch {torch.__version__}", ""]
     for name in chosen.workloads or found:

@@ -19,20 +19,21 @@ import lightning_lead.mixin
 from lightning_lead import LeadGANModule, LEADStrategy
 from lightning_lead.objectives import adversarial_objective
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["COMPILED", "METHODS", "SIMULTANEOUS", "Method"]
 
 Vector = Sequence[Tensor]
 Method = Callable[[Workload, torch.device, Meter, Traffic], None]
 
 
-def library(game: Callable[[], LEADStrategy], **settings: Any) -> Method:
+def library(game: Callable[[], LEADStrategy], *, compiled: bool = False, **settings: Any) -> Method:
     """A method of this library: `training_step` of a `LeadGANModule`, as a Trainer runs it."""
 
     def train(workload: Workload, device: torch.device, meter: Meter, traffic: Traffic) -> None:
         lightning_lead.mixin.mean_over_ranks = lambda *_, **__: traffic
         sharing = settings.get("shared_latents", False)
+        networks = workload.built(device)
         gan = LeadGANModule(
-            *workload.built(device),
+            *(torch.compile(network) if compiled else network for network in networks),  # type: ignore[arg-type]
             objective=workload.objective,
             game=game(),
             latent_dim=workload.latent_dim,
@@ -271,6 +272,11 @@ METHODS: dict[str, Method] = {
     "ExtraAdam": extra_adam,
     "ExtraAdam, one forward for both players": extra_adam_joint,
     "ACGD (CGDs)": acgd,
+    "Adam, compiled": library(lambda: LEADStrategy(alpha=0.0), compiled=True),
+    "LEAD, exact, compiled": library(lambda: LEADStrategy(), compiled=True),
+    "LEAD, difference, compiled": library(lambda: LEADStrategy(cross="difference"), compiled=True),
 }
+COMPILED = {name for name in METHODS if name.endswith("compiled")}
+"""Methods that spend minutes on compiling before their first step."""
 SIMULTANEOUS = {"ExtraAdam, one forward for both players", "ACGD (CGDs)"}
 """Methods that have no several discriminator steps."""
