@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.calculus.chain import Structure
 from lightning_lead.calculus.noise import frozen_buffers, mix_seed
-from lightning_lead.calculus.structured import Structure
 from lightning_lead.gan_evaluation import GANBatch, GANEvaluation, call_network, takes_labels
 from lightning_lead.module import LeadModule
 from lightning_lead.objectives import adversarial_objective

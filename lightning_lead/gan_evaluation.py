@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.calculus.chain import Made, Structure
 from lightning_lead.calculus.dual import split_dual
 from lightning_lead.calculus.noise import RandomState, frozen_buffers, primal_power_iteration
-from lightning_lead.calculus.structured import Made, Structure
 from lightning_lead.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class GANBatch(NamedTuple):
 
 
 class GANEvaluation(Evaluation):
-    """A GAN's losses on one micro-batch, also link by link: u = G(z), D(u), ℓ(D(u)); see `calculus.structured`."""
+    """A GAN's losses on one micro-batch, also link by link: u = G(z), D(u), ℓ(D(u)); see `calculus.chain`."""
 
     maker, judge = "generator", "discriminator"
     _module: LeadGANModule

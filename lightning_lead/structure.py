@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lightning_lead._typing import Vector
+from lightning_lead.calculus.chain import Structure
 from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.piecewise import Judge, logits_along_data, logits_along_parameters
 from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import norm, weighted_sum
-from lightning_lead.calculus.structured import Structure
 from lightning_lead.gan_evaluation import GANBatch, GANEvaluation
 from lightning_lead.probe import made_up_cross
 from lightning_lead.rules.base import AbstractGameRule

@@ -20,17 +20,11 @@ from torch import Tensor
 
 from lightning_lead._errors import DifferentiationError
 from lightning_lead._typing import CrossForm, Point, Vector
+from lightning_lead.calculus.chain import Chain, judge_gradient, maker_gradient
+from lightning_lead.calculus.chain_difference import judge_difference, maker_difference
+from lightning_lead.calculus.chain_exact import judge_direction, maker_direction
 from lightning_lead.calculus.derivatives import cross_term, gradient
 from lightning_lead.calculus.players import inner, norm, opponent_of, weighted_sum
-from lightning_lead.calculus.structured import (
-    Chain,
-    judge_difference,
-    judge_direction,
-    judge_gradient,
-    maker_difference,
-    maker_direction,
-    maker_gradient,
-)
 
 __all__ = ["CrossTerm", "GameOracle", "Losses", "OracleStatistics", "no_reduction"]
 

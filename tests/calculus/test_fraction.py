@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_lead import ConfigurationError, LeadGANModule, LeadModule, LEADStrategy
 from lightning_lead.calculus import CrossTerm, GameOracle
-from lightning_lead.calculus.structured import Structure
+from lightning_lead.calculus.chain import Structure
 from lightning_lead.networks import MLPDiscriminator, MLPGenerator, SNGANDiscriminator, SNGANGenerator
 
 FORMS = ["opponent", "own", "difference"]

@@ -13,8 +13,8 @@ from torch import nn
 import lightning_lead.gan_evaluation
 from lightning_lead import ConfigurationError, LeadGANModule, LEADStrategy
 from lightning_lead.calculus import CrossTerm
+from lightning_lead.calculus.chain import Structure
 from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
-from lightning_lead.calculus.structured import Structure
 from lightning_lead.networks import (
     DCGANDiscriminator,
     DCGANGenerator,

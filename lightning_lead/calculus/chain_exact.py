@@ -1,0 +1,182 @@
+"""The exact cross term of a game with the structure of `calculus.chain`: u = G(z), L_i = ℓ_i(D(u)).
+
+    the judge's:   c_D = ∓∇_D ψ,   ψ = d/dε ℓ(D(u + εt)),       t = J_G Δ_G, one forward-mode pass through G
+    the maker's:   c_G = ∓J_Gᵀ ∂_u ψ,   ψ = d/dε ℓ(D_{θ+εΔ}(u)), added to ∂_u L_G before the one backward through G
+
+with ℓ the opponent's loss and the minus sign in the opponent form, the own loss and the plus sign in the own form. G is
+never differentiated twice, nothing is differentiated through G more than once, and direction and cross term share one
+reverse pass: d is the gradient of the single scalar L_i + a·(∓ψ).
+
+Cost on top of plain training, with F = one forward pass: the judge pays 2F of G for t and 3F of D, the maker 4F of D.
+In dual arithmetic (three products for one) none of it can be left out for a general network; a D that is piecewise
+linear sample by sample needs 1F and 2F, see `calculus.piecewise`.
+
+Reference: Askari Hemmat et al., "LEAD: Min-Max Optimization from a Physical Perspective", TMLR 2023, Algorithm 1;
+Pearlmutter, "Fast Exact Multiplication by the Hessian", Neural Computation 1994.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from lightning_lead._errors import DifferentiationError
+from lightning_lead._typing import CrossForm, Vector
+from lightning_lead.calculus.chain import (
+    Chain,
+    ChainDirection,
+    Context,
+    Place,
+    judge_loss,
+    loss_of,
+    pull_back,
+    push_of,
+)
+from lightning_lead.calculus.derivatives import gradient
+from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
+from lightning_lead.calculus.piecewise import logits_along_data, logits_along_parameters
+
+__all__ = ["judge_direction", "maker_direction"]
+
+
+def judge_direction(
+    chain: Chain,
+    own: Vector,
+    other: Vector,
+    *,
+    displacement: Vector,
+    weight: float,
+    form: CrossForm,
+    place: Place,
+    full_precision: Context,
+    replay: bool,
+    part: Chain | None = None,
+) -> ChainDirection:
+    """g_D + weight·c_D.
+
+    Args:
+        chain: the micro-batch.
+        own: the judge's parameters, requiring gradients.
+        other: the maker's parameters.
+        displacement: the maker's displacement.
+        weight: a.
+        form: "opponent" or "own".
+        place: puts a point into the module.
+        full_precision: a context in which autocast is off, for reverse passes.
+        replay: whether this evaluation repeats an earlier one.
+        part: the first samples of the micro-batch, where c_D is taken of them alone.
+
+    Raises:
+        DifferentiationError: the judged values do not depend on both players.
+    """
+    with torch.enable_grad(), place({chain.judge: own, chain.maker: other}):
+        whole = None
+        if part is not None:
+            with chain.look(replay=replay):
+                whole = judge_loss(chain)
+            chain, replay = part, True
+        with chain.look(replay=replay):
+            with torch.no_grad(), lean_duals(), place({chain.maker: dual_vector(other, displacement)}):
+                made, moved = split_dual(chain.make(moving=True))
+            if moved is None:
+                raise _no_interaction(chain.maker)
+            with _judged_along_data(chain, made, moved) as judged:
+                # a loss that lets data meet what was made is looked at once, with its slope
+                meet = form == "own" and not chain.separable and whole is None
+                of = chain.judge if form == "own" else chain.maker
+                loss, work = split_dual(chain.loss(of, judged, with_data=meet))
+                still = split_dual(judged)[0]
+            if work is None or not work.requires_grad:
+                raise _no_interaction(chain.judge)
+            if whole is not None:
+                loss = whole
+            elif not meet:
+                loss = chain.loss(chain.judge, still, with_data=True)
+        with full_precision():
+            total = loss + _signed(weight, form) * work
+            return ChainDirection(gradient(total, own, label=loss_of(chain.judge)), loss.detach())
+
+
+def maker_direction(
+    chain: Chain,
+    own: Vector,
+    other: Vector,
+    *,
+    displacement: Vector,
+    weight: float,
+    form: CrossForm,
+    place: Place,
+    full_precision: Context,
+    replay: bool,
+    part: Chain | None = None,
+) -> ChainDirection:
+    """g_G + weight·c_G; arguments as in `judge_direction`, with the players' parts exchanged."""
+
+    def push(chain: Chain, made: Tensor, *, plain: bool) -> tuple[Tensor, Tensor]:
+        """∂_u of loss and cross term, or of the cross term alone; and the loss."""
+        leaf = made.detach().requires_grad_()
+        with _judged_along_parameters(chain, leaf, other, displacement, place) as judged:
+            of = chain.maker if form == "own" else chain.judge
+            loss, work = split_dual(chain.loss(of, judged, with_data=False))
+            if form != "own":
+                loss = chain.loss(chain.maker, split_dual(judged)[0], with_data=False)
+        if work is None or not work.requires_grad:
+            raise _no_interaction(chain.judge)
+        turn = _signed(weight, form) * work
+        with full_precision():
+            return gradient(loss + turn if plain else turn, (leaf,), label=loss_of(chain.maker))[0], loss.detach()
+
+    with torch.enable_grad(), place({chain.maker: own, chain.judge: other}):
+        with chain.look(replay=replay):
+            made = chain.make()
+            pushed, loss = push(chain, made, plain=True) if part is None else push_of(chain, made, full_precision)
+        if part is not None:
+            few = part.among(made)
+            with part.look(replay=True):
+                pushed[: len(few)] += push(part, few, plain=False)[0]
+        with full_precision():
+            return ChainDirection(pull_back(made, own, pushed), loss)
+
+
+def _signed(weight: float, form: CrossForm) -> float:
+    return weight if form == "own" else -weight
+
+
+@contextmanager
+def _judged_along_data(chain: Chain, made: Tensor, moved: Tensor) -> Iterator[Tensor]:
+    """D(u + εt), a dual number, while its level is open."""
+    if chain.structure.piecewise_linear:
+        logits, slopes = logits_along_data(chain.judge_made, made, moved)
+        with lean_duals():
+            yield logits if slopes is None else forward_ad.make_dual(logits, slopes)
+    else:
+        with lean_duals():
+            yield chain.judge_made(forward_ad.make_dual(made, moved))
+
+
+@contextmanager
+def _judged_along_parameters(
+    chain: Chain, leaf: Tensor, parameters: Vector, displacement: Vector, place: Place
+) -> Iterator[Tensor]:
+    """D_{θ+εΔ}(u), a dual number, while its level is open."""
+    if chain.structure.piecewise_linear:
+        logits, slopes = logits_along_parameters(
+            chain.judge_made, leaf, parameters, displacement, lambda vector: place({chain.judge: vector})
+        )
+        with lean_duals():
+            yield logits if slopes is None else forward_ad.make_dual(logits, slopes)
+    else:
+        with lean_duals(), place({chain.judge: dual_vector(parameters, displacement)}):
+            # a view, because some tools refuse a leaf that is handed to a module and differentiated by
+            yield chain.judge_made(leaf.view_as(leaf))
+
+
+def _no_interaction(player: str) -> DifferentiationError:
+    return DifferentiationError(
+        f"Cannot form the cross term because the losses do not depend on {player!r}; "
+        "the players must meet in one loss (is an output detached, or an opponent left out of the loss?)"
+    )
