@@ -290,6 +290,36 @@ def test_compiled_networks_learn_the_same(cross):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("cross", "calls"),
+    [
+        ("exact", 1 + 2),  # reals of the first turn, and all of the inner turn
+        ("difference", 3 + 2 + 2),  # fakes now and before with reals; the inner turn; the generator's now and before
+    ],
+)
+def test_the_discriminator_runs_compiled_wherever_it_is_differentiated_once(cross, calls):
+    ran, per_step = [], []
+
+    def counting(graph, inputs):
+        return lambda *arguments: ran.append(1) or graph.forward(*arguments)
+
+    gan = tiny_gan(game=LEADStrategy(cross=cross), discriminator_steps=2)
+    torch._dynamo.reset()
+    gan.discriminator = torch.compile(gan.discriminator, backend=counting)
+    step = gan.training_step
+
+    def counted(*batch):
+        ran.clear()
+        step(*batch)
+        per_step.append(len(ran))
+
+    gan.training_step = counted
+    fit(gan, steps=3)
+    assert per_step[2] == calls
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_the_difference_form_trains_compiled_networks_with_fused_attention():
     generator, _ = tiny_networks(dtype=torch.float32)
     torch._dynamo.reset()
