@@ -318,9 +318,8 @@ class LeadGANModule(LeadModule):
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         self._structure = found = self._find_structure(turns[-1].micro_batches[0], live, seed)
-        if self.game.rule.second_order or self.game.rule.revisits:
-            _log.debug("Cross term: %s", f"general, because {found.general}" if found.general else "by structure")
-        if self.game.rule.second_order and found.chained:
+        _log.debug("Cross term: %s", f"general, because {found.general}" if found.general else "by structure")
+        if found.chained and self.game.rule.second_order:
             _log.debug("Discriminator: %s", f"dual numbers, because {found.dual}" if found.dual else "piecewise linear")
         super()._probe(turns, live, seed)
 

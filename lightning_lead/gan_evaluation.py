@@ -48,8 +48,8 @@ class GANEvaluation(Evaluation):
         self.linked = module._linked()
         self.joint = module.game.play == "simultaneous"
         # fakes that both look at take two reverse passes through the discriminator, and compiled code allows one
-        wanted = not _compiled(module.discriminator) if self.joint else module.shared_latents
-        self.shares = wanted and batch.discriminator_moves
+        once = structure.chained and not _compiled(module.discriminator)
+        self.shares = batch.discriminator_moves and (once if self.joint else module.shared_latents)
         self._judging: RandomState | None = None
         self._partner: GANEvaluation | None = None
         self._made: Made | None = None

@@ -43,8 +43,8 @@ def find_structure(
         seed: of everything random.
     """
     rule, hold = module.game.rule, Placement(module, live).hold
-    if not (rule.second_order or rule.revisits):
-        return Structure("the rule has no cross term", None)
+    if not (rule.second_order or rule.revisits or module.game.play == "simultaneous"):
+        return Structure("neither rule nor play has use for it", None)
     made_of_parts = GANEvaluation(module, batch, seed, repeated=True, structure=Structure(None, "not yet known"))
     as_a_whole = GANEvaluation(module, batch, seed, repeated=True, structure=Structure("for comparison", None))
     with module._full_precision():

@@ -339,6 +339,23 @@ def test_with_shared_latents_the_free_correction_is_the_direct_difference(settin
     assert sum(made is not None for made in served) == 3 * settings.get("accumulate", 1)  # from the second step on
 
 
+@pytest.mark.parametrize("cross", [None, "difference"])
+def test_simultaneous_play_shares_no_fakes_where_a_loss_looks_past_them(cross):
+    """A penalty on the generator's weights has no part in what is pulled back through its fakes."""
+
+    class DecayedWhole(Decayed, Whole):
+        pass
+
+    states = []
+    for kind in (Decayed, DecayedWhole):
+        game = LEADStrategy(0.0 if cross is None else 0.7, cross=cross or "exact", play="simultaneous")
+        gan = kind(*tiny_networks(), game=game, optimizer=torch.optim.SGD, generator_lr=0.1)
+        torch.manual_seed(2)
+        tiny_trainer(3).fit(gan, tiny_loader(24))
+        states.append(gan.state_dict())
+    assert furthest(*states) < 1e-12
+
+
 def test_shared_latents_refuse_a_generator_batch_of_another_size():
     with pytest.raises(ConfigurationError, match="share latents"):
         tiny_gan(shared_latents=True, generator_batch_size=8)
