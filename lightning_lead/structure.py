@@ -185,7 +185,8 @@ def _curved(logits: Tensor, data: Tensor) -> str | None:
         if not touched or hasattr(node, "variable"):
             continue
         kind = node.name().rpartition("Backward")[0]
-        factors = sum(reached.get(child, False) for child, _ in node.next_functions)
-        if kind not in _PIECEWISE_LINEAR or (kind in _PRODUCTS and factors > 1):
+        factors = [reached.get(child, False) for child, _ in node.next_functions]
+        meet = kind in _PRODUCTS and sum(factors) > 1
+        if kind not in _PIECEWISE_LINEAR or meet or (kind == "Div" and factors[1]):
             return str(node.name())
     return None

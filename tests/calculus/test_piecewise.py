@@ -140,6 +140,11 @@ class Squared(nn.Linear):
         return (h * h).sum(1)
 
 
+class Inverted(nn.Linear):
+    def forward(self, x):
+        return (torch.ones(4, dtype=x.dtype) / super().forward(x)).sum(1)
+
+
 class Padded(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Conv1d(1, 2, 2, padding="same"), nn.ReLU(), nn.Flatten(), nn.Linear(6, 1))
@@ -156,6 +161,7 @@ class Padded(nn.Sequential):
         (lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1)), "BatchNorm"),
         (lambda: nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 1)), "LayerNorm"),
         (lambda: Squared(3, 4), "Mul"),
+        (lambda: Inverted(3, 4), "Div"),
         (lambda: Meeting(3, 4), "samples meet"),
         (Scaled, "a use of its own"),
         (Padded, "padding"),
