@@ -317,10 +317,12 @@ class LeadGANModule(LeadModule):
         return evaluation
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
-        self._structure = found = self._find_structure(turns[-1].micro_batches[0], live, seed)
-        _log.debug("Cross term: %s", f"general, because {found.general}" if found.general else "by structure")
+        found = self._find_structure(turns[-1].micro_batches[0], live, seed)
+        self._structure = found = Structure(*self.trainer.strategy.broadcast(tuple(found)))  # one for all ranks
+        _log.debug("Cross term: %s", f"general, because {found.not_chained}" if found.not_chained else "by structure")
         if found.chained and self.game.rule.second_order:
-            _log.debug("Discriminator: %s", f"dual numbers, because {found.dual}" if found.dual else "piecewise linear")
+            reason = found.not_piecewise_linear
+            _log.debug("Discriminator: %s", f"dual numbers, because {reason}" if reason else "piecewise linear")
         super()._probe(turns, live, seed)
 
     def _find_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> Structure:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.chain import Made, Structure
 from lightning_lead.calculus.dual import split_dual
-from lightning_lead.calculus.noise import RandomState, frozen_buffers, primal_power_iteration
+from lightning_lead.calculus.noise import RandomState, primal_power_iteration
 from lightning_lead.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -45,15 +45,21 @@ class GANEvaluation(Evaluation):
     ) -> None:
         super().__init__(module, batch, seed, repeated=repeated)
         self.structure = structure
-        self.linked = module._linked()
+        self.linked = module._linked() and (structure.chained or not module.game.rule.couples)
         self.joint = module.game.play == "simultaneous"
-        # fakes that both look at take two reverse passes through the discriminator, and compiled code allows one
-        once = structure.chained and not _compiled(module.discriminator)
-        self.shares = batch.discriminator_moves and (once if self.joint else module.shared_latents)
+        self.shares = batch.discriminator_moves and (self._looked_at_once() if self.joint else module.shared_latents)
         self._judging: RandomState | None = None
         self._partner: GANEvaluation | None = None
         self._made: Made | None = None
         self._ahead: tuple[Tensor, RandomState] | None = None
+
+    def _looked_at_once(self) -> bool:
+        """In simultaneous play fakes take two reverse passes through the discriminator, and compiled code allows one.
+
+        With accumulation the graphs of all micro-batches would wait for the generator.
+        """
+        module = self._module
+        return self.structure.chained and module.accumulate == 1 and not _compiled(module.discriminator)
 
     @property
     def separable(self) -> bool:
@@ -82,14 +88,11 @@ class GANEvaluation(Evaluation):
         """The first fakes."""
         return made[: len(self._batch.latents)]
 
-    def make(self, *, moving: bool = False) -> Tensor:
+    def make(self) -> Tensor:
         """The fakes."""
         if self._ahead is None:
             return self._module._fakes(self._batch)
         (made, drawn), self._ahead = self._ahead, None
-        if moving:  # what was made ahead has no tangent, but was the forward that moves buffers
-            with frozen_buffers(self._module.generator):
-                return self._module._fakes(self._batch)
         drawn.restore()
         return made
 

@@ -121,20 +121,22 @@ class LeadMixin(LightningModule):
         record: dict[str, OracleStatistics] = {}
         with self.private_noise(seed):
             turns = self.game_turns(batch)
-        if not self._probed:
-            self._probe(turns, live, seed)
         if self._playing and self._playing != [id(p) for params in live.values() for p in params]:
             self._start_game(live)  # a callback froze or unfroze a layer: displacements begin anew
+            self._probed = False
+        if not self._probed:
+            self._probe(turns, live, seed)
         oracles: list[GameOracle] = []
         for index, turn in enumerate(turns):
-            # the next turn begins while this one's directions cross ranks
             following = partial(self._begin_turn, turns, oracles, index + 1)
             oracles.append(self._oracle(turn, live, mix_seed(seed, index), meanwhile=following))
         for index, turn in enumerate(turns):
+            oracles[index].arrive({name: tuple(params) for name, params in live.items()})
             for name, seen in self.game.play_turn(oracles[index], turn.players, live).items():
                 first = record.get(name, seen)  # of several inner steps, only the first one has a cross term
                 record[name] = seen._replace(cross_norm=first.cross_norm, cosine=first.cosine)
             self._move([p for name in turn.players for p in live[name]], turn, live, last=index == len(turns) - 1)
+        oracles.clear()  # each one knows the next; a circle would keep graphs and batches until it is collected
         self._step_schedulers("step", self.trainer.global_step)
         self.log_game_step(record)
 
@@ -180,10 +182,12 @@ class LeadMixin(LightningModule):
         self.game.start({name: tuple(params) for name, params in live.items()})
         self._playing = [id(p) for params in live.values() for p in params]
 
-    @staticmethod
-    def _begin_turn(turns: Sequence[Turn], oracles: Sequence[GameOracle], index: int) -> None:
-        if index < len(turns):
-            oracles[index].begin(turns[index].players[0])
+    def _begin_turn(self, turns: Sequence[Turn], oracles: Sequence[GameOracle], index: int) -> None:
+        """While the directions of the turn before cross ranks."""
+        rule = self.game.rule
+        if index < len(turns) and rule.starts_here:
+            precise = rule.revisits and not rule.second_order
+            oracles[index].begin(turns[index].players[0], turns[index - 1].players, precise=precise)
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         grads = [(p, p.grad) for p in self.parameters()]

@@ -109,6 +109,7 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
         opponent = opponent_of(player, oracle.names)
         if rule.second_order:
             cross = made_up_cross(oracle, player, rule, weight=1.0)
+            cross = cross._replace(fraction=getattr(rule, "cross_fraction", 1.0))
             try:
                 oracle.gradient(player, at=oracle.point, cross=cross)
             except (DifferentiationError, torch.OutOfMemoryError):

@@ -56,18 +56,18 @@ class Structure(NamedTuple):
         False
     """
 
-    general: str | None  # why cross terms are taken of the losses as a whole
-    dual: str | None  # why the judge is differentiated by dual numbers
+    not_chained: str | None  # why cross terms are taken of the losses as a whole
+    not_piecewise_linear: str | None  # why the judge is differentiated by dual numbers
 
     @property
     def chained(self) -> bool:
         """Whether the players meet only in u = G(z)."""
-        return self.general is None
+        return self.not_chained is None
 
     @property
     def piecewise_linear(self) -> bool:
         """Whether the judge is, in what was made, sample by sample; see `calculus.piecewise`."""
-        return self.chained and self.dual is None
+        return self.chained and self.not_piecewise_linear is None
 
 
 @runtime_checkable
@@ -77,7 +77,7 @@ class Chain(Protocol):
     maker: str
     judge: str
     structure: Structure
-    linked: bool  # whether losses are evaluated link by link at all
+    linked: bool  # whether plain gradients are taken link by link
     shares: bool  # whether the maker will look at what was made here
     joint: bool  # whether neither player moves before both have looked
     separable: bool  # whether the judge's loss is a function of its data plus a function of what was made
@@ -106,8 +106,8 @@ class Chain(Protocol):
         """The random numbers and buffers of one evaluation; make, judge and losses are called inside, in that order."""
         ...
 
-    def make(self, *, moving: bool = False) -> Tensor:
-        """u = G(z), also of parameters that move; what was made ahead, where they do not."""
+    def make(self) -> Tensor:
+        """u = G(z); what was made ahead, if it was."""
         ...
 
     def make_ahead(self) -> None:

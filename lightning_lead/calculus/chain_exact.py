@@ -81,7 +81,7 @@ def judge_direction(
             chain, replay = part, True
         with chain.look(replay=replay):
             with torch.no_grad(), lean_duals(), place({chain.maker: dual_vector(other, displacement)}):
-                made, moved = split_dual(chain.make(moving=True))
+                made, moved = split_dual(chain.make())
             if moved is None:
                 raise _no_interaction(chain.maker)
             with _judged_along_data(chain, made, moved) as judged:

@@ -127,7 +127,8 @@ class GameOracle:
         exhaustive: bool = False,
         inspect: bool = True,
     ) -> None:
-        self.point: dict[str, Vector] = {name: tuple(p.detach() for p in vector) for name, vector in point.items()}
+        self.point: dict[str, Vector]
+        self.arrive(point)
         self.statistics: dict[str, OracleStatistics] = {}
         self._losses = list(losses)
         self._weights = list(weights) if weights is not None else [1.0 / len(self._losses)] * len(self._losses)
@@ -170,18 +171,32 @@ class GameOracle:
             self.statistics[player] = _average(statistics)
         return self._reduce(weighted_sum(directions))
 
-    def begin(self, player: str) -> None:
-        """Do ahead what the player's first derivative needs and the opponent's update cannot change.
+    def begin(self, player: str, moving: Sequence[str], *, precise: bool = False) -> None:
+        """Do ahead what the player's first derivative needs and the update in flight cannot change; once.
+
+        Only for rules of which the first derivative in a turn is the moving player's, at the current point.
 
         Args:
             player: who will move next.
+            moving: who is moving now.
+            precise: whether the maker's derivative will be taken with autocast off.
         """
         chain = self._losses[0]
-        if isinstance(chain, Chain) and chain.linked and self._ahead is None:
-            maker = self.point[chain.maker]
-            self._ahead = tuple(p.detach().requires_grad_(player == chain.maker) for p in maker)
-            with torch.set_grad_enabled(player == chain.maker), self._place({chain.maker: self._ahead}):
-                chain.make_ahead()
+        if not (isinstance(chain, Chain) and chain.linked) or chain.maker in moving or self._ahead is not None:
+            return
+        makes = player == chain.maker
+        self._ahead = tuple(p.detach().requires_grad_(makes) for p in self.point[chain.maker])
+        context = self._full_precision() if precise and makes else nullcontext()
+        with context, torch.set_grad_enabled(makes), self._place({chain.maker: self._ahead}):
+            chain.make_ahead()
+
+    def arrive(self, point: Point) -> None:
+        """The turn begins: the players are where they are now, also if an optimizer has given them new storage.
+
+        Args:
+            point: the players' parameters.
+        """
+        self.point = {name: tuple(p.detach() for p in vector) for name, vector in point.items()}
 
     def _local(self, player: str, k: int, at: Point | None, cross: CrossTerm | None) -> tuple[Vector, OracleStatistics]:
         # the first look at the current point is the real forward; whatever comes after it repeats it

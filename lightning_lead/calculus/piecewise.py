@@ -143,7 +143,9 @@ class _MovingLayer(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, call: BilinearCall, slopes: _Slopes, x: Tensor, dx: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, call: BilinearCall, slopes: _Slopes, anchor: Tensor, x: Tensor, dx: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         ctx.layer, ctx.slopes, ctx.dbias = call.layer, slopes, call.dbias
         ctx.save_for_backward(x, call.weight, call.dweight)
         out = call.layer.forward(x, call.weight, call.bias)
@@ -152,14 +154,16 @@ class _MovingLayer(Function):
     @staticmethod
     def backward(ctx: Any, *deltas: Any) -> tuple[Tensor | None, ...]:
         (moving, delta), (x, weight, dweight) = deltas, ctx.saved_tensors
+        data, placeholder = ctx.needs_input_grad[3:]
         if ctx.dbias is not None:
             ctx.slopes.add(delta, ctx.layer.spread(ctx.dbias, delta))
-        to_data = ctx.layer.to_input(moving, x, weight)
+        to_data = ctx.layer.to_input(moving, x, weight) if data else None
         if dweight is not None:
             turned = ctx.layer.to_input(delta, x, dweight)
             ctx.slopes.add(turned, x)
-            to_data.add_(turned)
-        return None, None, to_data, ctx.layer.to_input(delta, x, weight)
+            to_data = None if to_data is None else to_data.add_(turned)
+        along = ctx.layer.to_input(delta, x, weight) if placeholder else None
+        return None, None, delta.new_zeros(()), to_data, along
 
 
 class _EndOfChains(Function):
@@ -200,17 +204,20 @@ def logits_along_parameters(
     slopes = _Slopes()
 
     def rule(call: BilinearCall) -> Tensor:
-        dual: Tensor = forward_ad.make_dual(*_MovingLayer.apply(call, slopes, call.x, call.dx))
+        dual: Tensor = forward_ad.make_dual(*_MovingLayer.apply(call, slopes, anchor, call.x, call.dx))
         return dual
 
     leaf = data.detach().requires_grad_()
     seed = torch.zeros_like(data, requires_grad=True)
+    anchor = data.new_zeros((), requires_grad=True)  # by which also layers are reached that do not see the data
     with lean_duals(BilinearRules(rule)), place(dual_vector(parameters, displacement)):
         logits, placeholder = split_dual(judge(forward_ad.make_dual(leaf.view_as(leaf), seed)))
     logits = logits.detach()
     if placeholder is None or not placeholder.requires_grad:
         return logits, None
-    moving, delta = torch.autograd.grad(placeholder, (leaf, seed), torch.ones_like(placeholder), allow_unused=True)
+    moving, delta, _ = torch.autograd.grad(
+        placeholder, (leaf, seed, anchor), torch.ones_like(placeholder), allow_unused=True
+    )
     if slopes.total is None or delta is None:
         return logits, None
     moving = torch.zeros_like(delta) if moving is None else moving

@@ -54,6 +54,14 @@ class AbstractGameRule(abc.ABC):
         """Whether a direction depends on how the opponent moves; fit start then checks that the players meet."""
         return False
 
+    @property
+    def starts_here(self) -> bool:
+        """Whether a turn's first derivative is the moving player's, at the current point.
+
+        Then the turn may begin with its fakes while the directions of the turn before cross ranks.
+        """
+        return False
+
     @abc.abstractmethod
     def init(self, point: Point) -> RuleState:
         """The state before the first step.

@@ -33,6 +33,11 @@ class GradientPlay(AbstractGameRule):
         (1.0, -1.0)
     """
 
+    @property
+    def starts_here(self) -> bool:
+        """True."""
+        return True
+
     def init(self, point: Point) -> RuleState:
         """No state."""
         return {}

@@ -113,6 +113,11 @@ class LEAD(AbstractGameRule):
         """True with a > 0."""
         return self.alpha > 0
 
+    @property
+    def starts_here(self) -> bool:
+        """True."""
+        return True
+
     def init(self, point: Point) -> RuleState:
         """Anchors: a copy of each player's parameters at the moment the opponent last updated; none has moved yet."""
         if self.alpha == 0:

@@ -367,10 +367,16 @@ def test_simultaneous_play_keeps_no_fakes_for_a_later_step():
     assert gan._first == {}
 
 
-@pytest.mark.parametrize("player", ["discriminator", "generator"])
-@pytest.mark.parametrize("form", [None, "opponent", "own", "difference"])
-def test_what_is_begun_ahead_changes_no_number(player, form):
+@pytest.mark.parametrize(
+    ("player", "form"),
+    # an inner discriminator turn has no cross term
+    [("discriminator", None), *(("generator", form) for form in (None, "opponent", "own", "difference"))],
+)
+@pytest.mark.parametrize("reason", [None, "the test says so"], ids=["by structure", "as a whole"])
+@pytest.mark.parametrize("precision", ["64", "bf16-mixed"])
+def test_what_is_begun_ahead_changes_no_number(player, form, reason, precision):
     """Direction, loss, and every buffer, with batch norm, both kinds of norm and dropout, and a repeat afterwards."""
+    dtype = torch.float64 if precision == "64" else torch.float32
     results = []
     for ahead in (False, True):
         torch.manual_seed(1)
@@ -378,19 +384,20 @@ def test_what_is_begun_ahead_changes_no_number(player, form):
             spectral(nn.Linear(3, 6)), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 2)
         )
         discriminator = nn.Sequential(spectral(nn.Linear(2, 6)), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 1))
-        gan = LeadGANModule(generator.double(), discriminator.double(), latent_dim=3, game=strategy(form))
+        gan = LeadGANModule(generator.to(dtype), discriminator.to(dtype), latent_dim=3, game=strategy(form))
         gan.trainer = tiny_trainer(1)
-        gan._structure = Structure(None, None)
+        gan._structure = Structure(reason, None)
         live = {name: list(parameters) for name, parameters in gan.players().items()}
         with gan.private_noise(3):
-            turn = gan.game_turns([torch.randn(12, 2, dtype=torch.float64)])[player == "generator"]
+            turn = gan.game_turns([torch.randn(12, 2, dtype=dtype)])[player == "generator"]
         oracle = gan._oracle(turn, live, 7, meanwhile=lambda: None)
         other = live["discriminator" if player == "generator" else "generator"]
         cross = None if form is None else CrossTerm(0.7, tuple(0.1 * p.detach() for p in other), form)
-        if ahead:
-            oracle.begin(player)
-            oracle.begin(player)  # a rule may reduce more than once in a turn
-        directions = [oracle.gradient(player, cross=cross) for _ in range(2)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+            if ahead:
+                for _ in range(2):  # a rule may reduce more than once in a turn
+                    oracle.begin(player, [], precise=form == "difference")
+            directions = [oracle.gradient(player, cross=cross) for _ in range(2)]
         results.append([*directions[0], *directions[1], oracle.statistics[player].loss, *gan.state_dict().values()])
     for plain, early in zip(*results, strict=True):
         assert torch.equal(plain, early)

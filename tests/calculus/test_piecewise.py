@@ -6,7 +6,8 @@ import logging
 
 import pytest
 import torch
-from tiny import tiny_trainer
+from pytorch_lightning.callbacks import LambdaCallback
+from tiny import tiny_loader, tiny_networks, tiny_trainer
 from torch import nn
 from torch.autograd import forward_ad
 
@@ -43,6 +44,18 @@ class Tokens(nn.Sequential):
         super().__init__(nn.Linear(3, 5), nn.LeakyReLU(0.1), nn.Conv1d(4, 2, 2), nn.Flatten(), nn.Linear(8, 1))
 
 
+class Labelled(nn.Module):
+    """A branch that does not see the data: what moves there is part of the slope all the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.data, self.label, self.head = nn.Linear(3, 5), nn.Linear(2, 5), nn.Linear(5, 1)
+
+    def forward(self, x):
+        label = torch.eye(2, dtype=x.dtype)[torch.arange(len(x)) % 2]
+        return self.head(torch.relu(self.data(x) + torch.relu(self.label(label))))
+
+
 PIECEWISE = {
     "MLP": (lambda: MLPDiscriminator(width=8), (2,)),
     "DCGAN": (lambda: DCGANDiscriminator(width=4), (1, 8, 8)),
@@ -51,6 +64,7 @@ PIECEWISE = {
     "sequences": (Tokens, (4, 3)),
     "volumes": (lambda: nn.Sequential(nn.Conv3d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 1)), (1, 3, 3, 3)),
     "no bias": (lambda: nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 1, bias=False)), (3,)),
+    "labels": (Labelled, (3,)),
     "linear": (lambda: nn.Linear(3, 1), (3,)),
 }
 
@@ -145,6 +159,50 @@ class Inverted(nn.Linear):
         return (torch.ones(4, dtype=x.dtype) / super().forward(x)).sum(1)
 
 
+class MeetingLater(nn.Module):
+    """Samples meet in a branch that is initialised with zeros."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.branch, self.head = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 1)
+        nn.init.zeros_(self.branch.weight), nn.init.zeros_(self.branch.bias)
+
+    def forward(self, x):
+        h = torch.relu(self.inner(x))
+        return self.head(h + self.branch(h - h.mean(0)))
+
+
+class TinyScale(nn.Module):
+    """A parameter of its own with a gradient that is small beside the others'."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.shift = nn.Linear(3, 4), nn.Parameter(torch.zeros(4))
+
+    def forward(self, x):
+        return torch.relu(self.inner(x) + 1e-5 * self.shift).sum(1)
+
+
+class LeakyRelu(torch.autograd.Function):
+    """A square under the name of something piecewise linear."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * ctx.saved_tensors[0] * grad
+
+
+class Disguised(nn.Linear):
+    def forward(self, x):
+        return LeakyRelu.apply(super().forward(x)).sum(1)
+
+
 class Padded(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Conv1d(1, 2, 2, padding="same"), nn.ReLU(), nn.Flatten(), nn.Linear(6, 1))
@@ -163,13 +221,65 @@ class Padded(nn.Sequential):
         (lambda: Squared(3, 4), "Mul"),
         (lambda: Inverted(3, 4), "Div"),
         (lambda: Meeting(3, 4), "samples meet"),
-        (Scaled, "a use of its own"),
+        (Scaled, "outside of linear layers"),
+        (MeetingLater, "samples meet"),
+        (TinyScale, "outside of linear layers"),
+        (lambda: Disguised(3, 4), "LeakyReluBackward is not"),
         (Padded, "padding"),
         (lambda: nn.Linear(3, 2), "returns"),
     ],
 )
 def test_what_does_not_qualify_is_refused_and_why(make, reason):
     assert reason in Case(make, (3,)).why_not()
+
+
+def test_one_sample_and_coarse_numbers_show_nothing():
+    case = Case(*PIECEWISE["MLP"])
+    case.data = case.data[:1]
+    assert "where there are two" in case.why_not()
+    case = Case(*PIECEWISE["MLP"])
+    case.own = tuple(p.detach().bfloat16() for p in case.own)
+    assert "too coarse" in case.why_not()
+
+
+class FeatureMatching(LeadGANModule):
+    """The generator's loss looks at features that the discriminator's forward has kept, past the logits."""
+
+    def generator_loss(self, fake_logits):
+        return self.discriminator.features.square().mean() + fake_logits.square().mean()
+
+
+class Keeping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Linear(2, 6), nn.ReLU()), nn.Linear(6, 1)
+
+    def forward(self, x):
+        self.features = self.body(x)
+        return self.head(self.features)
+
+
+def test_a_loss_that_looks_at_features_is_not_taken_for_one_of_logits():
+    generator, _ = tiny_networks()
+    gan = FeatureMatching(generator, Keeping().double(), game=LEADStrategy(form="own"))
+    tiny_trainer(1).fit(gan, tiny_loader(24))
+    assert not gan._structure.piecewise_linear
+
+
+def test_what_is_known_of_a_discriminator_is_found_anew_when_a_layer_is_unfrozen():
+    generator, _ = tiny_networks()
+    discriminator = Scaled().double()
+    discriminator.inner = nn.Linear(2, 4).double()
+    discriminator.scale.requires_grad_(False)
+    gan = LeadGANModule(generator, discriminator, game=LEADStrategy())
+    seen = []
+
+    def unfreeze(trainer, module, *_):
+        seen.append(module._structure.piecewise_linear)
+        discriminator.scale.requires_grad_(trainer.global_step >= 2)
+
+    tiny_trainer(4, callbacks=[LambdaCallback(on_train_batch_end=unfreeze)]).fit(gan, tiny_loader(24))
+    assert seen == [True, True, False, False]
 
 
 def trained(*, piecewise, form="opponent", play="alternating", dropout=False, **settings):

@@ -139,8 +139,10 @@ def order_of_events(world_size: int, rank: int) -> list[str]:
     model.world_size, model.rank = world_size, rank
     torch.distributed.all_reduce = all_reduce
     loader = tiny_loader(BATCH // world_size, world_size=world_size, rank=rank)
-    tiny_trainer(3, strategy="ddp", devices=world_size).fit(model, loader)
-    torch.distributed.all_reduce = original
+    try:
+        tiny_trainer(3, strategy="ddp", devices=world_size).fit(model, loader)
+    finally:
+        torch.distributed.all_reduce = original
     return events
 
 

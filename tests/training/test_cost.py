@@ -131,7 +131,7 @@ def test_simultaneous_play_makes_its_fakes_once_for_both_players(game, limit):
 
 
 class HostReads(TorchDispatchMode):
-    """Counts the operations by which a value reaches the host: each would stop a device that works ahead of it."""
+    """Counts the operations by which `item`, a condition or a boolean index makes the host wait for a device."""
 
     count = 0
 
