@@ -1,6 +1,6 @@
 """What a game step costs by each method: FLOPs, wall time, peak memory, bytes to reduce; relative to alternating Adam.
 
-    python examples/benchmarks/bench.py [--workloads mlp dcgan sngan1 sngan5] [--methods NAME ...] [--rounds N]
+    python examples/benchmarks/bench.py [--workloads mlp dcgan digits sngan1 sngan5] [--methods NAME ...] [--rounds N]
                                         [--batch-size N] [--device cpu | cuda] [--output FILE]
 
 Each method trains in a process of its own and does one step when it is asked to, so that methods take turns: one round

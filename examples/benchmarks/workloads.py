@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -75,8 +76,8 @@ def _gaussians(n: int) -> Tensor:
     return GaussiansDataModule(num_points=n).reference_points()
 
 
-def _images(n: int) -> Tensor:
-    return torch.rand(n, 3, 32, 32) * 2 - 1
+def _images(n: int, channels: int = 3, size: int = 32) -> Tensor:
+    return torch.rand(n, channels, size, size) * 2 - 1
 
 
 def _mlp() -> tuple[nn.Module, nn.Module]:
@@ -92,6 +93,11 @@ def _dcgan() -> tuple[nn.Module, nn.Module]:
     return DCGANGenerator(latent_dim=128, **sizes), DCGANDiscriminator(**sizes)
 
 
+def _digits() -> tuple[nn.Module, nn.Module]:
+    sizes: dict[str, Any] = {"channels": 1, "image_size": 8, "width": 24}
+    return DCGANGenerator(latent_dim=32, **sizes), DCGANDiscriminator(**sizes)
+
+
 def workloads(batch_size: int, *, on_gpu: bool) -> dict[str, Workload]:
     """Name -> workload.
 
@@ -104,6 +110,15 @@ def workloads(batch_size: int, *, on_gpu: bool) -> dict[str, Workload]:
     found = {
         "mlp": Workload("MLP 2000 on 8 Gaussians, n = 1", _mlp, _gaussians, 64, "non_saturating", 256),
         "dcgan": Workload("DCGAN at 32 × 32, n = 1", _dcgan, _images, 128, "non_saturating", 64),
+        "digits": Workload(
+            "DCGAN of the digits recipe, n = 1",
+            _digits,
+            partial(_images, channels=1, size=8),
+            32,
+            "non_saturating",
+            64,
+            betas=(0.5, 0.9),
+        ),
         "sngan1": sngan,
         "sngan5": replace(sngan, title="SNGAN-ResNet32, n = 5", **several),
     }

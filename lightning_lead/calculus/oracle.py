@@ -26,7 +26,7 @@ from lightning_lead.calculus.chain_exact import judge_direction, maker_direction
 from lightning_lead.calculus.derivatives import cross_term, gradient
 from lightning_lead.calculus.players import inner, norm, opponent_of, weighted_sum
 
-__all__ = ["CrossTerm", "GameOracle", "Losses", "OracleStatistics", "no_reduction"]
+__all__ = ["CrossTerm", "Divisible", "GameOracle", "Losses", "OracleStatistics", "no_reduction"]
 
 
 class Losses(Protocol):

@@ -93,7 +93,7 @@ def points(batch_size):
         # ratios to Adam at the same sizes; limits just above what cannot be done without (docs/cost.md)
         (mlp, points(8), {}, 1.42),
         (smooth_mlp, points(8), {}, 1.75),
-        (sngan, images(1), {}, 1.47),
+        (sngan, images(2), {}, 1.47),
         (sngan, images(5), {"discriminator_steps": 5, "generator_batch_size": 2}, 1.175),
     ],
     ids=["MLP 2000", "smooth MLP 2000", "SNGAN-ResNet32, n = 1", "SNGAN-ResNet32, n = 5"],
