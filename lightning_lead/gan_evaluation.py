@@ -51,7 +51,7 @@ class GANEvaluation(Evaluation):
         self._judging: RandomState | None = None
         self._partner: GANEvaluation | None = None
         self._made: Made | None = None
-        self._ahead: tuple[Tensor, RandomState] | None = None
+        self._ahead: tuple[Tensor, RandomState, Tensor | None] | None = None
 
     def _looked_at_once(self) -> bool:
         """In simultaneous play fakes take two reverse passes through the discriminator, and compiled code allows one.
@@ -92,15 +92,19 @@ class GANEvaluation(Evaluation):
         """The fakes."""
         if self._ahead is None:
             return self._module._fakes(self._batch)
-        (made, drawn), self._ahead = self._ahead, None
+        (made, drawn, noise), self._ahead = self._ahead, None
         drawn.restore()
+        if self._module._noise is not None and noise is not None:
+            self._module._noise.set_state(noise)
         return made
 
     def make_ahead(self) -> None:
-        """The fakes, and how far the random numbers have got; shared ones are not made again."""
+        """The fakes, and how far the random numbers have got; those of an earlier update are not made again."""
         if self._partner is None:
             with self.look(replay=False):
-                self._ahead = self._module._fakes(self._batch), RandomState(self._module.device)
+                made, noise = self._module._fakes(self._batch), self._module._noise
+                drawn = RandomState(self._module.device)
+                self._ahead = made, drawn, None if noise is None else noise.get_state()
 
     def judge_made(self, made: Tensor) -> Tensor:
         """Their logits."""

@@ -74,17 +74,19 @@ def find_structure(
             fakes = made_of_parts.make()
         judge = made_of_parts.judge
         parameters = tuple(p.detach() for p in live[judge])
-        reason = why_not_piecewise_linear(
+        reason = _looks_past_logits(made_of_parts, fakes, live, hold) or why_not_piecewise_linear(
             made_of_parts.judge_made, fakes, parameters, lambda vector: hold({judge: vector}), look
         )
-        # logits are not all that a loss may look at: hooks may have kept features of the discriminator
         return Structure(None, reason or _disagreement(oracle(Structure(None, None)), general, rule))
 
 
 def _looks_past_what_is_made(
     chain: GANEvaluation, live: Mapping[str, Sequence[Tensor]], hold: Callable[[Point], AbstractContextManager[object]]
 ) -> str | None:
-    """Whether the maker's loss depends on its parameters otherwise than by u."""
+    """Whether the maker's loss depends on its parameters otherwise than by u.
+
+    A mistake in a user's network shows here for the first time, under its own name.
+    """
     own = tuple(p.detach().requires_grad_() for p in live[chain.maker])
     with torch.enable_grad(), chain.look(replay=True), hold({chain.maker: own}):
         loss = chain.loss(chain.maker, chain.judge_made(chain.make().detach()), with_data=False)
@@ -94,6 +96,27 @@ def _looks_past_what_is_made(
     return None
 
 
+def _looks_past_logits(
+    chain: GANEvaluation,
+    made: Tensor,
+    live: Mapping[str, Sequence[Tensor]],
+    hold: Callable[[Point], AbstractContextManager[object]],
+) -> str | None:
+    """Whether a loss of fakes depends on u or on the judge otherwise than by its logits, as features that it kept."""
+    own = tuple(p.detach().requires_grad_() for p in live[chain.judge])
+    leaf = made.detach().requires_grad_()
+    with torch.enable_grad(), chain.look(replay=True), hold({chain.judge: own}):
+        judged = chain.judge_made(leaf.view_as(leaf)).detach()
+        for player in (chain.maker, chain.judge):
+            if chain.loss(player, judged, with_data=False).requires_grad:
+                return f"the loss of {player} looks past the discriminator's logits"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _disagreement(chained: GameOracle, general: GameOracle, rule: AbstractGameRule) -> str | None:
     """Why a cross term by structure cannot be trusted here, or None: both ways are tried on a made-up displacement."""
     for player in general.names:
@@ -101,8 +124,10 @@ def _disagreement(chained: GameOracle, general: GameOracle, rule: AbstractGameRu
         cross = made_up_cross(general, player, rule, weight=1e3)
         try:
             fast = chained.gradient(player, at=chained.point, cross=cross)
-        except RuntimeError as error:
-            return f"forward-mode derivatives are missing ({str(error).splitlines()[0]})"
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # the attempt to find a shortcut must not end a fit
+            return f"forward-mode derivatives are missing ({_first_line(error)})"
         try:
             whole = general.gradient(player, at=general.point, cross=cross)
         except RuntimeError:
@@ -143,7 +168,7 @@ def why_not_piecewise_linear(
     if len(data) < 2:
         return "samples that meet show only where there are two"
     if max(torch.finfo(t.dtype).eps for t in (data, *parameters)) > 1e-3:
-        return f"{parameters[0].dtype} is too coarse to compare in"
+        return "its numbers are too coarse to compare"
     data = data.detach().requires_grad_()
     generator = torch.Generator().manual_seed(0)
 
@@ -153,7 +178,7 @@ def why_not_piecewise_linear(
     # displacements, and weights nearby: what a layer does shows also where it was initialised with zeros
     moved = tuple(noise(p) * p.detach().abs().mean().clamp_min(0.01) for p in parameters)
     parameters = tuple(p.detach() + 0.1 * noise(p) * m.abs().mean() for p, m in zip(parameters, moved, strict=True))
-    own = tuple(p.requires_grad_() for p in weighted_sum([(1.0, parameters), (0.0, parameters)]))
+    own = tuple(p.clone().requires_grad_() for p in parameters)
     try:
         with torch.enable_grad():
             with look(), place(own), BilinearRules(_with_constant_weights):
@@ -190,8 +215,10 @@ def why_not_piecewise_linear(
                     off = norm((mine - theirs,)) / (norm((theirs,)) + 1e-3 * size)
                     if not off <= tolerance:
                         return f"both ways differ by {float(off):.1e}: samples meet"
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # the attempt to find a shortcut must not end a fit
-        return (str(error).splitlines() or [type(error).__name__])[0]
+        return _first_line(error)
     return None
 
 
@@ -207,7 +234,7 @@ def _total(pair: tuple[Tensor, Tensor | None], c: Tensor, e: Tensor) -> Tensor:
 
 
 def _curved(logits: Tensor, data: Tensor, parameters: Vector) -> str | None:
-    """The first thing in the graph from data to logits that is not a piecewise-linear operation of torch's own."""
+    """What in the graph of the logits is no piecewise-linear operation of torch's own, or a parameter by itself."""
     reached: dict[Any, bool] = {}  # node -> whether data flows into it
     stack: list[Any] = [logits.grad_fn]
     while stack:  # children first

@@ -58,7 +58,8 @@ class AbstractGameRule(abc.ABC):
     def starts_here(self) -> bool:
         """Whether a turn's first derivative is the moving player's, at the current point.
 
-        Then the turn may begin with its fakes while the directions of the turn before cross ranks.
+        And plain where the opponent has not moved since the player's last update. Then a turn may begin with its fakes
+        while the directions of the turn before cross ranks.
         """
         return False
 
