@@ -246,6 +246,16 @@ def test_the_structure_is_used_and_said(caplog):
     assert "by structure" in caplog.text
 
 
+def test_a_player_whose_loss_is_saturated_on_the_samples_does_not_hide_the_structure():
+    """Hinge: the discriminator is so sure of both that it has no gradient; the generator's still tells."""
+    gan = tiny_gan(objective="hinge", game=LEADStrategy(0.7, cross="difference"))
+    gan._real_logits = lambda batch: torch.full((len(batch.real), 1), 9.0, dtype=torch.float64)
+    with torch.no_grad():
+        gan.discriminator[-1].bias.fill_(-9.0)
+    tiny_trainer(1).fit(gan, tiny_loader(24))
+    assert gan._structure.chained
+
+
 def test_what_is_inspected_does_not_change_what_is_learnt():
     states = []
     for every in (1, 50):
