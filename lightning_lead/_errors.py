@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointMismatchError", "ConfigurationError", "DifferentiationError"]
+__all__ = ["CheckpointMismatchError", "ConfigurationError", "DifferentiationError", "DivergenceError"]
 
 
 class ConfigurationError(ValueError):
@@ -15,3 +15,7 @@ class DifferentiationError(RuntimeError):
 
 class CheckpointMismatchError(RuntimeError):
     """A checkpoint that was written by another game: other networks, another rule, or another play."""
+
+
+class DivergenceError(RuntimeError):
+    """Too many directions in a row that are not finite."""

@@ -1,15 +1,16 @@
 """The command `lightning-lead`: fit, validate, test and predict from a YAML recipe, through LightningCLI.
 
-lightning-lead fit --config examples/recipes/digits.yaml
+lightning-lead fit --config examples/recipes/digits.yaml --game ExtraAdam
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 
 def main(args: list[str] | None = None, *, run: bool = True) -> Any:
@@ -41,11 +42,31 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
             "Cannot run the command line because jsonargparse is not installed; pip install 'lightning-lead[cli]'"
         ) from error
     from pytorch_lightning import LightningDataModule
-    from pytorch_lightning.cli import LightningCLI
+    from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
     from lightning_lead.gan import LeadGANModule
+    from lightning_lead.systems import game_names
 
-    return LightningCLI(
+    class GameCLI(LightningCLI):
+        """LightningCLI with one more argument, `--game NAME`, which wins over the recipe's `model.game`."""
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            """Add `--game`."""
+            names = ", ".join(game_names())
+            parser.add_argument(
+                "--game",
+                type=str | None,
+                default=None,
+                help=f"game optimizer: NAME or 'NAME(setting=value, ...)' or the dotted path of a rule; names: {names}",
+            )
+
+        def before_instantiate_classes(self) -> None:
+            """Hand it to the model."""
+            config = self.config[self.subcommand] if self.subcommand else self.config
+            if config.game is not None:
+                config.model.game = config.game
+
+    return GameCLI(
         LeadGANModule,
         LightningDataModule,
         subclass_mode_data=True,
@@ -56,5 +77,19 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
     )
 
 
+def command() -> None:
+    """What the installed command runs: `main`, without a result that a shell would take for a failure.
+
+    Example:
+        >>> from unittest import mock
+        >>> with mock.patch("lightning_lead.cli.main", return_value="a LightningCLI"):
+        ...     command()
+    """
+    try:
+        main()
+    except ConfigurationError as error:
+        sys.exit(f"lightning-lead: {error}")
+
+
 if __name__ == "__main__":
-    main()
+    command()

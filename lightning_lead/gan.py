@@ -20,6 +20,7 @@ from lightning_lead.calculus.noise import frozen_buffers, mix_seed
 from lightning_lead.gan_evaluation import GANBatch, GANEvaluation, call_network, takes_labels
 from lightning_lead.module import LeadModule
 from lightning_lead.objectives import adversarial_objective
+from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.strategy import GameStrategy
 from lightning_lead.structure import find_structure
 from lightning_lead.turns import Turn
@@ -39,7 +40,7 @@ class LeadGANModule(LeadModule):
         discriminator: samples[, labels] -> logits, one per sample.
         objective: "non_saturating", "minimax", "hinge", "wasserstein", or an object with `generator_loss(fake_logits)`
             and `discriminator_loss(real_logits, fake_logits)`.
-        game: rule, play and state; default `LEADStrategy(alpha=1.0)`.
+        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy(alpha=1.0)`.
         latent_dim: size of a latent; default `generator.latent_dim`.
         discriminator_steps: discriminator updates per game step, ≥ 1; a batch from the loader is split evenly over
             them.
@@ -72,7 +73,7 @@ class LeadGANModule(LeadModule):
         discriminator: nn.Module,
         *,
         objective: Any = "non_saturating",
-        game: GameStrategy | None = None,
+        game: GameStrategy | AbstractGameRule | str | None = None,
         latent_dim: int | None = None,
         discriminator_steps: int = 1,
         generator_batch_size: int | None = None,
@@ -107,8 +108,8 @@ class LeadGANModule(LeadModule):
                 raise ConfigurationError(f"Cannot use {name} because it must be an integer ≥ 1 (got {value!r})")
         if self.game.play == "simultaneous" and discriminator_steps != 1:
             raise ConfigurationError(
-                "Cannot play simultaneously with several discriminator steps because both players move at once; use "
-                f"play='alternating' or discriminator_steps=1 (got {discriminator_steps})"
+                f"Cannot play {self.game.rule.name} simultaneously with several discriminator steps because both "
+                f"players move at once; use discriminator_steps=1, or alternating play (got {discriminator_steps})"
             )
         if generator_batch_size is not None and generator_batch_size % accumulate:
             raise ConfigurationError(

@@ -17,14 +17,18 @@ from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.noise import mix_seed, private_rng
-from lightning_lead.calculus.oracle import GameOracle, OracleStatistics
+from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import check_players
+from lightning_lead.calculus.steps import Steps
+from lightning_lead.calculus.terms import OracleStatistics
 from lightning_lead.checkpoint import KEY, VERSION, check_same_parameters, parameter_shapes, saved_game
 from lightning_lead.evaluation import Evaluation
 from lightning_lead.probe import check_optimizers, check_trainer, probe_game
 from lightning_lead.reduction import batches_are_equal, broadcast_buffers, mean_over_ranks
+from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.strategy import GameStrategy, LEADStrategy
+from lightning_lead.systems import as_game
 from lightning_lead.turns import Turn, batch_size, split_batch
 
 __all__ = ["LeadMixin"]
@@ -37,7 +41,7 @@ class LeadMixin(LightningModule):
     game step are a function of (seed, rank, step): a resumed run draws what the uninterrupted one would have drawn.
 
     Args:
-        game: rule, play and state; default `LEADStrategy(alpha=1.0)`.
+        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy(alpha=1.0)`.
         clip: largest norm of a player's direction, > 0, or None.
         accumulate: number of micro-batches that each turn's batch is split into, ≥ 1.
 
@@ -60,23 +64,18 @@ class LeadMixin(LightningModule):
     def __init__(
         self,
         *args: Any,
-        game: GameStrategy | None = None,
+        game: GameStrategy | AbstractGameRule | str | None = None,
         clip: float | None = None,
         accumulate: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if game is not None and not isinstance(game, GameStrategy):
-            raise ConfigurationError(
-                f"Cannot use game={game!r}; pass a GameStrategy such as LEADStrategy(alpha=1.0) "
-                f"(got {type(game).__name__})"
-            )
         if clip is not None and not (isinstance(clip, (int, float)) and math.isfinite(clip) and clip > 0):
             raise ConfigurationError(f"Cannot clip to {clip!r}; pass a finite norm > 0, or None")
         if not isinstance(accumulate, int) or isinstance(accumulate, bool) or accumulate < 1:
             raise ConfigurationError(f"Cannot accumulate over {accumulate!r} micro-batches; pass an integer ≥ 1")
         self.automatic_optimization = False
-        self.game = game if game is not None else LEADStrategy()
+        self.game = as_game(game) if game is not None else LEADStrategy()
         self.clip, self.accumulate = clip, accumulate
         self._noise_seed: int | None = None
         self._noise: torch.Generator | None = None
@@ -119,6 +118,7 @@ class LeadMixin(LightningModule):
         step, rank = self.trainer.global_step, self.trainer.global_rank
         seed = mix_seed(self._noise_seed or 0, rank, step)
         record: dict[str, OracleStatistics] = {}
+        notes: dict[str, float] = {}
         with self.private_noise(seed):
             turns = self.game_turns(batch)
         if self._playing and self._playing != [id(p) for params in live.values() for p in params]:
@@ -132,18 +132,21 @@ class LeadMixin(LightningModule):
             oracles.append(self._oracle(turn, live, mix_seed(seed, index), meanwhile=following))
         for index, turn in enumerate(turns):
             oracles[index].arrive({name: tuple(params) for name, params in live.items()})
-            for name, seen in self.game.play_turn(oracles[index], turn.players, live).items():
+            played = self.game.play_turn(oracles[index], turn.players, live)
+            for name, seen in played.statistics.items():
                 first = record.get(name, seen)  # of several inner steps, only the first one has a cross term
                 record[name] = seen._replace(cross_norm=first.cross_norm, cosine=first.cosine)
-            self._move([p for name in turn.players for p in live[name]], turn, live, last=index == len(turns) - 1)
+            notes |= played.notes
+            self._move(turn, live, skipped=played.skipped, last=index == len(turns) - 1)
         oracles.clear()  # each one knows the next; a circle would keep graphs and batches until it is collected
         self._step_schedulers("step", self.trainer.global_step)
-        self.log_game_step(record)
+        self.log_game_step(record, notes)
 
-    def log_game_step(self, record: Mapping[str, OracleStatistics]) -> None:
+    def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
         """Log losses; every `log_every_n_steps`, also norms of gradients and cross terms and their cosines.
 
-        All are as this rank saw them.
+        All are as this rank saw them. And what the rule notes, as a solver's iterations, and how many turns have been
+        skipped, once one has.
         """
         losses = {f"loss/{name}": stats.loss for name, stats in record.items()}
         details = {}
@@ -153,6 +156,9 @@ class LeadMixin(LightningModule):
             if stats.cross_norm is not None and stats.cosine is not None:
                 details |= {f"cross/{name}": stats.cross_norm, f"cross_cosine/{name}": stats.cosine}
         self.log_dict(losses, prog_bar=True, on_step=True, on_epoch=False)
+        details |= {name: torch.as_tensor(value) for name, value in notes.items()}
+        if self.game.skipped:
+            details["skipped_turns"] = torch.as_tensor(float(self.game.skipped))
         self.log_dict(details, on_step=True, on_epoch=False)
 
     @contextmanager
@@ -178,7 +184,7 @@ class LeadMixin(LightningModule):
         return {name: [p for p in params if p.requires_grad] for name, params in self.players().items()}
 
     def _start_game(self, live: Mapping[str, Sequence[nn.Parameter]]) -> None:
-        check_players(live)
+        check_players(live, alone=not self.game.rule.couples)
         self.game.start({name: tuple(params) for name, params in live.items()})
         self._playing = [id(p) for params in live.values() for p in params]
 
@@ -186,8 +192,7 @@ class LeadMixin(LightningModule):
         """While the directions of the turn before cross ranks."""
         rule = self.game.rule
         if index < len(turns) and rule.starts_here:
-            precise = rule.revisits and not rule.second_order
-            oracles[index].begin(turns[index].players[0], turns[index - 1].players, precise=precise)
+            oracles[index].begin(turns[index].players[0], turns[index - 1].players, precise=rule.subtracts)
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         grads = [(p, p.grad) for p in self.parameters()]
@@ -209,6 +214,7 @@ class LeadMixin(LightningModule):
         if meanwhile is not None:
             strategy, equal = self.trainer.strategy, self._equal_batches
             settings["reduce"] = mean_over_ranks(strategy, turn.batch_size, equal=equal, meanwhile=meanwhile)
+            settings["steps"] = self._steps = Steps(live, self.trainer.optimizers, clip=self.clip)
         return GameOracle(
             {player: tuple(params) for player, params in live.items()},
             [self._evaluation(part, mix_seed(seed, k)) for k, part in enumerate(turn.micro_batches)],
@@ -234,11 +240,19 @@ class LeadMixin(LightningModule):
     def _full_precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, enabled=False)
 
-    def _move(self, moving: Sequence[Tensor], turn: Turn, live: Mapping[str, Sequence[Tensor]], *, last: bool) -> None:
-        """Clip, then step the optimizers that own the moving players; only one step of the last turn is counted."""
-        if self.clip is not None:
+    def _move(self, turn: Turn, live: Mapping[str, Sequence[Tensor]], *, skipped: bool, last: bool) -> None:
+        """Clip, then step the optimizers that own the moving players; only one step of the last turn is counted.
+
+        Where the turn is skipped the step is made without gradients: it moves nothing, and is counted.
+        """
+        moving = [p for name in turn.players for p in live[name]]
+        settles = self.game.rule.settles and not skipped
+        before = {name: tuple(p.detach().clone() for p in params) for name, params in live.items()} if settles else {}
+        if self.clip is not None and not skipped:
             for name in turn.players:
                 nn.utils.clip_grad_norm_(live[name], self.clip)
+        if not skipped:
+            self._steps.settle_memory()
         ids = {id(p) for p in moving}
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
@@ -254,6 +268,8 @@ class LeadMixin(LightningModule):
             (optimizer if counted else optimizer.optimizer).step()
         for parameter in moving:
             parameter.grad = None
+        if settles:
+            self.game.settle(before, live, turn.players)
 
     def _step_schedulers(self, interval: str, count: int) -> None:
         for config in self.trainer.lr_scheduler_configs:
@@ -279,7 +295,7 @@ class LeadMixin(LightningModule):
 
     def on_train_start(self) -> None:
         """Check optimizers and schedulers; see whether ranks' batches are provably of one size."""
-        check_optimizers(self.trainer, self._live())
+        check_optimizers(self.trainer, self._live(), self.game.rule)
         self._equal_batches = batches_are_equal(self.trainer.train_dataloader, self.trainer.strategy)
 
     def on_train_epoch_end(self) -> None:

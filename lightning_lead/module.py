@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.mixin import LeadMixin
+from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.strategy import GameStrategy
 
 __all__ = ["LeadModule"]
@@ -20,8 +22,9 @@ class LeadModule(LeadMixin):
     """Any two players: implement `players()` and `player_losses(batch)`; the rest has defaults.
 
     Args:
-        game: rule, play and state; default `LEADStrategy(alpha=1.0)`.
-        optimizer: param groups -> optimizer; default Adam with betas (0, 0.9).
+        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy(alpha=1.0)`.
+        optimizer: param groups -> optimizer; default Adam with betas (0, 0.9). A rule that takes plain steps, as
+            `ACGD`, gets SGD in its place.
         learning_rates: one for both players, or player -> learning rate; > 0.
         scheduler: optimizer -> learning-rate scheduler, stepped once per game step; or None.
         clip: largest norm of a player's direction, > 0, or None.
@@ -48,7 +51,7 @@ class LeadModule(LeadMixin):
     def __init__(
         self,
         *,
-        game: GameStrategy | None = None,
+        game: GameStrategy | AbstractGameRule | str | None = None,
         optimizer: OptimizerCallable | None = None,
         learning_rates: float | Mapping[str, float] = 2e-4,
         scheduler: LRSchedulerCallable | None = None,
@@ -64,6 +67,10 @@ class LeadModule(LeadMixin):
     def configure_optimizers(self) -> Any:
         """One joint optimizer with one named param group per player, frozen parameters included, and the scheduler."""
         make: Callable[..., torch.optim.Optimizer] = self._optimizer or _default_optimizer
+        if self.game.rule.plain_steps:
+            make = torch.optim.SGD
+            if self._optimizer is not None:
+                rank_zero_info(f"{self.game.rule.name} adapts its steps itself: plain SGD moves the weights")
         groups = []
         players = self.players()
         if isinstance(self._rates, Mapping) and set(self._rates) != set(players):

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError, DifferentiationError
 from lightning_lead._typing import CrossForm
-from lightning_lead.calculus.oracle import CrossTerm, GameOracle
-from lightning_lead.calculus.players import opponent_of
+from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.calculus.players import norm, opponent_of
+from lightning_lead.calculus.terms import CrossTerm, HessianTerm
 from lightning_lead.rules.base import AbstractGameRule
 
 __all__ = ["check_optimizers", "check_trainer", "made_up_cross", "probe_game", "suspects"]
@@ -53,7 +54,7 @@ def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
             "Cannot train a game in fp16 because a loss scale would enter products of two players' gradients; "
             f"use precision='bf16-mixed' or '32-true' (got {trainer.precision!r})"
         )
-    if str(trainer.precision) == "bf16-true" and rule.revisits and not rule.second_order:
+    if str(trainer.precision) == "bf16-true" and rule.subtracts:
         raise ConfigurationError(
             f"Cannot train with {rule.name} on bf16 weights because it subtracts two gradients that agree in most of "
             "their bits, and what is left is noise; use 'bf16-mixed', which computes the difference in float32 "
@@ -66,17 +67,25 @@ def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
         )
 
 
-def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]]) -> None:
-    """Refuse optimizers and schedulers that a game step would silently leave aside.
+def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]], rule: AbstractGameRule) -> None:
+    """Refuse optimizers and schedulers that a game step would silently leave aside, or that the rule cannot use.
 
     Args:
         trainer: after its optimizers are there.
         players: name -> live parameters.
+        rule: the game optimizer.
 
     Raises:
-        ConfigurationError: an optimizer holds trainable parameters that belong to no player, or a scheduler waits for
-            a metric, which a game step does not have.
+        ConfigurationError: an optimizer holds trainable parameters that belong to no player, a scheduler waits for a
+            metric, which a game step does not have, or a rule that takes plain steps meets an optimizer with a memory.
     """
+    for optimizer in trainer.optimizers if rule.plain_steps else []:
+        groups = optimizer.param_groups
+        if type(optimizer) is not torch.optim.SGD or any(g["momentum"] or g["weight_decay"] for g in groups):
+            raise ConfigurationError(
+                f"Cannot move by {type(optimizer).__name__} because {rule.name} works out whole steps itself; return "
+                "torch.optim.SGD without momentum or weight decay from configure_optimizers(), or do not override it"
+            )
     owned = {id(p) for parameters in players.values() for p in parameters}
     for optimizer in trainer.optimizers:
         held = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
@@ -104,9 +113,10 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
     Raises:
         DifferentiationError: a layer without a second derivative, or a player that the other one's loss ignores.
     """
+    if rule.zero_sum:
+        _check_zero_sum(oracle, rule)
     for player in oracle.names:
         oracle.gradient(player, at=oracle.point)  # a mistake in a network shows here, under its own name
-        opponent = opponent_of(player, oracle.names)
         if rule.second_order:
             cross = made_up_cross(oracle, player, rule, weight=1.0)
             cross = cross._replace(fraction=getattr(rule, "cross_fraction", 1.0))
@@ -125,8 +135,25 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
                 ) from error
         elif rule.couples and not oracle.interacts(player):
             raise DifferentiationError(
-                f"Cannot form the cross term of player {player!r} because its loss does not depend on {opponent!r}; "
+                f"Cannot form the cross term of player {player!r} because its loss does not depend on "
+                f"{opponent_of(player, oracle.names)!r}; "
                 "the players must meet in one loss (is an output detached, or an opponent left out of the loss?)"
+            )
+
+
+def _check_zero_sum(oracle: GameOracle, rule: AbstractGameRule) -> None:
+    """Both losses' mixed second derivatives must cancel; what depends on one player alone does not matter."""
+    for player in oracle.names:
+        opponent = opponent_of(player, oracle.names)
+        moved = tuple(1e-3 * p + 1e-6 for p in oracle.point[opponent])
+        own, theirs = (HessianTerm(loss, opponent, moved) for loss in (player, opponent))
+        size = norm(oracle.hessian_product(player, [own]))
+        off = norm(oracle.hessian_product(player, [own, theirs]))
+        if not off <= 10 * torch.finfo(size.dtype).eps ** 0.5 * size:
+            raise ConfigurationError(
+                f"Cannot play {rule.name} because it is defined for zero-sum games and these losses are not opposites: "
+                f"their mixed second derivatives differ by {float(off / size):.1e} of their size; use a zero-sum "
+                "objective such as 'minimax' or 'wasserstein', or a solver for any game, solver='gmres'"
             )
 
 

@@ -12,13 +12,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
-from lightning_lead._typing import Play, Point
-from lightning_lead.calculus.oracle import GameOracle, OracleStatistics
+from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, DivergenceError
+from lightning_lead._typing import Play, Point, Vector
+from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.calculus.players import norm
+from lightning_lead.calculus.terms import OracleStatistics
 from lightning_lead.rules.base import AbstractGameRule, RuleState
 from lightning_lead.rules.lead import LEAD
 
-__all__ = ["GameStrategy", "LEADStrategy", "OptimizerSettings"]
+__all__ = ["GameStrategy", "LEADStrategy", "OptimizerSettings", "PlayedTurn"]
 
 
 class OptimizerSettings(NamedTuple):
@@ -28,15 +30,34 @@ class OptimizerSettings(NamedTuple):
     momentum: float
 
 
+class PlayedTurn(NamedTuple):
+    """What came of a turn.
+
+    Example:
+        >>> PlayedTurn({}, {}, skipped=True).skipped
+        True
+    """
+
+    statistics: dict[str, OracleStatistics]  # of each moving player's update, for logging
+    notes: dict[str, float]  # of the rule, for logging
+    skipped: bool  # a direction was not finite; nobody moves
+
+
 class GameStrategy:
     """Holds a rule and its state, and turns an oracle's derivatives into gradients for the optimizer.
 
+    A turn whose direction is not finite is skipped: nobody moves, neither the rule's nor the optimizer's memory sees
+    it, and it is counted. Directions are averaged over ranks, so all ranks skip the same turns.
+
     Args:
         rule: the game optimizer.
-        play: "alternating" (each player answers the other's new position) or "simultaneous".
+        play: "alternating" (each player answers the other's new position) or "simultaneous"; default the rule's own.
+        skip_limit: turns in a row that may be skipped before training ends with a `DivergenceError`, ≥ 0; or None for
+            not looking, which saves a synchronisation with the device per turn.
 
     Raises:
-        ConfigurationError: `rule` is no `AbstractGameRule`, or `play` is unknown.
+        ConfigurationError: `rule` is no `AbstractGameRule`, `play` is unknown or the rule is not defined for it, or a
+            limit out of its range.
 
     Example:
         >>> from lightning_lead.rules import GradientPlay
@@ -44,16 +65,35 @@ class GameStrategy:
         GameStrategy(GradientPlay, play='alternating')
     """
 
-    def __init__(self, rule: AbstractGameRule, *, play: Literal["alternating", "simultaneous"] = "alternating") -> None:
+    def __init__(
+        self,
+        rule: AbstractGameRule,
+        *,
+        play: Literal["alternating", "simultaneous"] | None = None,
+        skip_limit: int | None = 10,
+    ) -> None:
         if not isinstance(rule, AbstractGameRule):
             raise ConfigurationError(
                 f"Cannot play by {rule!r} because it is no game rule; pass an instance such as LEAD(alpha=1.0) "
                 f"(got {type(rule).__name__})"
             )
-        if play not in ("alternating", "simultaneous"):
+        if play not in (None, "alternating", "simultaneous"):
             raise ConfigurationError(f"Cannot use play={play!r}; choose 'alternating' or 'simultaneous'")
+        if play is not None and play not in rule.plays:
+            raise ConfigurationError(
+                f"Cannot play {rule.name} in {play} play because both players look ahead together; "
+                f"use play={rule.plays[0]!r} (got play={play!r})"
+            )
+        if skip_limit is not None and (
+            not isinstance(skip_limit, int) or isinstance(skip_limit, bool) or skip_limit < 0
+        ):
+            raise ConfigurationError(f"Cannot use skip_limit={skip_limit!r}; pass an integer ≥ 0, or None")
         self.rule = rule
-        self.play: Play = play
+        self.play: Play = play if play is not None else rule.plays[0]
+        self.skip_limit = skip_limit
+        self.skipped = 0
+        """Turns that were skipped, in all."""
+        self._in_a_row = 0
         self._state: RuleState | None = None
         self._restored = False
 
@@ -74,31 +114,59 @@ class GameStrategy:
 
     def play_turn(
         self, oracle: GameOracle, players: Sequence[str], parameters: Mapping[str, Sequence[Tensor]]
-    ) -> dict[str, OracleStatistics]:
-        """One update of one player, or of both: the directions end up in `.grad`.
+    ) -> PlayedTurn:
+        """One update of one player, or of both: the directions end up in `.grad`, which is None where nobody moves.
 
         Args:
             oracle: derivatives on this turn's batch.
             players: who moves.
             parameters: name -> the live parameters.
 
-        Returns:
-            What each moving player's update looked like, for logging.
+        Raises:
+            DivergenceError: more turns in a row than the limit had directions that are not finite.
         """
         if self._state is None:
             raise ConfigurationError(
                 "Cannot play because the game has not started; a module that overrides on_fit_start() must call "
                 "super().on_fit_start() (outside of a Trainer: call start() with the players' parameters)"
             )
-        directions, self._state = self.rule.direction(oracle, players, self._state)
+        directions, state = self.rule.direction(oracle, players, self._state)
+        statistics = {player: oracle.statistics[player] for player in players if player in oracle.statistics}
+        if skipped := self.skip_limit is not None and not _finite(directions):
+            self.skipped += 1
+            self._in_a_row += 1
+            if self._in_a_row > (self.skip_limit or 0):
+                norms = ", ".join(f"{player} {float(norm(d)):.3g}" for player, d in directions.items())
+                raise DivergenceError(
+                    f"Cannot go on because {self._in_a_row} directions of {self.rule.name} in a row were not finite; "
+                    "lower the learning rate, clip, or look for what the losses divide by; the weights are still those "
+                    f"before the first of them (got norms: {norms})"
+                )
+        else:
+            self._state, self._in_a_row = state, 0
         for player in players:
             for parameter, part in zip(parameters[player], directions[player], strict=True):
-                parameter.grad = part.to(parameter.dtype)
-        return {player: oracle.statistics[player] for player in players}
+                parameter.grad = None if skipped else part.to(parameter.dtype)
+        return PlayedTurn(statistics, oracle.notes, skipped)
+
+    def settle(self, before: Point, parameters: Mapping[str, Sequence[Tensor]], players: Sequence[str]) -> None:
+        """The rule's last word on a turn that was not skipped, after the optimizer has moved the players.
+
+        Args:
+            before: both players before the optimizer's step.
+            parameters: name -> the live parameters; those that are to stand elsewhere are written to.
+            players: who moved.
+        """
+        after = {name: tuple(p.detach() for p in params) for name, params in parameters.items()}
+        point, self._state = self.rule.settle(before, after, players, self._state or {})
+        for name, vector in point.items():
+            for parameter, value in zip(after[name], vector, strict=True):
+                parameter.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
         """Rule, play and state as plain tensors and containers; loads with `weights_only=True`."""
-        return {"rule": self.rule.name, "play": self.play, "state": self._state or {}}
+        counts = {"skipped": self.skipped, "skipped_in_a_row": self._in_a_row}
+        return {"rule": self.rule.name, "play": self.play, "state": self._state or {}, **counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state.
@@ -116,6 +184,7 @@ class GameStrategy:
                     f"use the same {what}, or start a new run from its weights (got {what} {mine!r})"
                 )
         self._state, self._restored = dict(state["state"]) or None, True
+        self.skipped, self._in_a_row = state.get("skipped", 0), state.get("skipped_in_a_row", 0)
 
 
 class LEADStrategy(GameStrategy):
@@ -128,6 +197,7 @@ class LEADStrategy(GameStrategy):
         form: "opponent" or "own", of the exact term.
         play: "alternating" or "simultaneous".
         cross_fraction: share of each batch that the cross term is estimated on, in (0, 1]; see `rules.LEAD`.
+        skip_limit: see `GameStrategy`.
 
     Raises:
         ConfigurationError: a setting out of its range.
@@ -146,8 +216,10 @@ class LEADStrategy(GameStrategy):
         form: Literal["opponent", "own"] = "opponent",
         play: Literal["alternating", "simultaneous"] = "alternating",
         cross_fraction: float = 1.0,
+        skip_limit: int | None = 10,
     ) -> None:
-        super().__init__(LEAD(alpha, cross=cross, form=form, cross_fraction=cross_fraction), play=play)
+        rule = LEAD(alpha, cross=cross, form=form, cross_fraction=cross_fraction)
+        super().__init__(rule, play=play, skip_limit=skip_limit)
 
     @classmethod
     def from_paper(
@@ -202,6 +274,12 @@ class LEADStrategy(GameStrategy):
             raise ConfigurationError(f"Cannot use time_step because it must be finite and > 0 (got {time_step!r})")
         eta, beta, alpha = time_step**2, 1 - friction * time_step, 2 * charge * time_step
         return cls.from_paper(eta=eta, beta=beta, alpha=alpha, **settings)
+
+
+def _finite(directions: Mapping[str, Vector]) -> bool:
+    # by the largest entry: squares would overflow where the direction does not
+    largest = [size for d in directions.values() for size in torch._foreach_norm(list(d), math.inf)]
+    return bool(torch.stack([size.float() for size in largest]).isfinite().all())
 
 
 def _to_device(value: Any, device: torch.device) -> Any:

@@ -32,6 +32,7 @@ FLOORS = {
     "probe": 4,
     "structure": 4,
     "strategy": 4,
+    "systems": 4,
     "checkpoint": 4,
     "turns": 4,
     "evaluation": 4,
@@ -46,7 +47,9 @@ FLOORS = {
 # On one floor the components stand apart, except for these (importer, imported): the order in which floor 4 is built.
 NEIGHBOURS = {
     ("strategy", "reduction"),
+    ("systems", "strategy"),
     ("mixin", "strategy"),
+    ("mixin", "systems"),
     ("mixin", "reduction"),
     ("mixin", "probe"),
     ("mixin", "checkpoint"),

@@ -2,6 +2,8 @@
 
     gradient(i)                 g_i
     gradient(i, cross=…)        g_i + weight · c_i          (one reduction, because the sum is linear in the losses)
+    hessian_product(i, …)       Σ (∂²L_k / ∂θ_i ∂θ_j) w     (one reduction)
+    ahead(d)                    where the optimizer would take the players along d
 
 The losses are handed in as functions of a point, one per micro-batch, each replaying the same data and the same random
 numbers whenever it is called again. Forms of c_i: see `calculus.derivatives`, and for "difference"
@@ -11,77 +13,33 @@ numbers whenever it is called again. Forms of c_i: see `calculus.derivatives`, a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_lead._errors import DifferentiationError
-from lightning_lead._typing import CrossForm, Point, Vector
+from lightning_lead._errors import ConfigurationError, DifferentiationError
+from lightning_lead._typing import Point, Vector
 from lightning_lead.calculus.chain import Chain, judge_gradient, maker_gradient
 from lightning_lead.calculus.chain_difference import judge_difference, maker_difference
 from lightning_lead.calculus.chain_exact import judge_direction, maker_direction
 from lightning_lead.calculus.derivatives import cross_term, gradient
 from lightning_lead.calculus.players import inner, norm, opponent_of, weighted_sum
+from lightning_lead.calculus.steps import Steps
+from lightning_lead.calculus.terms import (
+    CrossTerm,
+    Divisible,
+    HessianTerm,
+    Losses,
+    OracleStatistics,
+    average_statistics,
+    cross_statistics,
+)
 
-__all__ = ["CrossTerm", "Divisible", "GameOracle", "Losses", "OracleStatistics", "no_reduction"]
-
-
-class Losses(Protocol):
-    """Both players' losses on one micro-batch.
-
-    `wanted` names the losses to compute. `replay=True` asks for a repeat of the first evaluation: the same random
-    numbers, frozen buffers, full precision.
-    """
-
-    def __call__(self, point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]:
-        """Evaluate the wanted losses at a point."""
-        ...
-
-
-@runtime_checkable
-class Divisible(Protocol):
-    """Losses that can be evaluated on the first samples alone, as a repeat."""
-
-    def part(self, fraction: float) -> Losses:
-        """The losses of so many samples."""
-        ...
-
-
-class CrossTerm(NamedTuple):
-    """What to add to a gradient: `weight` · c_i, in one of three forms, for an opponent that moved by `displacement`.
-
-    With a `fraction` below 1, c_i is estimated on the first samples of each micro-batch: it is linear in the loss, so a
-    mean over some samples is an unbiased estimate of the mean over all of them.
-
-    Example:
-        >>> CrossTerm(weight=1.0, displacement=(torch.zeros(2),), form="own").form
-        'own'
-    """
-
-    weight: float
-    displacement: Vector
-    form: CrossForm
-    fraction: float = 1.0
-
-
-class OracleStatistics(NamedTuple):
-    """What one player's update looked like on this rank: scalars, detached, still on the device.
-
-    Norms are of the gradient and of the cross term before its weight; the last two are None without a cross term, and
-    all three where nobody inspects the step.
-
-    Example:
-        >>> OracleStatistics(torch.tensor(0.7), torch.tensor(1.0), None, None).cross_norm is None
-        True
-    """
-
-    loss: Tensor
-    gradient_norm: Tensor | None
-    cross_norm: Tensor | None
-    cosine: Tensor | None
+__all__ = ["GameOracle", "no_reduction"]
 
 
 def no_reduction(vector: Vector) -> Vector:
@@ -102,6 +60,12 @@ class GameOracle:
         exhaustive: visit the whole graph of a cross term, for a probe; see `derivatives.cross_term`.
         inspect: whether norms and cosines are wanted; where the cross term has structure they cost one more
             gradient. The direction is the same, bit for bit.
+        steps: the optimizers' next step, for rules that look ahead.
+
+    Attributes:
+        evaluations: how many "gradients" and "hessian_products" this oracle was asked for; a cross term counts as what
+            it is made of. Per batch, however many micro-batches that is.
+        notes: what the rule wants to have logged, name -> number.
 
     Example:
         >>> x, y = torch.tensor(3.0), torch.tensor(2.0)
@@ -126,10 +90,13 @@ class GameOracle:
         full_precision: Callable[[], AbstractContextManager[object]] = nullcontext,
         exhaustive: bool = False,
         inspect: bool = True,
+        steps: Steps | None = None,
     ) -> None:
         self.point: dict[str, Vector]
         self.arrive(point)
         self.statistics: dict[str, OracleStatistics] = {}
+        self.evaluations: Counter[str] = Counter()
+        self.notes: dict[str, float] = {}
         self._losses = list(losses)
         self._weights = list(weights) if weights is not None else [1.0 / len(self._losses)] * len(self._losses)
         self._reduce = reduce
@@ -138,6 +105,7 @@ class GameOracle:
         self._full_precision = full_precision
         self._exhaustive = exhaustive
         self._inspect = inspect
+        self._steps = steps
         self._ahead: Vector | None = None  # the maker's parameters in what was made ahead
 
     @property
@@ -162,14 +130,89 @@ class GameOracle:
         Raises:
             DifferentiationError: the loss does not depend on the player, or the field on the opponent.
         """
+        difference = cross is not None and cross.form == "difference"
+        self.evaluations["gradients"] += 2 if difference else 1
+        self.evaluations["hessian_products"] += cross is not None and not difference
         directions, statistics = [], []
         for k, weight in enumerate(self._weights):
             direction, stats = self._local(player, k, at, cross)
             directions.append((weight, direction))
             statistics.append((weight, stats))
         if at is None:
-            self.statistics[player] = _average(statistics)
+            self.statistics[player] = average_statistics(statistics)
         return self._reduce(weighted_sum(directions))
+
+    def hessian_product(self, player: str, terms: Sequence[HessianTerm], *, at: Point | None = None) -> Vector:
+        """Σ (∂²L_loss / ∂θ_player ∂θ_column) · vector: products of Hessian blocks, in one double backward pass.
+
+        Always a repeat of an evaluation, so it leaves buffers alone. Linear in the losses, so one reduction makes it
+        that of the joint batch if the vectors are themselves averaged over ranks.
+
+        Cost: one gradient and its derivative for each term.
+
+        Args:
+            player: the row of the blocks.
+            terms: whose loss, by whose parameters, times what; at least one.
+            at: where; default the current point.
+
+        Returns:
+            One tensor per parameter of the player, detached, averaged over ranks; zeros where nothing depends on it.
+
+        Raises:
+            DifferentiationError: a loss does not depend on its column.
+        """
+        self.evaluations["hessian_products"] += len(terms)
+        place = self.point if at is None else at
+        products = []
+        for weight, losses in zip(self._weights, self._losses, strict=True):
+            point = {name: tuple(p.detach().requires_grad_() for p in place[name]) for name in self.names}
+            own = point[player]
+            with torch.enable_grad(), self._place(point):
+                values = losses(point, frozenset(term.loss for term in terms), replay=True)
+                with self._full_precision():
+                    fields = [
+                        gradient(
+                            values[term.loss],
+                            point[term.column],
+                            create_graph=True,
+                            label=f"the loss of player {term.loss!r}",
+                        )
+                        for term in terms
+                    ]
+                    total = torch.stack([inner(f, term.vector) for f, term in zip(fields, terms, strict=True)]).sum()
+                    grads: tuple[Tensor | None, ...] = (None,) * len(own)
+                    if total.requires_grad:
+                        grads = torch.autograd.grad(total, own, allow_unused=True)
+            zeros = (torch.zeros_like(p) if g is None else g.detach() for g, p in zip(grads, own, strict=True))
+            products.append((weight, tuple(zeros)))
+        return self._reduce(weighted_sum(products))
+
+    def ahead(
+        self, directions: Mapping[str, Vector], *, fraction: float = 1.0, remember: bool = False
+    ) -> dict[str, Vector]:
+        """The point where the optimizer would take the players along the directions; who has none stays.
+
+        Args:
+            directions: player -> d, averaged over ranks.
+            fraction: the part of a step that is meant; see `calculus.steps`.
+            remember: let the optimizer's memory see this step too.
+        """
+        return self.point | self._moves().ahead(directions, fraction=fraction, remember=remember)
+
+    def rates(self, player: str) -> tuple[float, ...]:
+        """The learning rate of each of the player's parameters.
+
+        Args:
+            player: whose.
+        """
+        return self._moves().rates(player)
+
+    def _moves(self) -> Steps:
+        if self._steps is None:
+            raise ConfigurationError(
+                "Cannot look ahead because the oracle knows no optimizer; pass steps=Steps(players, optimizers)"
+            )
+        return self._steps
 
     def begin(self, player: str, moving: Sequence[str], *, precise: bool = False) -> None:
         """Do ahead what the player's first derivative needs and the update in flight cannot change; once.
@@ -204,12 +247,12 @@ class GameOracle:
         if at is None:
             self._evaluated.add(k)
         losses = self._losses[k]
-        opponent = opponent_of(player, self.names)
         place = dict(self.point if at is None else at)
         if isinstance(losses, Chain) and (losses.linked if cross is None else losses.structure.chained):
             return self._chained(player, k, losses, place, cross, replay, here=at is None)
         own = tuple(p.detach().requires_grad_() for p in place[player])
         exact = cross is not None and cross.form != "difference"
+        opponent = opponent_of(player, self.names) if len(self.names) > 1 else player  # descent knows no opponent
         other = tuple(p.detach().requires_grad_(exact) for p in place[opponent])
         divided = cross is not None and cross.fraction < 1
         wanted = frozenset({player, opponent} if cross is not None and cross.form == "opponent" else {player})
@@ -241,7 +284,7 @@ class GameOracle:
             return direction, OracleStatistics(loss, None, None, None)
         if term is None or cross is None:
             return grad, OracleStatistics(loss, norm(grad), None, None)
-        return weighted_sum([(1.0, grad), (cross.weight, term)]), _statistics(loss, grad, term)
+        return weighted_sum([(1.0, grad), (cross.weight, term)]), cross_statistics(loss, grad, term)
 
     def _chained(
         self, player: str, k: int, chain: Chain, place: Point, cross: CrossTerm | None, replay: bool, *, here: bool
@@ -272,7 +315,7 @@ class GameOracle:
             return direction, OracleStatistics(loss, norm(direction), None, None)
         grad, _ = self._local(player, k, place, None)
         term = weighted_sum([(1 / cross.weight, direction), (-1 / cross.weight, grad)])
-        return direction, _statistics(loss, grad, term)
+        return direction, cross_statistics(loss, grad, term)
 
     def _exact(self, player: str, values: Mapping[str, Tensor], own: Vector, other: Vector, cross: CrossTerm) -> Vector:
         """c_i = ∓∇_i ⟨∇_j L, Δ_j⟩, L being the opponent's loss or the own one."""
@@ -319,18 +362,3 @@ def _part(losses: Losses, fraction: float) -> Losses:
             f"it; give them a method part(fraction), or use the whole batch (got fraction {fraction})"
         )
     return losses.part(fraction)
-
-
-def _statistics(loss: Tensor, grad: Vector, term: Vector) -> OracleStatistics:
-    size, length = norm(grad), norm(term)
-    cosine = inner(grad, term) / (size * length).clamp_min(torch.finfo(size.dtype).tiny)
-    return OracleStatistics(loss, size, length, cosine)
-
-
-def _average(parts: Sequence[tuple[float, OracleStatistics]]) -> OracleStatistics:
-    columns = []
-    for field in range(len(OracleStatistics._fields)):
-        values = [(weight, stats[field]) for weight, stats in parts]
-        known = [(weight, value) for weight, value in values if value is not None]
-        columns.append(torch.stack([weight * value for weight, value in known]).sum() if known else None)
-    return OracleStatistics(*columns)  # type: ignore[arg-type]

@@ -41,11 +41,12 @@ def opponent_of(player: str, names: Sequence[str]) -> str:
     return second if player == first else first
 
 
-def check_players(players: Mapping[str, Sequence[Tensor]]) -> None:
+def check_players(players: Mapping[str, Sequence[Tensor]], *, alone: bool = False) -> None:
     """Refuse anything but two players with parameters of their own.
 
     Args:
         players: name -> that player's parameters.
+        alone: whether one player will do, as for a rule that knows of no opponent.
 
     Raises:
         ConfigurationError: not two players, a player without parameters, or a parameter that both own.
@@ -53,7 +54,7 @@ def check_players(players: Mapping[str, Sequence[Tensor]]) -> None:
     Example:
         >>> check_players({"x": [torch.zeros(2)], "y": [torch.zeros(3)]})
     """
-    if len(players) != 2:
+    if len(players) != 2 and not (alone and len(players) == 1):
         raise ConfigurationError(
             f"Cannot play with {len(players)} players because the cross term couples exactly two; "
             f"return two entries from players() (got {list(players)})"
@@ -64,8 +65,8 @@ def check_players(players: Mapping[str, Sequence[Tensor]]) -> None:
                 f"Cannot train player {name!r} because it has no parameter that requires a gradient; "
                 "check that its network is built and not frozen (got 0 parameters)"
             )
-    first, second = players.values()
-    if shared := {id(p) for p in first} & {id(p) for p in second}:
+    first, *rest = players.values()
+    if shared := {id(p) for p in first} & {id(p) for other in rest for p in other}:
         raise ConfigurationError(
             f"Cannot separate the players because they share {len(shared)} parameter(s); give each network its own"
         )

@@ -1,7 +1,43 @@
-"""Game optimizers, one file each: gradients in, a direction out. See `rules.base` for how to add one."""
+"""Game optimizers, one file each: gradients in, a direction out. See `rules.base` for how to add one.
 
-from lightning_lead.rules.base import AbstractGameRule, RuleState
+Every class that is exported here can be named on the command line, stands in the table of `docs/choosing.md`, and is
+held to the contract in `tests/contract`.
+"""
+
+from lightning_lead.rules.acgd import ACGD
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState
+from lightning_lead.rules.cgd import CGD
+from lightning_lead.rules.consensus import ConsensusOptimization
+from lightning_lead.rules.extra_adam import ExtraAdam
+from lightning_lead.rules.extragradient import Extragradient
 from lightning_lead.rules.gradient_play import GradientPlay
 from lightning_lead.rules.lead import LEAD
+from lightning_lead.rules.level_k import LevelK
+from lightning_lead.rules.lookahead_minmax import LookaheadMinmax
+from lightning_lead.rules.negative_adam import NegativeAdam
+from lightning_lead.rules.ode_gan import ODEGAN
+from lightning_lead.rules.optimistic_adam import OptimisticAdam
+from lightning_lead.rules.optimistic_gradient import OptimisticGradient
+from lightning_lead.rules.polyak_momentum import PolyakMomentum
+from lightning_lead.rules.symplectic_adjustment import SymplecticGradientAdjustment
 
-__all__ = ["LEAD", "AbstractGameRule", "GradientPlay", "RuleState"]
+__all__ = [
+    "ACGD",
+    "CGD",
+    "LEAD",
+    "ODEGAN",
+    "AbstractGameRule",
+    "ConsensusOptimization",
+    "Cost",
+    "ExtraAdam",
+    "Extragradient",
+    "GradientPlay",
+    "LevelK",
+    "LookaheadMinmax",
+    "NegativeAdam",
+    "OptimisticAdam",
+    "OptimisticGradient",
+    "PolyakMomentum",
+    "RuleState",
+    "SymplecticGradientAdjustment",
+]

@@ -2,7 +2,8 @@
 
     d_i = ∇_i L_i
 
-With SGD this is gradient descent-ascent (alternating or simultaneous), with Adam the usual way GANs are trained.
+With SGD this is gradient descent-ascent (alternating or simultaneous) and, for one player, gradient descent; with Adam
+it is the usual way GANs are trained.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import final
 
 from lightning_lead._typing import Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.rules.base import AbstractGameRule, RuleState
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState
 
 __all__ = ["GradientPlay"]
 
@@ -32,6 +33,9 @@ class GradientPlay(AbstractGameRule):
         >>> directions["x"][0].item(), directions["y"][0].item()
         (1.0, -1.0)
     """
+
+    cost = Cost(gradients=2)
+    affine = True
 
     @property
     def starts_here(self) -> bool:

@@ -24,9 +24,10 @@ import torch
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import CrossForm, Point, Vector
-from lightning_lead.calculus.oracle import CrossTerm, GameOracle
+from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import opponent_of
-from lightning_lead.rules.base import AbstractGameRule, RuleState
+from lightning_lead.calculus.terms import CrossTerm
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState
 
 __all__ = ["LEAD"]
 
@@ -65,6 +66,8 @@ class LEAD(AbstractGameRule):
         True
     """
 
+    affine = True
+
     def __init__(
         self,
         alpha: float = 1.0,
@@ -97,6 +100,15 @@ class LEAD(AbstractGameRule):
             )
         self.alpha, self.cross, self.form = float(alpha), cross, form
         self.cross_fraction = float(cross_fraction)
+        if self.alpha == 0:
+            self.cost = Cost(gradients=2)
+        else:
+            self.cost = Cost(gradients=4) if cross == "difference" else Cost(gradients=2, hessian_products=2)
+
+    @classmethod
+    def variants(cls) -> list[AbstractGameRule]:
+        """Every form, and without coupling."""
+        return [cls(), cls(form="own"), cls(cross="difference"), cls(0.0)]
 
     @property
     def second_order(self) -> bool:
@@ -107,6 +119,11 @@ class LEAD(AbstractGameRule):
     def revisits(self) -> bool:
         """True with a > 0 for the difference form, and for a cross term on a part of the batch."""
         return self.alpha > 0 and (self.cross == "difference" or self.cross_fraction < 1)
+
+    @property
+    def subtracts(self) -> bool:
+        """True for the difference form with a > 0."""
+        return self.alpha > 0 and self.cross == "difference"
 
     @property
     def couples(self) -> bool:

@@ -1,0 +1,113 @@
+"""Lookahead-minmax: play some game steps by another rule, then go back part of the way, both players at once.
+
+    every k game steps:   θ⁺ = θ_slow + α (θ − θ_slow),   θ_slow⁺ = θ⁺
+
+Reference: Chavdarova, Pagliardini, Stich, Fleuret and Jaggi, "Taming GANs with Lookahead-Minmax", ICLR 2021, Algorithm
+1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead._typing import Point, Vector
+from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.calculus.players import weighted_sum
+from lightning_lead.rules.base import AbstractGameRule, RuleState, require_number
+from lightning_lead.rules.gradient_play import GradientPlay
+
+__all__ = ["LookaheadMinmax"]
+
+
+@final
+class LookaheadMinmax(AbstractGameRule):
+    """Every k game steps both players go back to θ_slow + α (θ − θ_slow). Cost: that of the inner rule.
+
+    State: the slow weights, a count, and the inner rule's state. The optimizer's memory is left as it is.
+
+    Args:
+        steps: k ≥ 1, game steps between two returns.
+        alpha: α in (0, 1], the part of the way that is kept.
+        inner: the rule in between; default `GradientPlay()`.
+
+    Raises:
+        ConfigurationError: a setting out of its range, or an inner rule that is none.
+
+    Example:
+        >>> from lightning_lead.analysis import simulate
+        >>> from lightning_lead.games import BilinearGame
+        >>> rule = LookaheadMinmax(steps=5, alpha=0.5)
+        >>> path = simulate(rule, BilinearGame([[1.0]]), lr=0.3, steps=200, play="alternating")
+        >>> path.distances[-1] < 1e-4 * path.distances[0]
+        True
+    """
+
+    settles = True
+
+    def __init__(self, steps: int = 5, alpha: float = 0.5, *, inner: AbstractGameRule | None = None) -> None:
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise ConfigurationError(f"Cannot look ahead by steps={steps!r}; pass an integer ≥ 1")
+        if inner is not None and not isinstance(inner, AbstractGameRule):
+            raise ConfigurationError(f"Cannot play inner={inner!r} because it is no game rule; pass one, or None")
+        self.steps = self.period = steps
+        self.alpha = require_number("alpha", alpha, low=0, high=1, why="it is a part of the way")
+        if self.alpha == 0:
+            raise ConfigurationError("Cannot use alpha=0 because nothing would ever be kept; pass a part in (0, 1]")
+        self.inner = inner if inner is not None else GradientPlay()
+        self.period = steps * self.inner.period
+        self.cost, self.plays, self.affine = self.inner.cost, self.inner.plays, self.inner.affine
+        self.plain_steps, self.zero_sum = self.inner.plain_steps, self.inner.zero_sum
+
+    @property
+    def name(self) -> str:
+        """With the inner rule, if that is not plain gradient play."""
+        inner = "" if isinstance(self.inner, GradientPlay) else f"({self.inner.name})"
+        return f"LookaheadMinmax{inner}"
+
+    @property
+    def second_order(self) -> bool:
+        """As the inner rule."""
+        return self.inner.second_order
+
+    @property
+    def revisits(self) -> bool:
+        """As the inner rule."""
+        return self.inner.revisits
+
+    @property
+    def couples(self) -> bool:
+        """As the inner rule."""
+        return self.inner.couples
+
+    def init(self, point: Point) -> RuleState:
+        """Slow weights: a copy of the start."""
+        slow = {name: tuple(p.detach().clone() for p in vector) for name, vector in point.items()}
+        return {"slow": slow, "count": 0, "inner": self.inner.init(point)}
+
+    def direction(
+        self, oracle: GameOracle, players: Sequence[str], state: RuleState
+    ) -> tuple[dict[str, Vector], RuleState]:
+        """The inner rule's."""
+        directions, inner = self.inner.direction(oracle, players, state["inner"])
+        return directions, state | {"inner": inner}
+
+    def settle(self, before: Point, after: Point, players: Sequence[str], state: RuleState) -> tuple[Point, RuleState]:
+        """The inner rule's last word; after every k-th game step, part of the way back."""
+        moved: Point = {}
+        if self.inner.settles:
+            moved, inner = self.inner.settle(before, after, players, state["inner"])
+            state = state | {"inner": inner}
+        if players[-1] != list(after)[-1]:  # the game step goes on
+            return moved, state
+        count = state["count"] + 1
+        if count < self.steps:
+            return moved, state | {"count": count}
+        fast = {**after, **moved}
+        back = {
+            name: weighted_sum([(1 - self.alpha, slow), (self.alpha, fast[name])])
+            for name, slow in state["slow"].items()
+        }
+        slow = {name: tuple(p.clone() for p in vector) for name, vector in back.items()}
+        return back, state | {"count": 0, "slow": slow}
