@@ -15,6 +15,17 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest tests/contract --rule FILE` holds the rules defined in a file to the contract, and no others."""
+    parser.addoption("--rule", action="append", default=[], metavar="FILE", help="a file that defines game rules")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hand the files to the contract, here and in the processes that it starts."""
+    if files := config.getoption("--rule"):
+        os.environ["LIGHTNING_LEAD_CONTRACT_FILES"] = os.pathsep.join(map(os.path.abspath, files))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

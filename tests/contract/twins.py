@@ -1,0 +1,234 @@
+"""Every rule once more, as its equations read: dense derivatives, explicit steps by SGD, no part of the calculus.
+
+A twin is a function (rule, game, x, y, lr, steps) -> the points (x, y) after each game step, in the default play.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from dense_game import Dense
+from torch import Tensor
+
+__all__ = ["TWINS"]
+
+Points = list[tuple[Tensor, Tensor]]
+
+
+def fields(game: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    dense = Dense(game, x, y)
+    return dense.gradient("x"), dense.gradient("y")
+
+
+def gradient_play(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path = []
+    for _ in range(steps):
+        x = x - lr * fields(game, x, y)[0]
+        y = y - lr * fields(game, x, y)[1]
+        path.append((x, y))
+    return path
+
+
+def polyak(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path, x_before, y_before = [], x, y
+    for _ in range(steps):
+        x, x_before = x + rule.beta * (x - x_before) - lr * fields(game, x, y)[0], x
+        y, y_before = y + rule.beta * (y - y_before) - lr * fields(game, x, y)[1], y
+        path.append((x, y))
+    return path
+
+
+def optimistic(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path, (px, py) = [], fields(game, x, y)
+    for _ in range(steps):
+        gx, gy = fields(game, x, y)
+        a = rule.optimism
+        x, y = x - lr * ((1 + a) * gx - a * px), y - lr * ((1 + a) * gy - a * py)
+        px, py = gx, gy
+        path.append((x, y))
+    return path
+
+
+def optimistic_step(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path, px, py = [], None, None
+    for _ in range(steps):
+        gx = fields(game, x, y)[0]
+        x, px = x - lr * (2 * gx - (gx if px is None else px)), gx
+        gy = fields(game, x, y)[1]
+        y, py = y - lr * (2 * gy - (gy if py is None else py)), gy
+        path.append((x, y))
+    return path
+
+
+def extragradient(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path, ahead = [], lr * getattr(rule, "stretch", 1.0)
+    for _ in range(steps):
+        gx, gy = fields(game, x, y)
+        gx, gy = fields(game, x - ahead * gx, y - ahead * gy)
+        x, y = x - lr * gx, y - lr * gy
+        path.append((x, y))
+    return path
+
+
+def level_k(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path = []
+    for _ in range(steps):
+        expected_x, expected_y = x, y
+        for _ in range(rule.level):
+            expected_x, expected_y = (
+                x - lr * fields(game, x, expected_y)[0],
+                y - lr * fields(game, expected_x, y)[1],
+            )
+        x, y = expected_x, expected_y
+        path.append((x, y))
+    return path
+
+
+def ode_gan(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path = []
+    for _ in range(steps):
+        dense = Dense(game, x, y)
+        k1 = fields(game, x, y)
+        if rule.scheme == "euler":
+            d = k1
+        elif rule.scheme == "heun":
+            k2 = fields(game, x - lr * k1[0], y - lr * k1[1])
+            d = tuple((a + b) / 2 for a, b in zip(k1, k2, strict=True))
+        else:
+            k2 = fields(game, x - lr / 2 * k1[0], y - lr / 2 * k1[1])
+            k3 = fields(game, x - lr / 2 * k2[0], y - lr / 2 * k2[1])
+            k4 = fields(game, x - lr * k3[0], y - lr * k3[1])
+            d = tuple((a + 2 * b + 2 * c + e) / 6 for a, b, c, e in zip(k1, k2, k3, k4, strict=True))
+        penalty = 2 * dense.block("y", "x", "y") @ dense.gradient("y")  # ∇ₓ ‖∇ᵧLᵧ‖²
+        x, y = x - lr * d[0] - lr * rule.regularization * penalty, y - lr * d[1]
+        path.append((x, y))
+    return path
+
+
+def consensus(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path = []
+    for _ in range(steps):
+        dense, jacobian = Dense(game, x, y), game.jacobian({"x": (x,), "y": (y,)})
+        v = torch.cat([dense.gradient("x"), dense.gradient("y")])
+        d = v + rule.weight * jacobian.T @ v
+        x, y = x - lr * d[: len(x)], y - lr * d[len(x) :]
+        path.append((x, y))
+    return path
+
+
+def symplectic(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path = []
+    for _ in range(steps):
+        dense, jacobian = Dense(game, x, y), game.jacobian({"x": (x,), "y": (y,)})
+        v = torch.cat([dense.gradient("x"), dense.gradient("y")])
+        adjustment = ((jacobian - jacobian.T) / 2).T @ v
+        hamiltonian = jacobian.T @ v
+        sign = 1.0
+        if rule.align:
+            sign = torch.sign((v @ hamiltonian) * (adjustment @ hamiltonian) / len(v) + 0.1)
+        d = v + sign * rule.weight * adjustment
+        x, y = x - lr * d[: len(x)], y - lr * d[len(x) :]
+        path.append((x, y))
+    return path
+
+
+def competitive(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path = []
+    for _ in range(steps):
+        dense = Dense(game, x, y)
+        x, y = local_nash(dense, x, y, lr * torch.ones_like(x), lr * torch.ones_like(y))
+        path.append((x, y))
+    return path
+
+
+def adaptive_competitive(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path, vx, vy = [], torch.zeros_like(x), torch.zeros_like(y)
+    for t in range(1, steps + 1):
+        dense = Dense(game, x, y)
+        vx = rule.beta * vx + (1 - rule.beta) * dense.gradient("x") ** 2
+        vy = rule.beta * vy + (1 - rule.beta) * dense.gradient("y") ** 2
+        correction = (1 - rule.beta**t) ** 0.5
+        rates = [lr * correction / (v.sqrt() + rule.eps) for v in (vx, vy)]
+        x, y = local_nash(dense, x, y, *rates)
+        path.append((x, y))
+    return path
+
+
+def local_nash(dense: Dense, x: Tensor, y: Tensor, rate_x: Tensor, rate_y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both optimality conditions of the local game, as one linear system: Δx = −ηₓ(gₓ + FΔy), Δy = −ηᵧ(gᵧ + GΔx)."""
+    f, g = dense.block("x", "x", "y"), dense.block("y", "y", "x")
+    matrix = torch.cat(
+        [
+            torch.cat([torch.eye(len(x), dtype=x.dtype), rate_x[:, None] * f], dim=1),
+            torch.cat([rate_y[:, None] * g, torch.eye(len(y), dtype=x.dtype)], dim=1),
+        ]
+    )
+    move = torch.linalg.solve(matrix, -torch.cat([rate_x * dense.gradient("x"), rate_y * dense.gradient("y")]))
+    return x + move[: len(x)], y + move[len(x) :]
+
+
+def lookahead(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path, slow_x, slow_y = [], x, y
+    for t in range(1, steps + 1):
+        x = x - lr * fields(game, x, y)[0]
+        y = y - lr * fields(game, x, y)[1]
+        if t % rule.steps == 0:
+            x, y = slow_x + rule.alpha * (x - slow_x), slow_y + rule.alpha * (y - slow_y)
+            slow_x, slow_y = x, y
+        path.append((x, y))
+    return path
+
+
+def negative_adam(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path = []
+    z = {"x": x, "y": y}
+    m = {name: torch.zeros_like(p) for name, p in z.items()}
+    v = {name: torch.zeros_like(p) for name, p in z.items()}
+    for t in range(1, steps + 1):
+        for name in ("x", "y"):
+            g = Dense(game, z["x"], z["y"]).gradient(name)
+            m[name] = rule.beta1 * m[name] + (1 - rule.beta1) * g
+            v[name] = rule.beta2 * v[name] + (1 - rule.beta2) * g**2
+            m_hat, v_hat = m[name] / (1 - rule.beta1**t), v[name] / (1 - rule.beta2**t)
+            z[name] = z[name] - lr * m_hat / (v_hat.sqrt() + rule.eps)
+        path.append((z["x"], z["y"]))
+    return path
+
+
+def lead(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    """Alternating; each player sees how far the other has moved since its own last update."""
+    path = []
+    z, before = {"x": x, "y": y}, {"x": x, "y": y}  # before: where a player was when the other last updated
+    for _ in range(steps):
+        for i, j in (("x", "y"), ("y", "x")):
+            dense, moved = Dense(game, z["x"], z["y"]), z[j] - before[j]
+            if rule.cross == "difference":
+                earlier = {**z, j: before[j]}
+                c = dense.gradient(i) - Dense(game, earlier["x"], earlier["y"]).gradient(i)
+            else:
+                c = dense.block(i, i, j) @ moved if rule.form == "own" else -dense.block(j, i, j) @ moved
+            before[j] = z[j]
+            z[i] = z[i] - lr * (dense.gradient(i) + rule.alpha * c)
+        path.append((z["x"], z["y"]))
+    return path
+
+
+TWINS: dict[str, Callable[..., Points]] = {
+    "ACGD": adaptive_competitive,
+    "CGD": competitive,
+    "ConsensusOptimization": consensus,
+    "ExtraAdam": extragradient,
+    "Extragradient": extragradient,
+    "GradientPlay": gradient_play,
+    "LEAD": lead,
+    "LevelK": level_k,
+    "LookaheadMinmax": lookahead,
+    "NegativeAdam": negative_adam,
+    "ODEGAN": ode_gan,
+    "OptimisticAdam": optimistic_step,
+    "OptimisticGradient": optimistic,
+    "PolyakMomentum": polyak,
+    "SymplecticGradientAdjustment": symplectic,
+}
