@@ -16,6 +16,7 @@ from typing import final
 
 from lightning_lead._typing import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.calculus.players import weighted_sum
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
 
 __all__ = ["Extragradient"]
@@ -72,5 +73,7 @@ class Extragradient(AbstractGameRule):
     ) -> tuple[dict[str, Vector], RuleState]:
         """The gradients at the look-ahead."""
         here = {player: oracle.gradient(player) for player in players}
-        there = oracle.ahead(here, fraction=self.stretch)
+        # γ times the gradient, of which `fraction` says that γ steps are meant: SGD takes it as it is
+        stretched = {player: weighted_sum([(self.stretch, g)]) for player, g in here.items()}
+        there = oracle.ahead(stretched, fraction=self.stretch)
         return {player: oracle.gradient(player, at=there) for player in players}, state
