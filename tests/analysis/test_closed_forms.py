@@ -1,0 +1,225 @@
+"""Closed forms against probing, and both against what the distance really does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import lightning_lead.rules as rules
+from lightning_lead import ConfigurationError
+from lightning_lead.analysis import (
+    Block,
+    block_eigenvalues,
+    closed_form_radius,
+    eigenvalues,
+    recurrence_roots,
+    simulate,
+    spectral_radius,
+    update_operator,
+)
+from lightning_lead.games import BilinearGame, QuadraticGame
+from lightning_lead.rules import (
+    CGD,
+    LEAD,
+    AbstractGameRule,
+    Extragradient,
+    GradientPlay,
+    LevelK,
+    LookaheadMinmax,
+    OptimisticAdam,
+    OptimisticGradient,
+    PolyakMomentum,
+    SymplecticGradientAdjustment,
+)
+
+
+def affine_rules() -> list[AbstractGameRule]:
+    classes = [getattr(rules, name) for name in rules.__all__]
+    classes = [c for c in classes if isinstance(c, type) and issubclass(c, AbstractGameRule)]
+    return [rule for c in classes if c is not AbstractGameRule for rule in c.variants() if rule.affine]
+
+
+def label(rule: AbstractGameRule) -> str:
+    settings = [str(v) for k, v in sorted(vars(rule).items()) if isinstance(v, (int, float, str)) and k != "period"]
+    return ",".join([rule.name, *settings])
+
+
+CASES = [(rule, play) for rule in affine_rules() for play in rule.plays]
+IDS = [f"{label(rule)}-{play}" for rule, play in CASES]
+
+
+def random_games() -> Iterator[tuple[QuadraticGame, float]]:
+    """21 games and step sizes: every shape up to 3 × 3, curvature from none to more than the coupling."""
+    generator = torch.Generator().manual_seed(5)
+    shapes = [(1, 1), (2, 2), (3, 3), (1, 2), (3, 2), (2, 3), (2, 1)]
+    for k in range(21):
+        n, m = shapes[k % len(shapes)]
+        coupling = torch.randn(n, m, generator=generator, dtype=torch.float64)
+        curvature = float(torch.rand((), generator=generator)) * (2.0 if k % 3 else 0.2)
+        if n == m and k % 2:
+            curvature = 0.0
+        yield QuadraticGame(coupling, curvature=curvature), 0.1 + 0.4 * float(torch.rand((), generator=generator))
+
+
+GAMES = list(random_games())
+
+
+def optimizer(momentum: float):
+    return lambda groups: torch.optim.SGD(groups, momentum=momentum)
+
+
+@pytest.mark.parametrize(("rule", "play"), CASES, ids=IDS)
+def test_closed_form_is_what_probing_finds(rule: AbstractGameRule, play) -> None:
+    for game, lr in GAMES:
+        operator = update_operator(rule, game, lr=lr, play=play)
+        assert closed_form_radius(rule, game, lr=lr, play=play) == pytest.approx(operator.radius, abs=1e-10)
+        sigma = torch.linalg.svdvals(game.coupling)
+        # zeros belong to a nilpotent part, which eigensolvers spread over a disc of radius (1e-16)^(1/size)
+        mine = eigenvalues(rule, sigma=sigma, curvature=game.curvature, lr=lr, play=play).reshape(-1)
+        mine = mine[mine.abs() > 0.05]
+        away = (mine[:, None] - operator.eigenvalues[None, :]).abs().min(dim=1).values
+        assert float(away.max()) < 1e-7  # near a double root an eigenvalue is known to the square root of rounding
+
+
+MOMENTUM = [GradientPlay(), OptimisticGradient(0.7), OptimisticAdam(), PolyakMomentum(-0.3), LEAD(2.0)]
+MOMENTUM += [SymplecticGradientAdjustment(0.3, align=False), rules.ConsensusOptimization(0.3)]
+
+
+@pytest.mark.parametrize("rule", MOMENTUM, ids=label)
+def test_momentum_of_the_optimizer_is_in_the_closed_form(rule: AbstractGameRule) -> None:
+    for play in rule.plays:
+        for game, lr in GAMES[:7]:
+            probed = spectral_radius(rule, game, lr=lr, play=play, optimizer=optimizer(0.6))
+            assert closed_form_radius(rule, game, lr=lr, play=play, momentum=0.6) == pytest.approx(probed, abs=1e-10)
+
+
+def test_alternating_lead_is_the_quartic_of_its_derivation() -> None:
+    h, eta, a, beta, sigma = 0.3, 0.2, 3.0, 0.5, 1.7
+    z = eigenvalues(LEAD(a), sigma=sigma, curvature=h, lr=eta, play="alternating", momentum=beta)
+    u = torch.sqrt(-z)  # of one sign or the other
+    alpha = eta * a
+    even = u**4 + (1 + beta - eta * h) * u**2 + beta
+    odd = sigma * (eta + alpha) * u**3 + sigma * alpha * u
+    assert torch.minimum((even - odd).abs(), (even + odd).abs()).max() < 1e-12
+
+
+@pytest.mark.parametrize("rule", [GradientPlay(), LEAD(1.0), Extragradient(), LevelK(3), CGD()], ids=label)
+def test_simultaneous_play_of_a_bilinear_game_by_the_textbook(rule: AbstractGameRule) -> None:
+    q = 0.3 * 1.4
+    expected = {
+        "GradientPlay": math.sqrt(1 + q**2),
+        "Extragradient": math.sqrt((1 - q**2) ** 2 + q**2),
+        "LevelK": abs(1 + 1j * q - q**2 - 1j * q**3),
+        "CGD": 1 / math.sqrt(1 + q**2),
+        "LEAD": max(abs((1 - 2j * q + s * (1 - 4 * q**2) ** 0.5) / 2) for s in (1, -1)),  # of optimistic play
+    }[rule.name]
+    game = BilinearGame([[1.4]])
+    assert closed_form_radius(rule, game, lr=0.3, play="simultaneous") == pytest.approx(expected, abs=1e-14)
+
+
+def test_a_closed_form_with_the_coupling_s_sign_flipped_is_seen() -> None:
+    """The negative control: LEAD with −a, and level-k with the answer's sign flipped, are far off."""
+    game, lr = QuadraticGame([[1.0, 0.2], [0.3, 0.6]], curvature=0.1), 0.3
+    sigma = torch.linalg.svdvals(game.coupling)
+    for play in ("simultaneous", "alternating"):
+        block = Block(sigma, 0.1, lr, play, 0.0)
+        flipped = recurrence_roots(block, [0.1], [1 - 1.0, 1.0]).abs().max()
+        assert abs(float(flipped) - spectral_radius(LEAD(1.0), game, lr=lr, play=play)) > 1e-3
+    step = lr * Block(sigma, 0.1, lr, "simultaneous", 0.0).jacobian
+    flipped = (1 - step * (1 + step)).abs().max()
+    assert abs(float(flipped) - spectral_radius(Extragradient(), game, lr=lr)) > 1e-3
+
+
+# Rates that are measured. ------------------------------------------------------------------------------------------
+
+
+def measured_rate(path: torch.Tensor, coupling: torch.Tensor) -> float:
+    """How fast the slowest pair of singular directions shrinks, per step.
+
+    The slope of log distance by least squares under a Hann window, over the later three quarters. A rotation makes the
+    distance swing about its decay; the window lets the swing cancel over its periods. Each pair by itself, because two
+    that decay almost equally fast would need very many steps to be told apart in their sum.
+    """
+    n = coupling.shape[0]
+    left, _, right = torch.linalg.svd(coupling)
+    rates = []
+    for x, y in zip((path[:, :n] @ left).T, (path[:, n:] @ right.T).T, strict=True):
+        distances = torch.hypot(x, y)
+        logs = distances[distances > 1e-150].log()
+        logs = logs[len(logs) // 4 :]
+        time = torch.arange(len(logs), dtype=torch.float64)
+        weight = torch.hann_window(len(logs), periodic=False, dtype=torch.float64)
+        time = time - (weight * time).sum() / weight.sum()
+        rates.append(float(torch.exp((weight * time * logs).sum() / (weight * time**2).sum())))
+    return max(rates)
+
+
+def random_coupling(size: int, generator: torch.Generator) -> torch.Tensor:
+    """Singular values in [0.4, 2]: one that is hardly there would not turn once while it is watched."""
+    sigma = 0.4 + 1.6 * torch.rand(size, generator=generator, dtype=torch.float64)
+    seed = int(torch.randint(1000, (), generator=generator))
+    return BilinearGame.from_singular_values(sigma.tolist(), seed=seed).coupling
+
+
+TOGETHER = [(rule, play) for rule, play in CASES if not isinstance(rule, CGD)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rule", "play"), TOGETHER, ids=[f"{label(r)}-{p}" for r, p in TOGETHER])
+def test_the_distance_shrinks_at_the_rate_of_the_spectrum(rule: AbstractGameRule, play) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for curvature in (0.0, 0.1, 0.3):
+        couplings = [random_coupling(k % 2 + 1, generator) for k in range(7)]
+        # games of one curvature side by side on the diagonal do not meet, so they are played as one
+        game = QuadraticGame(torch.block_diag(*couplings), curvature=curvature)
+        path = simulate(rule, game, lr=0.15, play=play, steps=500).points[:: rule.period]
+        at, n = 0, game.dimensions[0]
+        for coupling in couplings:
+            size = len(coupling)
+            own = torch.cat([path[:, at : at + size], path[:, n + at : n + at + size]], dim=1)
+            at += size
+            expected = closed_form_radius(rule, QuadraticGame(coupling, curvature=curvature), lr=0.15, play=play)
+            assert measured_rate(own, coupling) ** (1 / rule.period) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["gmres", "cg"])
+def test_competitive_gradient_descent_shrinks_at_the_rate_of_the_spectrum(solver) -> None:
+    # the solver looks at all games on the diagonal together, so each is played by itself; every z has one modulus, so
+    # nothing swings and few steps will do
+    generator = torch.Generator().manual_seed(4)
+    rule = CGD(solver, tolerance=1e-11)
+    for k in range(20):
+        coupling = random_coupling(k % 2 + 1, generator)
+        game = QuadraticGame(coupling, curvature=0.1 * (k % 4))
+        path = simulate(rule, game, lr=0.2, steps=40).points
+        assert measured_rate(path, coupling) == pytest.approx(closed_form_radius(rule, game, lr=0.2), abs=1e-4)
+
+
+# Errors. -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "settings", "words"),
+    [
+        (rules.NegativeAdam(), {}, "NegativeAdam.*none is registered"),
+        (SymplecticGradientAdjustment(), {}, "alignment.*align=False"),
+        (CGD(), {"momentum": 0.5}, "CGD.*momentum=0"),
+        (Extragradient(), {"momentum": 0.5}, "Extragradient.*momentum=0"),
+        (rules.ODEGAN(), {"momentum": 0.5}, "ODEGAN.*plain steps"),
+        (LookaheadMinmax(inner=OptimisticGradient()), {}, "memory.*inner rule without one"),
+        (GradientPlay(), {"momentum": 1.0}, r"\(-1, 1\) \(got 1.0\)"),
+        (GradientPlay(), {"lr": 0.0}, "lr=0.0"),
+        (CGD(), {"play": "alternating"}, "'alternating' play; use simultaneous"),
+    ],
+)
+def test_what_has_no_closed_form_is_refused(rule: AbstractGameRule, settings, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        eigenvalues(rule, **({"sigma": 1.0, "lr": 0.1} | settings))
+
+
+def test_every_affine_rule_has_a_closed_form() -> None:
+    default = block_eigenvalues.dispatch(AbstractGameRule)
+    assert [rule.name for rule in affine_rules() if block_eigenvalues.dispatch(type(rule)) is default] == []
