@@ -1,23 +1,54 @@
-"""What a game optimizer does on games that know their answer: paths, update operators, spectra."""
+"""What a game optimizer does on games that know their answer, and the physics that it discretises.
 
+Paths, update operators and spectra of rules; forces, energy and continuous paths of the particle behind LEAD.
+"""
+
+from lightning_lead.analysis.accuracy import Accuracy, order_of_accuracy
 from lightning_lead.analysis.closed_forms import block_eigenvalues, closed_form_radius, eigenvalues
+from lightning_lead.analysis.discretisation import LeadUnits, discretise, lead_path
+from lightning_lead.analysis.energy import kinetic_energy, work
+from lightning_lead.analysis.forces import AbstractForce, ConservativeForce, Friction, MagneticForce, VortexForce
 from lightning_lead.analysis.lead_law import LeadLaw, alternating_lead_law
+from lightning_lead.analysis.lyapunov import LeadLyapunov, lead_system, lyapunov_matrix
 from lightning_lead.analysis.operator import UpdateOperator, spectral_radius, update_operator
 from lightning_lead.analysis.play import Match, Path, simulate
 from lightning_lead.analysis.recurrences import Block, recurrence_roots
+from lightning_lead.analysis.trajectories import Trajectory, integrate
 
 __all__ = [
-    "Block",
-    "LeadLaw",
+    # rules on games
     "Match",
     "Path",
     "UpdateOperator",
+    "simulate",
+    "spectral_radius",
+    "update_operator",
+    # closed forms
+    "Block",
+    "LeadLaw",
     "alternating_lead_law",
     "block_eigenvalues",
     "closed_form_radius",
     "eigenvalues",
     "recurrence_roots",
-    "simulate",
-    "spectral_radius",
-    "update_operator",
+    # forces
+    "AbstractForce",
+    "ConservativeForce",
+    "Friction",
+    "MagneticForce",
+    "VortexForce",
+    # paths, energy and stability of the particle
+    "LeadLyapunov",
+    "Trajectory",
+    "integrate",
+    "kinetic_energy",
+    "lead_system",
+    "lyapunov_matrix",
+    "work",
+    # discretisation
+    "Accuracy",
+    "LeadUnits",
+    "discretise",
+    "lead_path",
+    "order_of_accuracy",
 ]
