@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus.chain import Structure
+from lightning_lead.calculus.chain import Structure, plus
 from lightning_lead.calculus.noise import frozen_buffers, mix_seed
+from lightning_lead.calculus.terms import OracleStatistics
 from lightning_lead.gan_evaluation import GANBatch, GANEvaluation, call_network, takes_labels
+from lightning_lead.gan_penalty import check_penalty, penalty_on, probe_penalty
+from lightning_lead.gan_settings import check_batch, check_last_batch, check_schedule
 from lightning_lead.module import LeadModule
-from lightning_lead.objectives import adversarial_objective
+from lightning_lead.objectives import AbstractPenalty, adversarial_objective
 from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.strategy import GameStrategy
 from lightning_lead.structure import find_structure
@@ -40,6 +42,8 @@ class LeadGANModule(LeadModule):
         discriminator: samples[, labels] -> logits, one per sample.
         objective: "non_saturating", "minimax", "hinge", "wasserstein", or an object with `generator_loss(fake_logits)`
             and `discriminator_loss(real_logits, fake_logits)`.
+        penalty: a gradient penalty that the discriminator's loss gets on top, as `R1(weight=10.0)` or
+            `WGANGP(weight=10.0)` of `lightning_lead.objectives`; or None.
         game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy(alpha=1.0)`.
         latent_dim: size of a latent; default `generator.latent_dim`.
         discriminator_steps: discriminator updates per game step, ≥ 1; a batch from the loader is split evenly over
@@ -73,6 +77,7 @@ class LeadGANModule(LeadModule):
         discriminator: nn.Module,
         *,
         objective: Any = "non_saturating",
+        penalty: AbstractPenalty | None = None,
         game: GameStrategy | AbstractGameRule | str | None = None,
         latent_dim: int | None = None,
         discriminator_steps: int = 1,
@@ -100,34 +105,22 @@ class LeadGANModule(LeadModule):
                 "Cannot draw latents because their size is unknown; pass latent_dim=, or give the generator an integer "
                 f"attribute latent_dim ≥ 1 (got {latent_dim!r})"
             )
-        for name, value in (
-            ("discriminator_steps", discriminator_steps),
-            ("generator_batch_size", generator_batch_size),
-        ):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigurationError(f"Cannot use {name} because it must be an integer ≥ 1 (got {value!r})")
-        if self.game.play == "simultaneous" and discriminator_steps != 1:
-            raise ConfigurationError(
-                f"Cannot play {self.game.rule.name} simultaneously with several discriminator steps because both "
-                f"players move at once; use discriminator_steps=1, or alternating play (got {discriminator_steps})"
-            )
-        if generator_batch_size is not None and generator_batch_size % accumulate:
-            raise ConfigurationError(
-                f"Cannot split generator_batch_size={generator_batch_size} into accumulate={accumulate} micro-batches; "
-                f"choose a size that {accumulate} divides"
-            )
-        if shared_latents and generator_batch_size is not None:
-            raise ConfigurationError(
-                "Cannot share latents with a generator batch of another size; leave generator_batch_size out "
-                f"(got {generator_batch_size})"
-            )
+        check_schedule(
+            simultaneous=self.game.rule.name if self.game.play == "simultaneous" else None,
+            discriminator_steps=discriminator_steps,
+            generator_batch_size=generator_batch_size,
+            accumulate=accumulate,
+            shared_latents=shared_latents,
+        )
+        check_penalty(penalty)
         self.generator, self.discriminator = generator, discriminator
-        self.objective = adversarial_objective(objective)
+        self.objective, self.penalty = adversarial_objective(objective), penalty
         self.latent_dim = latent_dim
         self.discriminator_steps, self.generator_batch_size = discriminator_steps, generator_batch_size
         self._structure = Structure("it was not looked for", None)
         self.shared_latents = shared_latents
         self._first: dict[int, GANEvaluation] = {}
+        self._penalties: dict[int, Tensor] = {}
 
     # ---- hooks a subclass may override ------------------------------------------------------------------------------
 
@@ -219,16 +212,7 @@ class LeadGANModule(LeadModule):
     def on_train_start(self) -> None:
         """Besides the checks of every game: an epoch's last, smaller batch must divide as well."""
         super().on_train_start()
-        loader: Any = self.trainer.train_dataloader
-        parts = self.discriminator_steps * self.accumulate
-        reached = isinstance(loader, DataLoader) and self.trainer.num_training_batches >= len(loader)
-        if reached and loader.batch_size and not loader.drop_last and not isinstance(loader.dataset, IterableDataset):
-            last = len(loader.sampler) % loader.batch_size
-            if last % parts:
-                raise ConfigurationError(
-                    f"Cannot split the last batch of an epoch, of {last}, over discriminator_steps × accumulate = "
-                    f"{self.discriminator_steps} × {self.accumulate}; pass drop_last=True to the loader (got {last})"
-                )
+        check_last_batch(self.trainer, self.discriminator_steps, self.accumulate)
 
     # ---- the game ---------------------------------------------------------------------------------------------------
 
@@ -239,13 +223,10 @@ class LeadGANModule(LeadModule):
     def game_turns(self, batch: Any) -> list[Turn]:
         """n discriminator turns on equal shares of the batch, and one generator turn."""
         real, labels = self.unpack_batch(batch)
-        shares, parts = self.discriminator_steps, self.discriminator_steps * self.accumulate
-        if len(real) % parts:
-            raise ConfigurationError(
-                f"Cannot split a batch of {len(real)} over discriminator_steps × accumulate = "
-                f"{self.discriminator_steps} × {self.accumulate}; choose a batch size that {parts} divides, and "
-                f"drop_last=True (got {len(real)})"
-            )
+        self._first.clear()
+        self._penalties.clear()
+        shares = self.discriminator_steps
+        check_batch(len(real), shares, self.accumulate)
         size = len(real) // shares
         fakes = self.generator_batch_size or size
         reals = real.split(size)
@@ -255,7 +236,6 @@ class LeadGANModule(LeadModule):
         turns = [
             Turn(("discriminator",), self._micro(r, c, size, True), size) for r, c in zip(reals, classes, strict=True)
         ]
-        self._first.clear()
         if self.shared_latents:
             shared = [part._replace(discriminator_moves=False) for part in turns[0].micro_batches]
             return [*turns, Turn(("generator",), shared, size)]
@@ -263,13 +243,22 @@ class LeadGANModule(LeadModule):
 
     def wanted_losses(self, batch: GANBatch, wanted: frozenset[str]) -> Mapping[str, Tensor]:
         """The losses in `wanted` on one micro-batch."""
-        fake_logits = call_network(self.discriminator, self._fakes(batch), batch.fake_labels)
+        fakes = self._fakes(batch)
+        fake_logits = call_network(self.discriminator, fakes, batch.fake_labels)
         losses = {}
         if "generator" in wanted:
             losses["generator"] = self.generator_loss(fake_logits)
         if "discriminator" in wanted:
-            losses["discriminator"] = self.discriminator_loss(self._real_logits(batch), fake_logits)
+            loss = self.discriminator_loss(self._real_logits(batch), fake_logits)
+            losses["discriminator"] = plus(loss, self._penalty(batch, fakes))
         return losses
+
+    def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
+        """Besides what every game logs, `penalty/discriminator`: the mean over the discriminator's updates."""
+        super().log_game_step(record, notes)
+        if self._penalties:
+            mean = torch.stack(list(self._penalties.values())).mean()
+            self.log("penalty/discriminator", mean, on_step=True, on_epoch=False)
 
     def player_losses(self, batch: Any) -> Mapping[str, Tensor]:
         """Both losses on a batch from the loader, with fresh latents; for inspection and own evaluation loops."""
@@ -298,6 +287,9 @@ class LeadGANModule(LeadModule):
         with frozen_buffers(self.discriminator):  # only a cross term reads it: an extra evaluation
             return call_network(self.discriminator, batch.real, batch.labels)
 
+    def _penalty(self, batch: GANBatch, fakes: Tensor) -> Tensor | None:
+        return penalty_on(self, batch, fakes)
+
     # ---- the structure of the losses, and whether they have it ------------------------------------------------------
 
     def _separable(self) -> bool:
@@ -318,6 +310,8 @@ class LeadGANModule(LeadModule):
         return evaluation
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
+        if isinstance(turns[0].micro_batches[0], GANBatch):
+            probe_penalty(self, _first_samples(turns[0].micro_batches[0]), live, seed)
         found = self._find_structure(turns[-1].micro_batches[0], live, seed)
         self._structure = found = Structure(*self.trainer.strategy.broadcast(tuple(found)))  # one for all ranks
         _log.debug("Cross term: %s", f"general, because {found.not_chained}" if found.not_chained else "by structure")
@@ -325,12 +319,12 @@ class LeadGANModule(LeadModule):
             reason = found.not_piecewise_linear
             _log.debug("Discriminator: %s", f"dual numbers, because {reason}" if reason else "piecewise linear")
         super()._probe(turns, live, seed)
+        self._penalties.clear()
 
     def _find_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> Structure:
         if not self._linked() or not isinstance(batch, GANBatch):
             return Structure("wanted_losses() is overridden", None)
-        few = GANBatch._make(part[:16] if isinstance(part, Tensor) else part for part in batch)
-        return find_structure(self, few, live, seed)
+        return find_structure(self, _first_samples(batch), live, seed)
 
     def _micro(
         self, real: Tensor, labels: Tensor | None, fakes: int, moves: bool, *, parts: int | None = None
@@ -344,3 +338,7 @@ class LeadGANModule(LeadModule):
         real_labels = labels.chunk(parts) if labels is not None else [None] * parts
         z_labels = fake_labels.chunk(parts) if fake_labels is not None else [None] * parts
         return [GANBatch(r, c, z, k, moves) for r, c, z, k in zip(reals, real_labels, zs, z_labels, strict=True)]
+
+
+def _first_samples(batch: GANBatch) -> GANBatch:
+    return GANBatch._make(part[:16] if isinstance(part, Tensor) else part for part in batch)

@@ -66,6 +66,11 @@ class GANEvaluation(Evaluation):
         """Whether the discriminator's loss is a function of the reals' logits plus one of the fakes'."""
         return self._module._separable()
 
+    @property
+    def penalised_by_made(self) -> bool:
+        """Whether the penalty looks at the fakes."""
+        return self._module.penalty is not None and self._module.penalty.looks_at_fakes
+
     @contextmanager
     def look(self, *, replay: bool) -> Iterator[None]:
         """One evaluation, of dual numbers too."""
@@ -150,6 +155,10 @@ class GANEvaluation(Evaluation):
             return self._module.discriminator_loss(self._module._real_logits(self._batch), judged)
         return self._module.discriminator_loss(torch.zeros_like(split_dual(judged)[0]).detach(), judged)
 
+    def penalty(self, made: Tensor) -> Tensor | None:
+        """The discriminator's penalty, or None."""
+        return self._module._penalty(self._batch, made)
+
 
 def _compiled(network: nn.Module) -> bool:
     return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in network.modules())
@@ -179,7 +188,7 @@ def takes_labels(network: nn.Module) -> bool:
     )
 
 
-def call_network(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> Tensor:
+def call_network(network: nn.Module, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
     """A network's output, with labels if it takes them.
 
     Args:

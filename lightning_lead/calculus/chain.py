@@ -1,8 +1,9 @@
 """A game whose players meet only in what one of them makes, u = G(z), L_i = ℓ_i(D(u)): its links, and plain gradients.
 
-    g_D = ∇_D ℓ_D(D(u)),   g_G = J_Gᵀ ∂_u ℓ_G(D(u))
+    g_D = ∇_D [ℓ_D(D(u)) + p(u)],   g_G = J_Gᵀ ∂_u ℓ_G(D(u))
 
-The maker is G, the judge is D. Where both look at the same u before either moves, it is made and judged once.
+The maker is G, the judge is D. Where both look at the same u before either moves, it is made and judged once. A
+penalty p is the judge's alone; it holds derivatives of D by its data, so it is no function of D(u).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ __all__ = [
     "leaves_of",
     "loss_of",
     "maker_gradient",
+    "plus",
     "pull_back",
     "push_of",
 ]
@@ -80,7 +82,8 @@ class Chain(Protocol):
     linked: bool  # whether plain gradients are taken link by link
     shares: bool  # whether the maker will look at what was made here
     joint: bool  # whether neither player moves before both have looked
-    separable: bool  # whether the judge's loss is a function of its data plus a function of what was made
+    separable: bool  # whether ℓ of the judge is a function of its data plus a function of what was made
+    penalised_by_made: bool  # whether p depends on u
 
     def part(self, fraction: float) -> Chain:
         """The same look at the first samples alone, which never is the first evaluation."""
@@ -122,6 +125,10 @@ class Chain(Protocol):
         """ℓ of a player; without data, up to what does not depend on u, if the loss is separable."""
         ...
 
+    def penalty(self, made: Tensor) -> Tensor | None:
+        """p(u), outside of dual numbers, or None; at any place in a look, for it has random numbers of its own."""
+        ...
+
 
 class ChainDirection(NamedTuple):
     """A player's direction on one micro-batch, and its loss."""
@@ -137,8 +144,8 @@ def judge_gradient(
     leaves = leaves_of(other, hands_on=chain.joint and chain.shares and not replay)
     with torch.enable_grad(), place({chain.judge: own, chain.maker: leaves}):
         with chain.look(replay=replay):
-            judged = judge_and_keep(chain, leaves, full_precision)
-            loss = chain.loss(chain.judge, judged, with_data=True)
+            made, judged = judge_and_keep(chain, leaves, full_precision)
+            loss = plus(chain.loss(chain.judge, judged, with_data=True), chain.penalty(made))
         with full_precision():
             return ChainDirection(gradient(loss, own, label=loss_of(chain.judge)), loss.detach())
 
@@ -169,8 +176,8 @@ def leaves_of(vector: Vector, *, hands_on: bool) -> Vector:
     return tuple(p.detach().requires_grad_(hands_on) for p in vector)
 
 
-def judge_and_keep(chain: Chain, leaves: Vector, full_precision: Context) -> Tensor:
-    """D(u); where the maker's parameters require gradients, u and ∂_u ℓ_G are kept for the maker."""
+def judge_and_keep(chain: Chain, leaves: Vector, full_precision: Context) -> tuple[Tensor, Tensor]:
+    """u, detached, and D(u); where the maker's parameters require gradients, u and ∂_u ℓ_G are kept for the maker."""
     made = chain.make()
     leaf = made.detach().requires_grad_(leaves[0].requires_grad)
     judged = chain.judge_made(leaf.view_as(leaf))
@@ -179,14 +186,20 @@ def judge_and_keep(chain: Chain, leaves: Vector, full_precision: Context) -> Ten
         with full_precision():
             (push,) = gradient(loss, (leaf,), retain_graph=True, label=loss_of(chain.maker))
         chain.keep(Made(made, leaves, push, loss.detach()))
-    return judged
+    return made.detach(), judged
 
 
-def judge_loss(chain: Chain, *, with_data: bool = True) -> Tensor:
-    """ℓ_D, by fakes of which nobody wants a derivative."""
+def judge_loss(chain: Chain, *, with_data: bool = True, with_penalty: bool = True) -> Tensor:
+    """ℓ_D + p, by fakes of which nobody wants a derivative."""
     with torch.no_grad():
         made = chain.make()
-    return chain.loss(chain.judge, chain.judge_made(made), with_data=with_data)
+    loss = chain.loss(chain.judge, chain.judge_made(made), with_data=with_data)
+    return plus(loss, chain.penalty(made)) if with_penalty else loss
+
+
+def plus(loss: Tensor, penalty: Tensor | None) -> Tensor:
+    """ℓ + p, if there is a p."""
+    return loss if penalty is None else loss + penalty
 
 
 def push_of(chain: Chain, made: Tensor, full_precision: Context) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """The difference form of the cross term in a game with the structure of `calculus.chain`.
 
-    the judge's:   c_D = ∇_D [ℓ_D(D(u)) − ℓ_D(D(u⁻))],   u⁻ made by G at θ_G − Δ_G
+    the judge's:   c_D = ∇_D [ℓ_D(D(u)) + p(u) − ℓ_D(D(u⁻)) − p(u⁻)],   u⁻ made by G at θ_G − Δ_G
     the maker's:   c_G = J_Gᵀ ∂_u [ℓ_G(D(u)) − ℓ_G(D⁻(u))],   D⁻ at θ_D − Δ_D
 
 What does not depend on u cancels, so reals are looked at once, and the maker's fakes are made once. Where the maker
@@ -25,6 +25,7 @@ from lightning_lead.calculus.chain import (
     judge_loss,
     leaves_of,
     loss_of,
+    plus,
     pull_back,
     push_of,
 )
@@ -53,15 +54,18 @@ def judge_difference(
     mode = uncompiled() if leaves[0].requires_grad else nullcontext()
     with torch.enable_grad(), full_precision(), place({player: own}), mode:
         with chain.look(replay=replay), place({chain.maker: leaves}):
-            judged = judge_and_keep(chain, leaves, full_precision)
-            loss = chain.loss(player, judged, with_data=True)
+            made, judged = judge_and_keep(chain, leaves, full_precision)
+            loss, penalty = chain.loss(player, judged, with_data=True), chain.penalty(made)
             if part is None:
                 now = chain.loss(player, judged, with_data=False) if chain.separable else loss
+                now = plus(now, penalty) if chain.penalised_by_made else now
+            loss = plus(loss, penalty)
+        what = {"with_data": not compared.separable, "with_penalty": compared.penalised_by_made}
         if part is not None:
             with part.look(replay=True), place({part.maker: other}):
-                now = judge_loss(part, with_data=not part.separable)
+                now = judge_loss(part, **what)
         with compared.look(replay=True), place({chain.maker: _earlier(other, displacement)}):
-            before = judge_loss(compared, with_data=not compared.separable)
+            before = judge_loss(compared, **what)
         return ChainDirection(gradient(loss + weight * (now - before), own, label=loss_of(player)), loss.detach())
 
 

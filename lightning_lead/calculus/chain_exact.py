@@ -7,6 +7,10 @@ with ℓ the opponent's loss and the minus sign in the opponent form, the own lo
 never differentiated twice, nothing is differentiated through G more than once, and direction and cross term share one
 reverse pass: d is the gradient of the single scalar L_i + a·(∓ψ).
 
+A penalty p of the judge that depends on u has a part in ψ where ℓ is the judge's: d/dε p(u + εt) = ⟨∂_u p, t⟩ and
+d/dε p_{θ+εΔ}(u) = ⟨∇_D p, Δ⟩, by reverse passes through D alone, since p holds a reverse pass itself. It has none where
+D is piecewise linear: there p is a function of slopes that do not change with u.
+
 Cost on top of plain training, with F = one forward pass: the judge pays 2F of G for t and 3F of D, the maker 4F of D.
 In dual arithmetic (three products for one) none of it can be left out for a general network; a D that is piecewise
 linear sample by sample needs 1F and 2F, see `calculus.piecewise`.
@@ -33,12 +37,14 @@ from lightning_lead.calculus.chain import (
     Place,
     judge_loss,
     loss_of,
+    plus,
     pull_back,
     push_of,
 )
 from lightning_lead.calculus.derivatives import gradient
 from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
 from lightning_lead.calculus.piecewise import logits_along_data, logits_along_parameters
+from lightning_lead.calculus.players import inner
 
 __all__ = ["judge_direction", "maker_direction"]
 
@@ -92,10 +98,14 @@ def judge_direction(
                 still = split_dual(judged)[0]
             if work is None or not work.requires_grad:
                 raise _no_interaction(chain.judge)
-            if whole is not None:
-                loss = whole
-            elif not meet:
+            if whole is None and not meet:
                 loss = chain.loss(chain.judge, still, with_data=True)
+            turns = form == "own" and _turns(chain)
+            leaf = made.detach().requires_grad_(turns)
+            penalty = chain.penalty(leaf) if turns or whole is None else None
+            if turns and penalty is not None:
+                work = work + _along(penalty, (leaf,), (moved,), full_precision)
+            loss = plus(loss, penalty) if whole is None else whole
         with full_precision():
             total = loss + _signed(weight, form) * work
             return ChainDirection(gradient(total, own, label=loss_of(chain.judge)), loss.detach())
@@ -126,6 +136,12 @@ def maker_direction(
                 loss = chain.loss(chain.maker, split_dual(judged)[0], with_data=False)
         if work is None or not work.requires_grad:
             raise _no_interaction(chain.judge)
+        if form != "own" and _turns(chain):
+            moving = tuple(p.detach().requires_grad_() for p in other)
+            with place({chain.judge: moving}):
+                penalty = chain.penalty(leaf)
+            if penalty is not None:
+                work = work + _along(penalty, moving, displacement, full_precision)
         turn = _signed(weight, form) * work
         with full_precision():
             return gradient(loss + turn if plain else turn, (leaf,), label=loss_of(chain.maker))[0], loss.detach()
@@ -140,6 +156,21 @@ def maker_direction(
                 pushed[: len(few)] += push(part, few, plain=False)[0]
         with full_precision():
             return ChainDirection(pull_back(made, own, pushed), loss)
+
+
+def _turns(chain: Chain) -> bool:
+    """Whether the judge's penalty has a part in the cross terms of its loss."""
+    return chain.penalised_by_made and not chain.structure.piecewise_linear
+
+
+def _along(value: Tensor, point: Vector, tangent: Vector, full_precision: Context) -> Tensor:
+    """⟨∇ value, tangent⟩, differentiable; zero where the value does not depend on the point, as ‖∇D‖ of a linear D."""
+    if not value.requires_grad:
+        return value.new_zeros(())
+    with full_precision():
+        grads = torch.autograd.grad(value, point, create_graph=True, allow_unused=True)
+        reached = [(g, t) for g, t in zip(grads, tangent, strict=True) if g is not None]
+        return inner(*zip(*reached, strict=True)) if reached else value.new_zeros(())
 
 
 def _signed(weight: float, form: CrossForm) -> float:

@@ -12,6 +12,7 @@ import torch
 
 from lightning_lead import LeadGANModule
 from lightning_lead.cli import main
+from lightning_lead.objectives import R1, WGANGP
 
 RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "digits.yaml"
 
@@ -82,6 +83,20 @@ def test_a_setting_on_the_command_line_wins_over_the_recipe(monkeypatch, tmp_pat
     built = main([f"--config={RECIPE}", *settings], run=False)
     assert built.model.game.rule.alpha == 0.25
     assert built.model.discriminator_steps == 2
+
+
+def test_a_penalty_is_given_by_its_class(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lightning-lead"])
+    settings = ["--model.penalty=lightning_lead.objectives.R1", "--model.penalty.weight=3"]
+    built = main([f"--config={RECIPE}", *settings], run=False)
+    assert built.model.penalty == R1(weight=3.0)
+    Path("penalty.yaml").write_text(
+        "model:\n  penalty:\n    class_path: lightning_lead.objectives.WGANGP\n    init_args: {weight: 2.0}\n"
+    )
+    built = main([f"--config={RECIPE}", "--config=penalty.yaml"], run=False)
+    assert built.model.penalty == WGANGP(weight=2.0)
+    assert main([f"--config={RECIPE}"], run=False).model.penalty is None
 
 
 def test_a_bad_setting_is_refused_with_the_reason(monkeypatch, tmp_path, capsys):

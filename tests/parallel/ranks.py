@@ -20,6 +20,7 @@ from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_points, tiny_trainer
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lightning_lead import GaussiansDataModule, LeadGANModule, LEADStrategy
+from lightning_lead.objectives import R1
 
 STEPS, BATCH = 20, 24
 UNEVEN = {2: [9, 3], 4: [6, 1, 2, 3]}
@@ -32,6 +33,7 @@ CONFIGURATIONS = {
     "simultaneous": {"game": {"play": "simultaneous"}},
     "clip": {"clip": 0.05},
     "larger generator batch": {"generator_batch_factor": 2},
+    "R1": {"penalty": R1(weight=3.0), "accumulate": 2},
 }
 
 
