@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, DifferentiationError, DivergenceError
 
 if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type checkers and editors can see them
-    from lightning_lead import analysis, calculus, callbacks, data, games, networks, objectives, rules
-    from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, ImageWriter, SampleGrid
+    from lightning_lead import analysis, calculus, callbacks, compare, data, games, networks, objectives, rules
+    from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, ImageWriter, ModeCounter, SampleGrid
     from lightning_lead.data import DigitsDataModule, GaussiansDataModule
     from lightning_lead.gan import LeadGANModule
     from lightning_lead.mixin import LeadMixin
@@ -32,6 +32,7 @@ __all__ = [
     "SampleGrid",
     "GeneratorEMA",
     "ImageWriter",
+    "ModeCounter",
     "DigitsDataModule",
     "GaussiansDataModule",
     # errors
@@ -43,6 +44,7 @@ __all__ = [
     "analysis",
     "calculus",
     "callbacks",
+    "compare",
     "data",
     "games",
     "networks",
@@ -61,10 +63,11 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "SampleGrid": "lightning_lead.callbacks",
     "GeneratorEMA": "lightning_lead.callbacks",
     "ImageWriter": "lightning_lead.callbacks",
+    "ModeCounter": "lightning_lead.callbacks",
     "DigitsDataModule": "lightning_lead.data",
     "GaussiansDataModule": "lightning_lead.data",
 }
-_SUBPACKAGES = ("analysis", "calculus", "callbacks", "data", "games", "networks", "objectives", "rules")
+_SUBPACKAGES = ("analysis", "calculus", "callbacks", "compare", "data", "games", "networks", "objectives", "rules")
 
 
 def __getattr__(name: str) -> Any:

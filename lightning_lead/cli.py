@@ -1,4 +1,4 @@
-"""The command `lightning-lead`: fit, validate, test and predict from a YAML recipe, through LightningCLI.
+"""The command `lightning-lead`: fit, validate, test, predict from a YAML recipe, through LightningCLI, and compare.
 
 lightning-lead fit --config examples/recipes/digits.yaml --game ExtraAdam
 """
@@ -21,7 +21,7 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
         run: whether to run the subcommand; otherwise there is none, and everything is built for the caller to use.
 
     Returns:
-        The LightningCLI object, with its `trainer`, `model` and `datamodule`.
+        The LightningCLI object, with its `trainer`, `model` and `datamodule`; of compare, its exit status.
 
     Raises:
         ConfigurationError: jsonargparse, which the command line needs, is not installed.
@@ -35,6 +35,11 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
         >>> "fit" in out.getvalue()
         True
     """
+    words = sys.argv[1:] if args is None else args
+    if run and words[:1] == ["compare"]:
+        from lightning_lead.compare import compare
+
+        return compare(words[1:])
     try:
         import jsonargparse  # noqa: F401
     except ImportError as error:
@@ -74,6 +79,7 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
         auto_configure_optimizers=False,
         run=run,
         args=args,
+        parser_kwargs={"epilog": "And `lightning-lead compare --help`: several game optimizers on one recipe."},
     )
 
 
@@ -86,9 +92,11 @@ def command() -> None:
         ...     command()
     """
     try:
-        main()
+        outcome = main()
     except ConfigurationError as error:
         sys.exit(f"lightning-lead: {error}")
+    if isinstance(outcome, int):
+        sys.exit(outcome)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ FLOORS = {
     "callbacks": 4,
     "data": 4,
     "cli": 5,
+    "compare": 5,
 }
 # On one floor the components stand apart, except for these (importer, imported): the order in which floor 4 is built.
 NEIGHBOURS = {
@@ -73,6 +74,9 @@ NEIGHBOURS = {
     ("gan", "module"),
     ("gan", "strategy"),
     ("gan", "callbacks"),
+    ("callbacks", "data"),
+    ("compare", "cli"),
+    ("cli", "compare"),
 }
 # Besides torch and the standard library, a floor may use:
 ALLOWED = {0: set(), 1: set(), 2: set(), 3: {"scipy", "numpy"}}

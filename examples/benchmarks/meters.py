@@ -11,32 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["Memory", "Meter", "Traffic", "counted_flops"]
+from lightning_lead.compare.flops import counted_flops
+
+__all__ = ["Memory", "Meter", "Traffic"]
 
 Step = Callable[[], object]
-
-
-class _NoModules:
-    """Counts by operation alone: following modules would forbid derivatives with respect to what they are handed."""
-
-    parents = frozenset({"Global"})
-
-    def __enter__(self) -> _NoModules:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-def counted_flops(step: Step) -> float:
-    """FLOPs of a step, by torch's counter."""
-    counter = FlopCounterMode(display=False)
-    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
-    with counter:
-        step()
-    return float(counter.get_total_flops())
 
 
 class Traffic:

@@ -3,6 +3,7 @@
 from lightning_lead.callbacks.ema import GeneratorEMA, find_ema
 from lightning_lead.callbacks.generative_metrics import GenerativeMetrics
 from lightning_lead.callbacks.image_writer import ImageWriter
+from lightning_lead.callbacks.mode_counter import ModeCounter
 from lightning_lead.callbacks.sample_grid import SampleGrid
 from lightning_lead.callbacks.sampling import generate, outside_range, to_uint8
 
@@ -12,6 +13,7 @@ __all__ = [
     "SampleGrid",
     "GeneratorEMA",
     "ImageWriter",
+    "ModeCounter",
     # what they share
     "find_ema",
     "generate",

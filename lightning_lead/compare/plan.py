@@ -1,0 +1,138 @@
+"""What is to be run: a run per game and seed, each in a folder of its own, with a fingerprint of what decides it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.systems import find_game, game_names
+
+__all__ = ["Entry", "Run", "plan_runs", "read_entries"]
+
+_TWICE = {"GradientDescent", "GradientPlay", "Extragradient"}  # the same as another name, or as ExtraAdam with Adam
+
+
+class Entry(NamedTuple):
+    """One line of the table.
+
+    Example:
+        >>> Entry("LEAD a = 3", "LEAD(alpha=3.0)", ()).slug
+        'lead-a-3'
+    """
+
+    label: str
+    game: str  # as --game takes it
+    overrides: tuple[str, ...]  # further arguments, "--model.generator_lr=0.02"
+
+    @property
+    def slug(self) -> str:
+        """The label as a folder's name."""
+        return re.sub(r"[^a-z0-9]+", "-", self.label.lower()).strip("-")
+
+
+class Run(NamedTuple):
+    """One fit.
+
+    Example:
+        >>> Run(Entry("LEAD", "LEAD", ()), 0, Path("out/lead/seed0"), ("--config=a.yaml",), "").seed
+        0
+    """
+
+    entry: Entry
+    seed: int
+    folder: Path
+    arguments: tuple[str, ...]  # of `lightning-lead fit`
+    fingerprint: str  # of the recipe's text and the arguments
+
+
+def read_entries(games: Sequence[str], file: Path | None) -> list[Entry]:
+    """Who is compared: names, and labels of a file with settings of their own.
+
+    Args:
+        games: names as `--game` takes them, or labels of the file; if empty, all of the file, or without one all names.
+        file: YAML, label -> {game: NAME, overrides: {argument: value}}; or None.
+
+    Raises:
+        ConfigurationError: an unknown name, or a file of another form.
+
+    Example:
+        >>> read_entries(["LEAD(alpha=3.0)"], None)
+        [Entry(label='LEAD(alpha=3.0)', game='LEAD(alpha=3.0)', overrides=())]
+    """
+    known: dict[str, Entry] = {}
+    if file is not None:
+        read = _yaml(file)
+        for label, settings in read.items():
+            if not isinstance(settings, dict) or not set(settings) <= {"game", "overrides"}:
+                raise ConfigurationError(
+                    f"Cannot read {label!r} in {file}; write a mapping of game: NAME and overrides: "
+                    f"{{argument: value}} (got {settings!r})"
+                )
+            extra = tuple(f"--{key}={_text(value)}" for key, value in (settings.get("overrides") or {}).items())
+            known[label] = Entry(label, settings.get("game", label), extra)
+    chosen = list(games) or list(known) or [name for name in game_names() if name not in _TWICE]
+    entries = [known.get(name, Entry(name, name, ())) for name in chosen]
+    for entry in entries:
+        find_game(entry.game)  # an unknown name shows before anything is run
+    slugs = [entry.slug for entry in entries]
+    if twice := sorted({slug for slug in slugs if slugs.count(slug) > 1}):
+        raise ConfigurationError(f"Cannot tell games apart whose labels share a folder; rename them (got {twice})")
+    return entries
+
+
+def plan_runs(
+    entries: Sequence[Entry], config: Path, seeds: Sequence[int], output: Path, extra: Sequence[str]
+) -> list[Run]:
+    """Every run, seed by seed, so that an early look compares all games on the first seed.
+
+    Args:
+        entries: who is compared.
+        config: the recipe.
+        seeds: ≥ 0, at least one.
+        output: where folders are made.
+        extra: arguments for every run; an entry's own ones win.
+
+    Raises:
+        ConfigurationError: no seeds, or no such recipe.
+
+    Example:
+        >>> recipe = Path("setup.cfg")  # any file will do for a plan
+        >>> runs = plan_runs([Entry("LEAD", "LEAD", ())], recipe, [0, 1], Path("out"), [])
+        >>> [run.folder.as_posix() for run in runs]
+        ['out/lead/seed0', 'out/lead/seed1']
+    """
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ConfigurationError(f"Cannot compare over seeds {list(seeds)}; pass one or more different ones ≥ 0")
+    if not config.is_file():
+        raise ConfigurationError(f"Cannot find the recipe {config}; pass the path of a YAML file that `fit` takes")
+    text = config.read_text(encoding="utf-8")
+    runs = []
+    for seed in seeds:
+        for entry in entries:
+            own = (f"--config={config}", f"--seed_everything={seed}", f"--game={entry.game}")
+            arguments = (*own, *extra, *entry.overrides)
+            decides = json.dumps([text, *arguments[1:]])
+            digest = hashlib.sha256(decides.encode()).hexdigest()[:16]
+            runs.append(Run(entry, seed, output / entry.slug / f"seed{seed}", arguments, digest))
+    return runs
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    try:
+        read = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"Cannot read the games file {file} because {error}") from error
+    if not isinstance(read, dict):
+        raise ConfigurationError(f"Cannot read the games file {file}; write label -> {{game: NAME}} (got {read!r})")
+    return read
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, (list, dict, bool)) or value is None else str(value)

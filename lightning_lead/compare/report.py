@@ -1,0 +1,165 @@
+"""The table and the figure of a comparison.
+
+Cost is counted: FLOPs of a game step relative to the first row's. Scores are mean ± standard deviation over seeds.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.compare.plan import Run
+
+__all__ = ["plot", "summary", "write_report"]
+
+Result = dict[str, Any]
+Row = dict[str, Any]
+
+
+def summary(runs: Sequence[Run], results: Sequence[Result], score: str | None = None) -> list[Row]:
+    """One row per game: its scores at the last step that all of its seeds reached, and what a game step costs.
+
+    Args:
+        runs: what was run.
+        results: of each.
+        score: that `curve` is of; default the first one that a result has.
+
+    Raises:
+        ConfigurationError: no result has that score.
+
+    Example:
+        >>> from lightning_lead.compare import Entry
+        >>> run = Run(Entry("A", "LEAD", ()), 0, Path("a"), (), "")
+        >>> result = {"history": [{"step": 5, "values": {"fid": 2.0}}], "flops_per_step": 10.0, "seconds": 1.0,
+        ...           "steps": 5, "evaluations_per_step": {"gradients": 2.0}, "skipped_turns": 0}
+        >>> row, = summary([run], [result])
+        >>> row["fid"], row["cost"], row["gradients"]
+        ((2.0, 0.0), 1.0, 2.0)
+    """
+    names: list[str] = []
+    for result in results:
+        for record in result.get("history", []):
+            names += [name for name in record["values"] if name not in names]
+    if score is not None and score not in names:
+        raise ConfigurationError(f"Cannot show the score {score!r}; the recipe has {', '.join(names) or 'none'}")
+    names = sorted(names, key=lambda name: name != score) if score is not None else names
+    rows: list[Row] = []
+    base = base_seconds = None
+    for label in dict.fromkeys(run.entry.label for run in runs):
+        mine = [result for run, result in zip(runs, results, strict=True) if run.entry.label == label]
+        done = [result for result in mine if "failed" not in result]
+        row: Row = {"label": label, "seeds": len(done), "failed": [r["failed"] for r in mine if "failed" in r]}
+        rows.append(row)
+        if not done:
+            continue
+        flops = statistics.fmean(r["flops_per_step"] for r in done)
+        seconds = statistics.fmean(r["seconds"] / max(1, r["steps"]) for r in done)
+        base = flops if base is None else base
+        base_seconds = seconds if base_seconds is None else base_seconds
+        row |= {"cost": flops / base if base else float("nan"), "flops": flops, "time": seconds / base_seconds}
+        for key in ("gradients", "hessian_products"):
+            row[key] = statistics.fmean(r["evaluations_per_step"].get(key, 0.0) for r in done)
+        row["skipped"] = sum(r["skipped_turns"] for r in done)
+        curves = [{(r["step"], name): v for r in d["history"] for name, v in r["values"].items()} for d in done]
+        common = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
+        for name in names:
+            steps = [step for step, key in common if key == name]
+            if steps:
+                row[name] = _spread([curve[steps[-1], name] for curve in curves])
+                row["step"] = steps[-1]
+                if name == names[0]:
+                    row["curve"] = [(step, *_spread([curve[step, name] for curve in curves])) for step in steps]
+    return rows
+
+
+def write_report(runs: Sequence[Run], results: Sequence[Result], output: Path, *, score: str | None = None) -> str:
+    """Write `table.md`, `table.csv` and `curves.png`.
+
+    Args:
+        runs: what was run.
+        results: of each.
+        output: the folder.
+        score: shown first, and plotted.
+
+    Returns:
+        The table, and where everything is.
+    """
+    rows = summary(runs, results, score)
+    fixed = {"label", "seeds", "failed", "cost", "flops", "time", "gradients", "hessian_products", "skipped", "step"}
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in fixed | {"curve"}))
+    if score in names:
+        names.sort(key=lambda name: name != score)
+    heads = ["game", *names, "seeds", "cost", "time", "gradients", "Hessian products", "skipped turns"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    cells: list[list[str]] = []
+    for row in rows:
+        if not row["seeds"]:
+            cells.append([row["label"], f"failed: {row['failed'][0]}", *[""] * (len(heads) - 2)])
+            continue
+        shown = [f"{row[n][0]:.4g} ± {row[n][1]:.2g}" if n in row else "–" for n in names]
+        seeds = str(row["seeds"]) + (f" ({len(row['failed'])} failed: {row['failed'][0]})" if row["failed"] else "")
+        counts = [f"{row['cost']:.2f}×", f"{row['time']:.2f}×", f"{row['gradients']:.3g}"]
+        cells.append([row["label"], *shown, seeds, *counts, f"{row['hessian_products']:.3g}", str(row["skipped"])])
+    lines += ["| " + " | ".join(cell.replace("|", "¦") for cell in row) + " |" for row in cells]
+    steps = max((row.get("step", 0) for row in rows), default=0)
+    lines += [
+        "",
+        f"After {steps} game steps; mean ± standard deviation over seeds. Cost: counted FLOPs of a game step relative "
+        "to the first row; time: seconds of a game step, the same. Gradients and Hessian products: asked for per game "
+        "step.",
+    ]
+    text = "\n".join(lines)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "table.md").write_text(text + "\n", encoding="utf-8")
+    with (output / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(heads)
+        writer.writerows(cells)
+    where = [f"table: {output / 'table.md'}"]
+    try:
+        plot(rows, names[0] if names else "score", output / "curves.png")
+        where.append(f"figure: {output / 'curves.png'}")
+    except ImportError:
+        where.append("no figure: pip install 'lightning-lead[plots]'")
+    return "\n".join([text, "", *where])
+
+
+def plot(rows: Sequence[Row], score: str, path: Path) -> None:
+    """The score against game steps and against compute.
+
+    Args:
+        rows: of `summary`.
+        score: its name, for the axis.
+        path: of the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharey=True)
+    drawn = [row for row in rows if row.get("curve")]
+    for number, row in enumerate(drawn):
+        steps, means, spreads = (list(column) for column in zip(*row["curve"], strict=True))
+        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
+        for axes, scale in zip(panels, (1.0, row["cost"]), strict=True):
+            at = [step * scale for step in steps]
+            axes.plot(at, means, marker=".", label=row["label"], **style)
+            low = [m - s if m > s else m for m, s in zip(means, spreads, strict=True)]
+            high = [m + s for m, s in zip(means, spreads, strict=True)]
+            axes.fill_between(at, low, high, alpha=0.15, color=style["color"], linewidth=0)
+    if any(value > 0 for row in drawn for _, value, _ in row["curve"]) and score in ("fid", "kid"):
+        panels[0].set_yscale("log")
+    panels[0].set(xlabel="game steps", ylabel=score)
+    panels[1].set(xlabel="compute (game steps of the first row)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize="small")
+    figure.savefig(path, dpi=130)
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
