@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, DivergenceError
 from lightning_lead._typing import Play, Point, Vector
+from lightning_lead.analysis.lead_law import alternating_lead_law
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import norm
 from lightning_lead.calculus.terms import OracleStatistics
@@ -274,6 +275,34 @@ class LEADStrategy(GameStrategy):
             raise ConfigurationError(f"Cannot use time_step because it must be finite and > 0 (got {time_step!r})")
         eta, beta, alpha = time_step**2, 1 - friction * time_step, 2 * charge * time_step
         return cls.from_paper(eta=eta, beta=beta, alpha=alpha, **settings)
+
+    @classmethod
+    def for_spectrum(
+        cls, *, smallest: float, largest: float, curvature: float = 0.0
+    ) -> tuple[LEADStrategy, OptimizerSettings]:
+        """Alternating play with strong coupling and momentum, set by a law for a quadratic game of this spectrum.
+
+        The law, its derivation and its rate are in `analysis.lead_law`. On the bilinear game it needs about κ game
+        steps per factor e, κ = largest/smallest.
+
+        Args:
+            smallest: smallest singular value of the coupling, ≥ 0, > 0 without curvature.
+            largest: the largest one.
+            curvature: h ≥ 0, of both players' own losses.
+
+        Returns:
+            The strategy and the matching SGD settings.
+
+        Raises:
+            ConfigurationError: a number out of its range.
+
+        Example:
+            >>> strategy, settings = LEADStrategy.for_spectrum(smallest=0.2, largest=1.0)
+            >>> f"a = {strategy.rule.alpha:.2f}, lr = {settings.lr:.3f}, momentum = {settings.momentum:.3f}"
+            'a = 4.47, lr = 0.334, momentum = 0.668'
+        """
+        law = alternating_lead_law(smallest, largest, curvature)
+        return cls(law.coupling, play="alternating"), OptimizerSettings(lr=law.eta, momentum=law.beta)
 
 
 def _finite(directions: Mapping[str, Vector]) -> bool:

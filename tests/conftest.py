@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`pytest tests/contract --rule FILE` holds the rules defined in a file to the contract, and no others."""
+    """`pytest tests/contract/test_contract.py --rule FILE` holds a file's rules to the contract, and no others."""
     parser.addoption("--rule", action="append", default=[], metavar="FILE", help="a file that defines game rules")
 
 

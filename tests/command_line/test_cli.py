@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from lightning_lead import LeadGANModule
+from lightning_lead.cli import command as command_line
 from lightning_lead.cli import main
 from lightning_lead.objectives import R1, WGANGP
+from lightning_lead.systems import find_game
 
 RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "digits.yaml"
 
@@ -97,6 +99,24 @@ def test_a_penalty_is_given_by_its_class(monkeypatch, tmp_path):
     built = main([f"--config={RECIPE}", "--config=penalty.yaml"], run=False)
     assert built.model.penalty == WGANGP(weight=2.0)
     assert main([f"--config={RECIPE}"], run=False).model.penalty is None
+
+
+def test_a_game_is_chosen_by_one_flag_and_wins_over_the_recipe(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lightning-lead"])
+    built = main([f"--config={RECIPE}", "--game", "LevelK(level=3)"], run=False)
+    assert built.model.game.rule.name == "LevelK"
+    assert built.model.game.rule.level == 3
+    assert built.model.game.play == "simultaneous"
+    assert main([f"--config={RECIPE}", "--model.game=ExtraAdam"], run=False).model.game.rule.name == "ExtraAdam"
+
+
+def test_the_installed_command_ends_with_status_zero_or_says_what_is_wrong(monkeypatch):
+    monkeypatch.setattr("lightning_lead.cli.main", lambda: object())
+    command_line()
+    monkeypatch.setattr("lightning_lead.cli.main", lambda: find_game("LEED"))
+    with pytest.raises(SystemExit, match="lightning-lead: Cannot find the game 'LEED'"):
+        command_line()
 
 
 def test_a_bad_setting_is_refused_with_the_reason(monkeypatch, tmp_path, capsys):

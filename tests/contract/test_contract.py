@@ -1,4 +1,4 @@
-"""What every rule owes its users; it gets all of this by being exported, or by `pytest tests/contract --rule FILE`."""
+"""What every rule owes its users; it gets all of this by being exported, or by `--rule FILE`."""
 
 from __future__ import annotations
 

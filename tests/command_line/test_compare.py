@@ -1,0 +1,148 @@
+"""lightning-lead compare: a table and a figure, whatever happens to single runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_lead import ConfigurationError
+from lightning_lead.cli import main
+from lightning_lead.compare import Entry, Run, summary
+from lightning_lead.compare.plan import read_entries
+from lightning_lead.compare.worker import CHECKPOINT
+
+RECIPES = Path(__file__).parents[2] / "examples" / "recipes"
+GAUSSIANS = ["--config", str(RECIPES / "gaussians.yaml")]
+SMALL = ["--model.generator.width=8", "--model.discriminator.width=8", "--data.batch_size=16", "--every", "5"]
+
+
+def compare(output, *arguments):
+    return main(["compare", *GAUSSIANS, "--output", str(output), *SMALL, *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    output = tmp_path_factory.mktemp("compared")
+    file = output / "games.yaml"
+    file.write_text(
+        "plain: {game: AlternatingGDA}\n"
+        "too fast: {game: GradientPlay(skip_limit=0), overrides: {model.generator_lr: 1.0e+30}}\n"
+    )
+    games = ["--games-file", file, "--games", "plain", "too fast", "ExtraAdam"]
+    arguments = [*games, "--seeds", 0, 1, "--trainer.max_steps=10"]
+    return output, arguments, compare(output, *arguments)
+
+
+@pytest.mark.slow
+def test_one_that_fails_does_not_take_the_others_with_it(compared):
+    output, _, status = compared
+    assert status == 1
+    lines = (output / "table.csv").read_text(encoding="utf-8").splitlines()
+    rows = {row["game"]: row for row in csv.DictReader(lines)}
+    assert list(rows) == ["plain", "too fast", "ExtraAdam"]
+    assert "failed" in rows["too fast"]["modes"]
+    assert "not finite" in rows["too fast"]["modes"]
+    assert rows["ExtraAdam"]["seeds"] == rows["plain"]["seeds"] == "2"
+    assert rows["ExtraAdam"]["gradients"] == "4"
+    assert rows["plain"]["cost"] == "1.00×"
+    assert 1.5 < float(rows["ExtraAdam"]["cost"].rstrip("×")) < 2.5
+    assert (output / "curves.png").stat().st_size > 5_000
+    assert "| ExtraAdam |" in (output / "table.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_what_is_done_is_not_run_again_and_other_settings_are_noticed(compared):
+    output, arguments, _ = compared
+    results = sorted(output.glob("*/seed*/result.json"))
+    assert len(results) == 4
+    before = [path.stat().st_mtime_ns for path in results]
+    assert compare(output, *arguments) == 1  # the failure is remembered
+    assert [path.stat().st_mtime_ns for path in results] == before
+    with pytest.raises(ConfigurationError, match="other settings"):
+        compare(output, *arguments, "--model.accumulate=2")
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_bitwise_the_same(tmp_path):
+    def run(folder, *, killed=False):
+        arguments = [f"--config={RECIPES / 'gaussians.yaml'}", "--game=ExtraAdam", "--trainer.max_steps=400"]
+        arguments += ["--every=100", *SMALL[:3], "--trainer.callbacks=null"]
+        command = [sys.executable, "-m", "lightning_lead.compare.worker", str(folder), "f", *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while killed and not (folder / CHECKPOINT).is_file() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if killed:
+            process.send_signal(signal.SIGKILL)
+        return process.wait(timeout=180)
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert run(whole) == 0
+    assert run(stopped, killed=True) == -signal.SIGKILL
+    assert not (stopped / "result.json").exists()
+    begun = torch.load(stopped / CHECKPOINT, weights_only=True)["global_step"]
+    assert 0 < begun < 400
+    assert run(stopped) == 0
+    ends = [torch.load(folder / CHECKPOINT, weights_only=True) for folder in (whole, stopped)]
+    assert ends[0]["global_step"] == ends[1]["global_step"] == 400
+    for name, value in ends[0]["state_dict"].items():
+        assert torch.equal(value, ends[1]["state_dict"][name]), name
+    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, stopped)]
+    assert results[0]["evaluations_per_step"]["gradients"] == 4.0
+    assert results[0]["flops_per_step"] == results[1]["flops_per_step"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--games", "LEED"], "choose one of"),
+        (["--games", "LEAD", "--seeds", "0", "0"], "seeds"),
+        (["--games", "LEAD", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--games", "LEAD", "lead"], "choose one of|share a folder"),
+        (["--games-file", "nowhere.yaml"], "games file"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_run(tmp_path, arguments, message):
+    with pytest.raises(ConfigurationError, match=message):
+        compare(tmp_path / "out", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_keep_their_own_settings(tmp_path):
+    file = tmp_path / "games.yaml"
+    file.write_text("fast LEAD: {game: 'LEAD(alpha=2.0)', overrides: {model.generator_lr: 0.1, model.clip: null}}\n")
+    (entry,) = read_entries([], file)
+    assert entry == Entry("fast LEAD", "LEAD(alpha=2.0)", ("--model.generator_lr=0.1", "--model.clip=null"))
+    file.write_text("a: LEAD\n")
+    with pytest.raises(ConfigurationError, match="mapping of game"):
+        read_entries([], file)
+
+
+def test_the_summary_is_mean_and_deviation_over_the_steps_that_all_seeds_reached():
+    def result(values):
+        history = [{"step": 10 * k, "values": {"fid": v}} for k, v in enumerate(values, start=1)]
+        counts = {"flops_per_step": 6.0, "seconds": 1.0, "steps": 2, "evaluations_per_step": {"gradients": 2.0}}
+        return {"history": history, "skipped_turns": 1, **counts}
+
+    runs = [Run(Entry(label, "LEAD", ()), seed, Path(), (), "") for label in "ab" for seed in (0, 1)]
+    rows = summary(runs, [result([9.0, 1.0, 5.0]), result([7.0, 3.0]), result([4.0]), {"failed": "why"}])
+    assert rows[0]["curve"] == [(10, 8.0, pytest.approx(2**0.5)), (20, 2.0, pytest.approx(2**0.5))]
+    assert rows[0]["fid"] == (2.0, pytest.approx(2**0.5))
+    assert rows[0]["skipped"] == 2
+    assert rows[1]["seeds"] == 1
+    assert rows[1]["failed"] == ["why"]
+
+
+@pytest.mark.parametrize("recipe", ["digits", "gaussians"])
+def test_the_shipped_files_of_games_can_be_read(recipe):
+    assert len(read_entries([], RECIPES / f"{recipe}_games.yaml")) == 16

@@ -1,0 +1,198 @@
+"""Rivals against the equations of their papers and against public code, in float64, beyond what the contract asks."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_lead import ConfigurationError
+from lightning_lead.analysis import Match, simulate, spectral_radius
+from lightning_lead.games import BilinearGame, QuadraticGame
+from lightning_lead.rules import (
+    ACGD,
+    CGD,
+    LEAD,
+    ODEGAN,
+    ExtraAdam,
+    GradientPlay,
+    LevelK,
+    LookaheadMinmax,
+    NegativeAdam,
+    OptimisticAdam,
+    OptimisticGradient,
+    PolyakMomentum,
+)
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
+from dense_game import Dense, TwistedGame
+
+START = ([0.5, -1.0], [1.0, 0.3, -0.6])
+
+
+def adam(betas=(0.5, 0.9)):
+    return lambda groups: torch.optim.Adam(groups, betas=betas)
+
+
+def gradients(game, x, y):
+    dense = Dense(game, x, y)
+    return torch.cat([dense.gradient("x"), dense.gradient("y")])
+
+
+class HandWrittenAdam:
+    """The moments of Kingma and Ba's Algorithm 1, and the step that they make."""
+
+    def __init__(self, size, lr, beta1, beta2, eps=1e-8):
+        self.m, self.v, self.t = torch.zeros(size).double(), torch.zeros(size).double(), 0
+        self.lr, self.beta1, self.beta2, self.eps = lr, beta1, beta2, eps
+
+    def step(self, g):
+        self.t += 1
+        self.m = self.beta1 * self.m + (1 - self.beta1) * g
+        self.v = self.beta2 * self.v + (1 - self.beta2) * g**2
+        m, v = self.m / (1 - self.beta1**self.t), self.v / (1 - self.beta2**self.t)
+        return -self.lr * m / (v.sqrt() + self.eps)
+
+
+def test_extra_adam_is_algorithm_4_of_gidel_et_al():
+    """Both gradients enter the moments, and the bias correction counts both."""
+    game = TwistedGame()
+    path = simulate(ExtraAdam(), game, lr=0.05, steps=10, optimizer=adam(), start=game.point(*START))
+    z, hand = path.points[0].clone(), HandWrittenAdam(5, 0.05, 0.5, 0.9)
+    for t in range(1, 11):
+        ahead = z + hand.step(gradients(game, z[:2], z[2:]))
+        z = z + hand.step(gradients(game, ahead[:2], ahead[2:]))
+        assert (path.points[t] - z).abs().max() < 1e-13
+
+
+def test_optimistic_adam_is_algorithm_1_of_daskalakis_et_al():
+    game = TwistedGame()
+    rule, start = OptimisticAdam(), game.point(*START)
+    path = simulate(rule, game, lr=0.05, steps=10, play="simultaneous", optimizer=adam(), start=start)
+    z, hand, last = path.points[0].clone(), HandWrittenAdam(5, 0.05, 0.5, 0.9), None
+    for t in range(1, 11):
+        step = hand.step(gradients(game, z[:2], z[2:]))
+        z, last = z + 2 * step - (step if last is None else last), step
+        assert (path.points[t] - z).abs().max() < 1e-13
+
+
+def test_negative_adam_with_a_positive_beta_is_torch_s_adam():
+    game = TwistedGame()
+    ours = simulate(NegativeAdam(beta1=0.5), game, lr=0.05, steps=20, start=game.point(*START))
+    theirs = simulate(GradientPlay(), game, lr=0.05, steps=20, optimizer=adam(), start=game.point(*START))
+    assert (ours.points - theirs.points).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(("scheme", "order"), [("euler", 1), ("heun", 2), ("rk4", 4)])
+def test_ode_gan_follows_the_flow_with_the_order_of_its_scheme(scheme, order):
+    """Without regularisation, against the exact flow exp(−Jt) of a quadratic game, at two step sizes."""
+    game = QuadraticGame([[1.3]], curvature=0.4)
+    start = game.point([1.0], [-0.5])
+    flow = torch.linalg.matrix_exp(-game.jacobian(start) * 1.0) @ torch.tensor([1.0, -0.5], dtype=torch.float64)
+    errors = []
+    for steps in (16, 32):
+        path = simulate(ODEGAN(scheme, regularization=0.0), game, lr=1.0 / steps, steps=steps, start=start)
+        errors.append(float((path.points[-1] - flow).norm()))
+    assert order - 0.25 < torch.tensor(errors[0] / errors[1]).log2() < order + 0.25
+
+
+def test_ode_gan_s_regularisation_is_the_gradient_of_the_opponent_s_squared_gradient_norm():
+    game = TwistedGame()
+    point = game.point(*START)
+    paths = [simulate(ODEGAN("euler", regularization=w), game, lr=1e-3, steps=1, start=point) for w in (0.0, 0.7)]
+    moved = (paths[1].points[1] - paths[0].points[1])[:2] / -1e-3
+    x, expected = point["x"][0], []
+    for k in range(2):
+        h = 1e-5 * torch.eye(2, dtype=torch.float64)[k]
+        norms = [float(Dense(game, x + s * h, point["y"][0]).gradient("y").square().sum()) for s in (1, -1)]
+        expected.append((norms[0] - norms[1]) / 2e-5)
+    assert (moved / 0.7 - torch.tensor(expected)).abs().max() < 1e-6  # central differences
+    assert torch.equal(paths[0].points[1][2:], paths[1].points[1][2:])
+
+
+@pytest.mark.parametrize("solver", ["cg", "gmres"])
+def test_acgd_agrees_with_the_public_package(solver):
+    cgds = pytest.importorskip("CGDs", reason="the rival's package comes with the extra `bench`")
+    torch.set_default_dtype(torch.float64)  # the package makes its buffers of the default type
+    try:
+        game = TwistedGame(zero_sum=True)
+        start = game.point(*START)
+        x, y = (torch.nn.Parameter(v[0].clone()) for v in (start["x"], start["y"]))
+        theirs = cgds.ACGD([y], [x], lr_max=0.05, lr_min=0.05, tol=1e-24, atol=1e-30)
+        ours = simulate(ACGD(solver, tolerance=1e-12), game, lr=0.05, steps=10, start=start)
+        for t in range(1, 11):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                theirs.step(game.losses({"x": (x,), "y": (y,)})["x"])
+            assert (ours.points[t] - torch.cat([x, y]).detach()).abs().max() < 1e-6
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_high_levels_tend_to_the_proximal_point():
+    """On a bilinear game: z⁺ = (I + ηJ)⁻¹ z; the error is that of a geometric series with ratio (ησ)²."""
+    game = BilinearGame([[0.9, 0.2], [-0.3, 0.6]])
+    start = game.point([1.0, 2.0], [-1.0, 0.5])
+    z = torch.tensor([1.0, 2.0, -1.0, 0.5], dtype=torch.float64)
+    proximal = torch.linalg.solve(torch.eye(4, dtype=torch.float64) + 0.4 * game.jacobian(start), z)
+    off = [
+        float((simulate(LevelK(k), game, lr=0.4, steps=1, start=start).points[1] - proximal).norm())
+        for k in (1, 2, 4, 8, 30)
+    ]
+    assert off == sorted(off, reverse=True)
+    assert off[-1] < 1e-12 < 1e-2 < off[0]
+
+
+def test_lead_converges_on_the_bilinear_game_where_descent_ascent_does_not():
+    """Per game step: who converges at η = 0.3, by the spectral radius."""
+    game = BilinearGame.from_singular_values([0.5, 1.0], seed=0)
+    radius = {
+        "simultaneous descent-ascent": spectral_radius(GradientPlay(), game, lr=0.3, play="simultaneous"),
+        "alternating descent-ascent": spectral_radius(GradientPlay(), game, lr=0.3, play="alternating"),
+        "heavy ball, β = 0.5": spectral_radius(PolyakMomentum(0.5), game, lr=0.3, play="simultaneous"),
+        "LEAD": spectral_radius(LEAD(1.0), game, lr=0.3, play="simultaneous"),
+        "optimistic": spectral_radius(OptimisticGradient(), game, lr=0.3),
+        "lookahead": spectral_radius(LookaheadMinmax(), game, lr=0.3, play="alternating"),
+    }
+    assert radius["simultaneous descent-ascent"] > 1.01
+    assert radius["alternating descent-ascent"] == pytest.approx(1, abs=1e-9)
+    assert radius["heavy ball, β = 0.5"] > 1
+    assert radius["LEAD"] < 1
+    assert radius["LEAD"] == pytest.approx(radius["optimistic"], abs=1e-9)
+    assert radius["lookahead"] < 1
+
+
+def test_a_solve_that_does_not_converge_is_counted_warned_of_and_survived():
+    game = BilinearGame.from_singular_values([0.5, 1.0, 2.0, 4.0, 8.0], seed=1)
+    match = Match(CGD("cg", tolerance=1e-12, max_iterations=1), game, lr=0.5)
+    with pytest.warns(UserWarning, match=r"CGD: cg left a relative residual .* after 1 iterations"):
+        match.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        match.step()
+    assert match.state["failures"] == 2
+    assert torch.isfinite(match.point["x"][0]).all()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: PolyakMomentum(1.0), r"beta.*\(-1, 1\)"),
+        (lambda: OptimisticGradient(-1.0), "optimism"),
+        (lambda: LevelK(0), "integer ≥ 1"),
+        (lambda: ODEGAN("rk5"), "euler, heun, rk4"),
+        (lambda: ODEGAN(regularization=float("inf")), "regularization"),
+        (lambda: CGD("lu"), "solver='lu'"),
+        (lambda: ACGD(tolerance=2.0), "tolerance"),
+        (lambda: ACGD(max_iterations=0), "max_iterations"),
+        (lambda: LookaheadMinmax(alpha=0.0), "alpha"),
+        (lambda: LookaheadMinmax(inner="LEAD"), "no game rule"),
+        (lambda: NegativeAdam(beta1=-1.0), "beta1"),
+    ],
+)
+def test_bad_settings_are_refused(build, message):
+    with pytest.raises(ConfigurationError, match=message):
+        build()

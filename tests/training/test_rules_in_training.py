@@ -1,0 +1,174 @@
+"""What a trainer does for rules: names, refusals at fit start, turns that are not finite, one player alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import tiny_gan, tiny_loader, tiny_trainer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lightning_lead import ConfigurationError, DivergenceError, GameStrategy, LeadModule, LEADStrategy
+from lightning_lead.rules import CGD, LEAD, GradientPlay, LookaheadMinmax, PolyakMomentum
+from lightning_lead.systems import find_game, game_names
+
+
+@pytest.mark.parametrize("name", game_names())
+def test_every_name_trains(name):
+    gan = tiny_gan(game=name)
+    before = torch.cat([p.detach().reshape(-1).clone() for p in gan.parameters()])
+    trainer = tiny_trainer(2)
+    trainer.fit(gan, tiny_loader(24))
+    after = torch.cat([p.detach().reshape(-1) for p in gan.parameters()])
+    assert trainer.global_step == 2
+    assert torch.isfinite(after).all()
+    assert not torch.equal(before, after)
+
+
+def test_names_take_settings_also_of_a_rule_inside_a_rule():
+    game = find_game("LookaheadMinmax(steps=3, inner=LEAD(alpha=2.0), play='alternating', skip_limit=None)")
+    assert isinstance(game.rule, LookaheadMinmax)
+    assert (game.rule.steps, game.rule.inner.alpha, game.play, game.skip_limit) == (3, 2.0, "alternating", None)
+    assert isinstance(find_game("lightning_lead.rules.lead.LEAD(alpha=0.5)").rule, LEAD)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("LEED", "choose one of ACGD"),
+        ("LEAD(alpha)", "by name"),
+        ("LEAD(3)", "by name"),
+        ("LEAD(gamma=1)", "gamma"),
+        ("LEAD(alpha=", "never closed|invalid syntax|Cannot read"),
+        ("no.such.module.Rule", "no.such.module.Rule"),
+        ("torch.nn.Linear", "dotted path of a rule"),
+        ("ExtraAdam(play='alternating')", "alternating"),
+    ],
+)
+def test_a_name_that_cannot_be_used_says_why(text, message):
+    with pytest.raises(ConfigurationError, match=message):
+        find_game(text)
+
+
+# ---- refused at fit start -------------------------------------------------------------------------------------------
+
+
+def test_a_zero_sum_solver_refuses_losses_that_are_not_opposites():
+    with pytest.raises(ConfigurationError, match="CGD.*zero-sum.*gmres"):
+        tiny_trainer(1).fit(tiny_gan(game=CGD("cg"), objective="non_saturating"), tiny_loader(24))
+    tiny_trainer(1).fit(tiny_gan(game=CGD("cg"), objective="minimax"), tiny_loader(24))
+
+
+def test_a_joint_rule_refuses_several_discriminator_steps_by_its_name():
+    with pytest.raises(ConfigurationError, match="ODEGAN.*several discriminator steps"):
+        tiny_gan(game="ODEGAN", discriminator_steps=2)
+
+
+def test_a_rule_that_takes_plain_steps_refuses_an_optimizer_with_a_memory():
+    gan = tiny_gan(game="NegativeAdam")
+    gan.configure_optimizers = lambda: torch.optim.Adam(gan.parameters())
+    with pytest.raises(ConfigurationError, match="Adam.*NegativeAdam works out whole steps"):
+        tiny_trainer(1).fit(gan, tiny_loader(24))
+    gan = tiny_gan(game="NegativeAdam", optimizer=torch.optim.Adam)  # asked for by the recipe: replaced
+    trainer = tiny_trainer(1)
+    trainer.fit(gan, tiny_loader(24))
+    assert type(trainer.optimizers[0]) is torch.optim.SGD
+
+
+# ---- turns that are not finite --------------------------------------------------------------------------------------
+
+
+class Spoilt(LeadModule):
+    """xy, whose loss is not a number in some game steps."""
+
+    def __init__(self, spoilt, **settings):
+        super().__init__(learning_rates=0.1, **settings)
+        self.x, self.y, self.spoilt = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2)), spoilt
+
+    def players(self):
+        return {"x": [self.x], "y": [self.y]}
+
+    def player_losses(self, batch):
+        f = (self.x * self.y).sum() * (float("nan") if self.trainer.global_step in self.spoilt else 1.0)
+        return {"x": f, "y": -f}
+
+
+def fit(module, steps, **settings):
+    trainer = tiny_trainer(steps, log_every_n_steps=1, **settings)
+    trainer.fit(module, DataLoader(torch.zeros(64, 1), 2))
+    return trainer
+
+
+@pytest.mark.parametrize("game", [LEADStrategy(), GameStrategy(LookaheadMinmax(2)), GameStrategy(PolyakMomentum())])
+def test_a_spoilt_step_is_skipped_as_if_it_had_not_been(game):
+    """Weights, the optimizer's memory and the rule's are those of a run without it; the step is counted."""
+    whole = Spoilt(spoilt={3}, game=game)
+    trainer = fit(whole, 6)
+    assert trainer.global_step == 6
+    assert whole.game.skipped == 2  # both turns
+    assert trainer.callback_metrics["skipped_turns"] == 2
+    without = Spoilt(spoilt=set(), game=type(game)() if isinstance(game, LEADStrategy) else GameStrategy(game.rule))
+    fit(without, 5)
+    assert torch.equal(whole.x, without.x)
+    assert torch.equal(whole.y, without.y)
+
+
+def test_too_many_in_a_row_end_the_training_and_name_the_rule_and_the_norms():
+    module = Spoilt(spoilt=set(range(2, 100)), game=GameStrategy(GradientPlay(), skip_limit=3))
+    with pytest.raises(DivergenceError, match="4 directions of GradientPlay in a row.*norms: y nan"):
+        fit(module, 50)
+    reference = Spoilt(spoilt=set(), game="GradientPlay")
+    fit(reference, 2)
+    assert torch.equal(module.x, reference.x)  # nothing is lost
+
+
+def test_without_a_limit_nobody_looks():
+    module = Spoilt(spoilt={1}, game=GameStrategy(GradientPlay(), skip_limit=None))
+    fit(module, 3)
+    assert torch.isnan(module.x).all()
+
+
+def test_a_direction_whose_square_overflows_is_finite():
+    module = Spoilt(spoilt=set(), game="GradientPlay")
+    module.x.data.fill_(1e25)
+    fit(module, 1)
+    assert module.game.skipped == 0
+
+
+def test_skipped_turns_are_counted_across_a_resume(tmp_path):
+    module = Spoilt(spoilt={1})
+    fit(module, 2).save_checkpoint(tmp_path / "a.ckpt")
+    again = Spoilt(spoilt=set())
+    trainer = tiny_trainer(4)
+    trainer.fit(again, DataLoader(torch.zeros(64, 1), 2), ckpt_path=tmp_path / "a.ckpt")
+    assert again.game.skipped == 2
+
+
+# ---- one player -----------------------------------------------------------------------------------------------------
+
+
+class Bowl(LeadModule):
+    """One player in a potential well."""
+
+    def __init__(self, game):
+        super().__init__(game=game, learning_rates=0.1, optimizer=torch.optim.SGD)
+        self.x = nn.Parameter(torch.tensor([1.0, -2.0]))
+
+    def players(self):
+        return {"x": [self.x]}
+
+    def player_losses(self, batch):
+        return {"x": self.x.square().sum() / 2}
+
+
+def test_one_player_descends_and_rolls():
+    descended, rolled = Bowl("GradientDescent"), Bowl(PolyakMomentum(0.5))
+    fit(descended, 10)
+    fit(rolled, 10)
+    assert torch.allclose(descended.x, 0.9**10 * torch.tensor([1.0, -2.0]))
+    x, before = torch.tensor([1.0, -2.0]), torch.tensor([1.0, -2.0])
+    for _ in range(10):
+        x, before = x + 0.5 * (x - before) - 0.1 * x, x
+    assert torch.allclose(rolled.x, x)
+    with pytest.raises(ConfigurationError, match="1 players"):
+        fit(Bowl("LEAD"), 1)
