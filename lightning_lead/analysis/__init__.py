@@ -4,15 +4,18 @@ Paths, update operators and spectra of rules; forces, energy and continuous path
 """
 
 from lightning_lead.analysis.accuracy import Accuracy, order_of_accuracy
+from lightning_lead.analysis.arnoldi import dense_jacobian, game_spectrum, jacobian_product
 from lightning_lead.analysis.closed_forms import block_eigenvalues, closed_form_radius, eigenvalues
 from lightning_lead.analysis.discretisation import LeadUnits, discretise, lead_path
 from lightning_lead.analysis.energy import kinetic_energy, work
+from lightning_lead.analysis.families import FAMILIES, Axis, Family
 from lightning_lead.analysis.forces import AbstractForce, ConservativeForce, Friction, MagneticForce, VortexForce
 from lightning_lead.analysis.lead_law import LeadLaw, alternating_lead_law
 from lightning_lead.analysis.lyapunov import LeadLyapunov, lead_system, lyapunov_matrix
 from lightning_lead.analysis.operator import UpdateOperator, spectral_radius, update_operator
 from lightning_lead.analysis.play import Match, Path, simulate
 from lightning_lead.analysis.recurrences import Block, recurrence_roots
+from lightning_lead.analysis.search import BestSettings, Spectrum, best_settings, stability_region
 from lightning_lead.analysis.trajectories import Trajectory, integrate
 
 __all__ = [
@@ -31,6 +34,18 @@ __all__ = [
     "closed_form_radius",
     "eigenvalues",
     "recurrence_roots",
+    # search
+    "FAMILIES",
+    "Axis",
+    "BestSettings",
+    "Family",
+    "Spectrum",
+    "best_settings",
+    "stability_region",
+    # networks
+    "dense_jacobian",
+    "game_spectrum",
+    "jacobian_product",
     # forces
     "AbstractForce",
     "ConservativeForce",

@@ -18,6 +18,7 @@ from torch import Tensor
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.players import Point, Vector
 from lightning_lead.games.base import AbstractGame, as_coupling, require_unique_equilibrium
+from lightning_lead.games.bilinear import BilinearGame
 
 __all__ = ["QuadraticGame"]
 
@@ -64,6 +65,45 @@ class QuadraticGame(AbstractGame):
         super().__init__(dimensions=(n, m), dtype=dtype)
         if self.curvature == 0:
             require_unique_equilibrium(self.coupling, owner="QuadraticGame")
+
+    @classmethod
+    def of_adversarialness(
+        cls,
+        level: float,
+        singular_values: Sequence[float],
+        *,
+        seed: int,
+        dtype: torch.dtype = torch.float64,
+    ) -> QuadraticGame:
+        """A game between two minimisers that do not meet and a bilinear one: J = (1 − l)·I + l·[[0, A], [−Aᵀ, 0]].
+
+        Level l = 0 is ½|x|² − ½|y|², where one step of gradient play is the answer; l = 1 is xᵀAy, where gradient play
+        only spins. In between the eigenvalues of J are (1 − l) ± ilσ, so they turn from the real to the imaginary axis.
+
+        Args:
+            level: l in [0, 1].
+            singular_values: σ of A, all positive; U and V are random orthogonal matrices.
+            seed: decides U and V.
+            dtype: floating-point type of the game.
+
+        Returns:
+            The game of curvature 1 − l and coupling l·A.
+
+        Raises:
+            ConfigurationError: if the level is not in [0, 1], or a singular value is not a positive number.
+
+        Example:
+            >>> game = QuadraticGame.of_adversarialness(0.75, [2.0], seed=0)
+            >>> torch.linalg.eigvals(game.jacobian(game.equilibrium())).abs().round(decimals=4).tolist()
+            [1.5207, 1.5207]
+        """
+        if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 <= level <= 1:
+            raise ConfigurationError(
+                "Cannot build QuadraticGame because its adversarialness runs from 0, where the players do not meet, to "
+                f"1, the bilinear game; pass a number in [0, 1] (got {level!r})."
+            )
+        coupling = BilinearGame.from_singular_values(singular_values, seed=seed, dtype=dtype).coupling
+        return cls(level * coupling, curvature=1 - level, dtype=dtype)
 
     def losses(self, point: Point) -> dict[str, Tensor]:
         """See `AbstractGame.losses`: the value of the game and its negative."""

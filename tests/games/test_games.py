@@ -100,6 +100,14 @@ def test_spectrum_is_the_one_asked_for() -> None:
     assert not torch.allclose(game.coupling, other.coupling)
 
 
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
+def test_adversarialness_turns_the_spectrum_from_the_real_to_the_imaginary_axis(level: float) -> None:
+    game = QuadraticGame.of_adversarialness(level, [0.5, 2.0], seed=3)
+    eigenvalues = torch.linalg.eigvals(game.jacobian(game.equilibrium()))
+    assert eigenvalues.real.tolist() == pytest.approx([1 - level] * 4)
+    assert sorted(eigenvalues.imag.tolist()) == pytest.approx([-2 * level, -0.5 * level, 0.5 * level, 2 * level])
+
+
 def test_random_point_is_a_function_of_its_seed_and_leaves_the_global_generator_alone() -> None:
     game = GAMES["quadratic"]
     before = torch.get_rng_state()
@@ -138,6 +146,8 @@ def test_game_keeps_its_own_copy_of_the_coupling() -> None:
         (lambda: QuadraticGame([[1.0]], curvature=-0.1), r"curvature.*got -0\.1"),
         (lambda: QuadraticGame([[1.0]], curvature=float("inf")), "curvature.*got inf"),
         (lambda: QuadraticGame([[0.0]], curvature=0.0), "rank 0"),
+        (lambda: QuadraticGame.of_adversarialness(1.1, [1.0], seed=0), r"\[0, 1\] \(got 1\.1\)"),
+        (lambda: QuadraticGame.of_adversarialness(0.5, [0.0], seed=0), "singular value"),
         (lambda: QuadraticGame(torch.zeros(0, 2), curvature=1.0), "at least one entry"),
         (lambda: DiracGAN(objective="least_squares"), "wasserstein.*least_squares"),
         (lambda: GAMES["quadratic"].point([1.0], [1.0, 2.0]), r"'x'.*shape \(2,\).*\(1,\)"),

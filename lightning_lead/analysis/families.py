@@ -1,0 +1,126 @@
+"""Families of rules to search over: which hyperparameters decide a rule's rate, and in which range to look.
+
+Each axis runs from 0 to 1 and is stretched to its range on a linear or a logarithmic scale; "lr" is always among them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+from lightning_lead._typing import Play
+from lightning_lead.rules import (
+    CGD,
+    LEAD,
+    AbstractGameRule,
+    ConsensusOptimization,
+    Extragradient,
+    GradientPlay,
+    LevelK,
+    LookaheadMinmax,
+    OptimisticGradient,
+    PolyakMomentum,
+    SymplecticGradientAdjustment,
+)
+
+__all__ = ["FAMILIES", "Axis", "Family"]
+
+
+class Axis(NamedTuple):
+    """A hyperparameter and where to look for it.
+
+    Example:
+        >>> round(Axis("lr", 0.01, 1.0).at(0.5), 6)
+        0.1
+    """
+
+    name: str
+    low: float
+    high: float
+    scale: Literal["log", "linear", "near one"] = "log"  # the last: logarithmic in 1 − value
+    unit: Literal["number", "step", "weight"] = "number"  # of the range; see `analysis.search`
+
+    def at(self, place: float) -> float:
+        """The value at a place in [0, 1].
+
+        Args:
+            place: 0 is `low`, 1 is `high`.
+        """
+        if self.scale == "log":
+            return math.exp((1 - place) * math.log(self.low) + place * math.log(self.high))
+        if self.scale == "near one":
+            return 1 - math.exp((1 - place) * math.log(1 - self.low) + place * math.log(1 - self.high))
+        return (1 - place) * self.low + place * self.high
+
+
+class Family(NamedTuple):
+    """A rule as a function of its hyperparameters, and the axes along which to look.
+
+    Example:
+        >>> FAMILIES["alternating LEAD"].build({"coupling": 4.5, "lr": 0.1, "momentum": 0.7}).alpha
+        4.5
+    """
+
+    name: str
+    play: Play
+    axes: tuple[Axis, ...]  # "momentum" is SGD's
+    build: Callable[[Mapping[str, float]], AbstractGameRule]
+
+
+_LR = Axis("lr", 1e-4, 4.0, unit="step")
+_WEIGHT = Axis("weight", 1e-3, 1e3, unit="weight")
+_LEAD = (_LR, Axis("coupling", 1e-2, 1e3), Axis("momentum", 0.0, 0.999, "near one"))
+
+_ALL = (
+    Family("alternating gradient play", "alternating", (_LR,), lambda s: GradientPlay()),
+    Family(
+        "alternating momentum",
+        "alternating",
+        (_LR, Axis("beta", -0.99, 0.99, "linear")),
+        lambda s: PolyakMomentum(s["beta"]),
+    ),
+    Family(
+        "optimistic gradient",
+        "simultaneous",
+        (_LR, Axis("optimism", 1e-2, 1e3)),
+        lambda s: OptimisticGradient(s["optimism"]),
+    ),
+    Family(
+        "alternating optimistic gradient",
+        "alternating",
+        (_LR, Axis("optimism", 1e-2, 1e3)),
+        lambda s: OptimisticGradient(s["optimism"]),
+    ),
+    # on a bilinear game this is LEAD, for half the evaluations: the gradient's change is the cross term
+    Family(
+        "alternating optimistic gradient with momentum",
+        "alternating",
+        (_LR, Axis("optimism", 1e-2, 1e3), Axis("momentum", 0.0, 0.999, "near one")),
+        lambda s: OptimisticGradient(s["optimism"]),
+    ),
+    Family(
+        "extragradient, two step sizes",
+        "simultaneous",
+        (_LR, Axis("stretch", 1e-2, 1e4)),
+        lambda s: Extragradient(s["stretch"]),
+    ),
+    Family("competitive gradient descent", "simultaneous", (Axis("lr", 1e-2, 1e2, unit="step"),), lambda s: CGD()),
+    Family("consensus", "simultaneous", (_LR, _WEIGHT), lambda s: ConsensusOptimization(s["weight"])),
+    Family(
+        "symplectic adjustment",
+        "simultaneous",
+        (_LR, _WEIGHT),
+        lambda s: SymplecticGradientAdjustment(s["weight"], align=False),
+    ),
+    Family("level-4 play", "simultaneous", (_LR,), lambda s: LevelK(4)),
+    Family(
+        "lookahead, 5 alternating steps",
+        "alternating",
+        (_LR, Axis("alpha", 0.01, 1.0, "linear")),
+        lambda s: LookaheadMinmax(5, s["alpha"]),
+    ),
+    Family("simultaneous LEAD", "simultaneous", _LEAD, lambda s: LEAD(s["coupling"])),
+    Family("alternating LEAD", "alternating", _LEAD, lambda s: LEAD(s["coupling"])),
+)
+FAMILIES = {family.name: family for family in _ALL}
