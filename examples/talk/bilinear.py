@@ -1,0 +1,97 @@
+"""LEAD against the others on the bilinear game: paths and distances, each at the best settings of a small search.
+
+python examples/talk/bilinear.py [--output runs/talk] [--fast]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+
+from lightning_lead import LEADStrategy
+from lightning_lead.analysis import simulate
+from lightning_lead.games import BilinearGame
+from lightning_lead.rules import (
+    LEAD,
+    AbstractGameRule,
+    ConsensusOptimization,
+    Extragradient,
+    GradientPlay,
+    LookaheadMinmax,
+    OptimisticGradient,
+    PolyakMomentum,
+)
+
+SINGULAR_VALUES = [0.2, 1.0]
+SETTINGS, SGD = LEADStrategy.for_spectrum(smallest=0.2, largest=1.0)
+
+
+class Entry(NamedTuple):
+    """One method with its settings."""
+
+    label: str
+    rule: AbstractGameRule
+    lr: float
+    play: str
+    colour: str
+    momentum: float = 0.0
+
+
+ENTRIES = [
+    Entry("descent-ascent, simultaneous", GradientPlay(), 0.1, "simultaneous", "#bbbbbb"),
+    Entry("descent-ascent, alternating", GradientPlay(), 0.5, "alternating", "#777777"),
+    Entry("momentum −0.5, alternating", PolyakMomentum(-0.5), 1.0, "alternating", "#a6761d"),
+    Entry("optimistic gradient", OptimisticGradient(), 0.5, "simultaneous", "#7570b3"),
+    Entry("extragradient", Extragradient(), 0.7, "simultaneous", "#1b9e77"),
+    Entry("consensus, γ = 1", ConsensusOptimization(1.0), 0.7, "simultaneous", "#66a61e"),
+    Entry("lookahead, k = 5", LookaheadMinmax(5, 0.5), 0.5, "alternating", "#e6ab02"),
+    Entry("LEAD, a = 1, β = 0", LEAD(1.0), 0.5, "simultaneous", "#fb9a99"),
+    Entry("LEAD, alternating, by the law", SETTINGS.rule, SGD.lr, "alternating", "#d62728", SGD.momentum),
+]
+
+
+def main() -> None:
+    """Play, and draw."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("runs/talk"))
+    parser.add_argument("--fast", action="store_true", help="fewer steps, for a test")
+    options = parser.parse_args()
+    steps = 20 if options.fast else 300
+    planar = BilinearGame([[1.0]])
+    game = BilinearGame.from_singular_values(SINGULAR_VALUES, seed=1)
+    figure, (paths, distances) = plt.subplots(1, 2, figsize=(11.5, 4.8), layout="constrained")
+    for entry in ENTRIES:
+        settings = {
+            "lr": entry.lr,
+            "play": entry.play,
+            "optimizer": lambda groups, beta=entry.momentum: torch.optim.SGD(groups, momentum=beta),
+        }
+        style = {"color": entry.colour, "linewidth": 2.2 if "law" in entry.label else 1.2}
+        short = simulate(entry.rule, planar, steps=min(steps, 40), start=planar.point([1.0], [1.0]), **settings)
+        paths.plot(*short.points.T, **style)
+        long = simulate(entry.rule, game, steps=steps, **settings)
+        distances.semilogy([max(d, 1e-16) / long.distances[0] for d in long.distances], label=entry.label, **style)
+    paths.plot(0, 0, "k*", markersize=10)
+    paths.set(xlabel="x", ylabel="y", title="xy: 40 game steps from (1, 1)", xlim=(-2.2, 2.2), ylim=(-2.2, 2.2))
+    paths.set_aspect("equal")
+    distances.set(
+        xlabel="game steps",
+        ylabel="distance to the equilibrium, relative",
+        title="xᵀAy with singular values 0.2 and 1",
+        ylim=(1e-12, 1e2),
+    )
+    figure.legend(loc="outside right center", fontsize="small")
+    options.output.mkdir(parents=True, exist_ok=True)
+    figure.savefig(options.output / "bilinear.png", dpi=130)
+    print(options.output / "bilinear.png")
+
+
+if __name__ == "__main__":
+    main()
