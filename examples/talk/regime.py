@@ -70,7 +70,7 @@ def draw_map(axes: plt.Axes, figure: plt.Figure, *, fast: bool) -> None:
     )
     axes.set(yscale="log", xlabel="momentum β", ylabel="coupling α/η", ylim=(0.1, 30), xlim=(0, 0.96))
     axes.set_title(
-        "Alternating LEAD: radius at the best step size\nbilinear game, σ in [0.2, 1]; black line: beyond it nothing shrinks"
+        "Alternating LEAD: radius at the best step size\nbilinear game, σ in [0.2, 1]; black: the edge of shrinking"
     )
     legend = axes.legend(loc="lower right", fontsize=8, facecolor="#555555", labelcolor="white", framealpha=0.9)
     legend.set_zorder(10)
