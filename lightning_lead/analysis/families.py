@@ -70,7 +70,7 @@ class Family(NamedTuple):
 
 _LR = Axis("lr", 1e-4, 4.0, unit="step")
 _WEIGHT = Axis("weight", 1e-3, 1e3, unit="weight")
-_LEAD = (_LR, Axis("coupling", 1e-2, 1e3), Axis("momentum", 0.0, 0.999, "near one"))
+_LEAD = (_LR, Axis("coupling", 1e-4, 1e3), Axis("momentum", 0.0, 0.999, "near one"))
 
 _ALL = (
     Family("alternating gradient play", "alternating", (_LR,), lambda s: GradientPlay()),
@@ -92,11 +92,11 @@ _ALL = (
         (_LR, Axis("optimism", 1e-2, 1e3)),
         lambda s: OptimisticGradient(s["optimism"]),
     ),
-    # on a bilinear game this is LEAD, for half the evaluations: the gradient's change is the cross term
+    # on quadratic games this is LEAD with momentum β = m − ηha, for half the evaluations; see docs/games.md
     Family(
         "alternating optimistic gradient with momentum",
         "alternating",
-        (_LR, Axis("optimism", 1e-2, 1e3), Axis("momentum", 0.0, 0.999, "near one")),
+        (_LR, Axis("optimism", 1e-4, 1e3), Axis("momentum", 0.0, 0.999, "near one")),
         lambda s: OptimisticGradient(s["optimism"]),
     ),
     Family(
@@ -117,7 +117,8 @@ _ALL = (
     Family(
         "lookahead, 5 alternating steps",
         "alternating",
-        (_LR, Axis("alpha", 0.01, 1.0, "linear")),
+        # near η = 2/L the turn changes so fast with σ that a spectrum of few points misses what is in between
+        (Axis("lr", 1e-4, 2.0, unit="step"), Axis("alpha", 0.01, 1.0, "linear")),
         lambda s: LookaheadMinmax(5, s["alpha"]),
     ),
     Family("simultaneous LEAD", "simultaneous", _LEAD, lambda s: LEAD(s["coupling"])),

@@ -27,4 +27,6 @@ def scipy_module(name: str, *, what: str) -> Any:
     try:
         return importlib.import_module(f"scipy.{name}")
     except ImportError as error:
-        raise ConfigurationError(f"Cannot {what} because scipy is not installed; run pip install scipy") from error
+        raise ConfigurationError(
+            f"Cannot {what} because scipy is not installed; run pip install scipy, or 'lightning-lead[analysis]'"
+        ) from error

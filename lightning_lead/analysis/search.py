@@ -119,7 +119,7 @@ def best_settings(
     family: str | Family,
     game: BilinearGame | QuadraticGame | Spectrum,
     *,
-    grid: int = 9,
+    grid: int | None = None,
     starts: int = 4,
     reduction: float = 1e-6,
 ) -> BestSettings:
@@ -128,7 +128,7 @@ def best_settings(
     Args:
         family: one of `FAMILIES` by name, or your own.
         game: bilinear or quadratic, or a spectrum.
-        grid: points per hyperparameter of the first look, ≥ 2.
+        grid: points per hyperparameter of the first look, ≥ 2; default 60 for one of them, 20 for two, 9 for more.
         starts: how many of them are refined, ≥ 1.
         reduction: of the distance, that steps are counted for, in (0, 1).
 
@@ -142,13 +142,14 @@ def best_settings(
     """
     if isinstance(family, str) and family not in FAMILIES:
         raise ConfigurationError(f"Cannot search {family!r}; choose one of {', '.join(FAMILIES)}, or pass a Family")
-    if grid < 2 or starts < 1 or not 0 < reduction < 1:
+    if (grid is not None and grid < 2) or starts < 1 or not 0 < reduction < 1:
         raise ConfigurationError(
             "Cannot search without a grid, a place to start and a goal; pass grid ≥ 2, starts ≥ 1 and a reduction in "
             f"(0, 1) (got {grid}, {starts} and {reduction})"
         )
     chosen = FAMILIES[family] if isinstance(family, str) else family
     spectrum = game if isinstance(game, Spectrum) else Spectrum.of(game)
+    points = grid or {1: 60, 2: 20}.get(len(chosen.axes), 9)
     minimize = scipy_module("optimize", what="refine a search").minimize
     largest = float(spectrum.sigma.max())
     units = {"step": 1 / math.hypot(largest, spectrum.curvature), "weight": 1 / max(largest, 1e-300), "number": 1.0}
@@ -164,11 +165,11 @@ def best_settings(
         )
         return min(found, 1e6) * (1 + outside) + outside  # back inside, but no cliff
 
-    ticks = [(k + 0.5) / grid for k in range(grid)]
+    ticks = [(k + 0.5) / points for k in range(points)]
     places = sorted(itertools.product(ticks, repeat=len(chosen.axes)), key=radius)[:starts]
     best = places[0]
     for place in places:
-        for size in (0.5 / grid, 0.05 / grid):  # the second simplex is fresh: the first may have gone flat
+        for size in (0.5 / points, 0.05 / points):  # the second simplex is fresh: the first may have gone flat
             corners = [list(place), *([p + size * (k == j) for j, p in enumerate(place)] for k in range(len(place)))]
             options = {"initial_simplex": corners, "xatol": 1e-9, "fatol": 1e-12, "maxiter": 200 * len(place)}
             place = tuple(float(p) for p in minimize(radius, place, method="Nelder-Mead", options=options).x)

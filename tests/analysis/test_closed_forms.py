@@ -96,6 +96,19 @@ def test_momentum_of_the_optimizer_is_in_the_closed_form(rule: AbstractGameRule)
             assert closed_form_radius(rule, game, lr=lr, play=play, momentum=0.6) == pytest.approx(probed, abs=1e-10)
 
 
+@pytest.mark.parametrize("play", ["simultaneous", "alternating"])
+def test_lead_is_the_optimistic_gradient_with_more_momentum_on_quadratic_games(play) -> None:
+    """The gradient's change is the cross term and ηha of momentum."""
+    h, eta, a, beta = 0.3, 0.2, 3.0, 0.5
+    settings = {"sigma": torch.tensor([0.4, 1.7]), "curvature": h, "lr": eta, "play": play}
+    lead = eigenvalues(LEAD(a), momentum=beta, **settings)
+    optimistic = eigenvalues(OptimisticGradient(a), momentum=beta + eta * h * a, **settings)
+    away = (lead[:, :, None] - optimistic[:, None, :]).abs().min(dim=2).values
+    assert float(away.max()) < 1e-10
+    less = eigenvalues(OptimisticGradient(a), momentum=beta, **settings)
+    assert float((lead[:, :, None] - less[:, None, :]).abs().min(dim=2).values.max()) > 1e-2
+
+
 def test_alternating_lead_is_the_quartic_of_its_derivation() -> None:
     h, eta, a, beta, sigma = 0.3, 0.2, 3.0, 0.5, 1.7
     z = eigenvalues(LEAD(a), sigma=sigma, curvature=h, lr=eta, play="alternating", momentum=beta)
