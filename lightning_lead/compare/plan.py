@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One fit.
+    """One fit of a comparison.
 
     Example:
         >>> Run(Entry("LEAD", "LEAD", ()), 0, Path("out/lead/seed0"), ("--config=a.yaml",), "").seed
