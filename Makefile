@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench wheel-test clean
+.PHONY: help demo test check talk bench wheel-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and everything that `make
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+talk: $(VENV)/.installed-demo  ## draw the figures of games that know their answer, and of cost, into runs/talk
+	for script in bilinear cost rates regime; do $(BIN)/python examples/talk/$$script.py || exit 1; done
 
 bench: $(VENV)/.installed-bench  ## what a game step costs by LEAD and by its rivals: a table per pair of networks
 	$(BIN)/python examples/benchmarks/bench.py

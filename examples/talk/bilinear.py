@@ -1,4 +1,4 @@
-"""LEAD against the others on the bilinear game: paths and distances, each at the best settings of a small search.
+"""LEAD against the others on the bilinear game: paths and distances, each at one setting, LEAD also at that of the law.
 
 python examples/talk/bilinear.py [--output runs/talk] [--fast]
 """

@@ -9,6 +9,12 @@ from pathlib import Path
 import pytest
 
 TALK = Path(__file__).parents[1] / "examples" / "talk"
+TALKS = [
+    ("bilinear", ["bilinear"]),
+    ("cost", ["cost"]),
+    ("rates", ["adversarialness", "spectra"]),
+    ("regime", ["regime"]),
+]
 
 
 def run(folder: Path, *command: object) -> str:
@@ -18,7 +24,7 @@ def run(folder: Path, *command: object) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "pictures"), [("rates", ["adversarialness", "spectra"]), ("regime", ["regime"])])
+@pytest.mark.parametrize(("script", "pictures"), TALKS)
 def test_the_figures_are_drawn(script: str, pictures: list[str], tmp_path: Path) -> None:
     run(tmp_path, TALK / f"{script}.py", "--fast")
     for name in pictures:
