@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.callbacks.checks import check_positive
+from lightning_lead.callbacks.checks import check_generates, check_positive
 from lightning_lead.callbacks.ema import find_ema
 from lightning_lead.callbacks.sampling import generate
 from lightning_lead.data import modes_covered
@@ -20,7 +20,8 @@ class ModeCounter(Callback):
     """Every n game steps, logs `modes`, how many have samples, and `high_quality`, the share of samples near one.
 
     For data modules with `modes` and `std`, as `GaussiansDataModule`; see `data.modes_covered` for both measures. Every
-    rank draws the same samples, from the averaged generator where the Trainer has a `GeneratorEMA`.
+    rank draws the same samples, from the averaged generator where the Trainer has a `GeneratorEMA`. Both are seen by
+    `ModelCheckpoint(monitor="modes", mode="max")`, also right after a run is resumed.
 
     Args:
         every_n_steps: game steps between counts, ≥ 1.
@@ -32,7 +33,8 @@ class ModeCounter(Callback):
         history: a record {"step", "values"} per count.
 
     Raises:
-        ConfigurationError: a setting out of its range; at fit start, a data module without modes.
+        ConfigurationError: a setting out of its range; at fit start, a module that cannot be sampled, or a data module
+            without modes.
 
     Example:
         >>> ModeCounter(every_n_steps=100).num_samples
@@ -48,6 +50,10 @@ class ModeCounter(Callback):
         self.every_n_steps, self.num_samples, self.at_least, self.seed = every_n_steps, num_samples, at_least, seed
         self.history: list[dict[str, Any]] = []
 
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Refuse a module that cannot be sampled."""
+        check_generates(pl_module, "ModeCounter")
+
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Refuse data without modes; forget counts after the step that is resumed."""
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -57,6 +63,8 @@ class ModeCounter(Callback):
                 f"one with attributes modes (k, 2) and std (got {type(data).__name__})"
             )
         self.history = [record for record in self.history if record["step"] <= trainer.global_step]
+        if self.history:  # callbacks that monitor a count must not find it missing until the next one is due
+            trainer.callback_metrics.update({k: torch.tensor(v) for k, v in self.history[-1]["values"].items()})
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Count if it is due."""
@@ -66,6 +74,7 @@ class ModeCounter(Callback):
         data, ema = trainer.datamodule, find_ema(trainer)  # type: ignore[attr-defined]
         if ema is not None:
             ema.update_if_due(trainer, pl_module)
+        pl_module.sync_buffers()  # running statistics drift apart between ranks
         drawn = generate(pl_module, self.num_samples, seed=self.seed, batch_size=self.num_samples, ema=ema)
         least = max(1, round(self.at_least * self.num_samples / len(data.modes)))
         found = modes_covered(torch.cat(list(drawn)).cpu(), data.modes, std=data.std, at_least=least)

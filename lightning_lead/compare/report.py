@@ -6,6 +6,7 @@ Cost is counted: FLOPs of a game step relative to the first row's. Scores are me
 from __future__ import annotations
 
 import csv
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,10 +58,12 @@ def summary(runs: Sequence[Run], results: Sequence[Result], score: str | None = 
         if not done:
             continue
         flops = statistics.fmean(r["flops_per_step"] for r in done)
-        seconds = statistics.fmean(r["seconds"] / max(1, r["steps"]) for r in done)
+        timed = [r["timed_steps"] if "timed_steps" in r else r["steps"] for r in done]
+        seconds = statistics.fmean(r["seconds"] / max(1, steps) for r, steps in zip(done, timed, strict=True))
         base = flops if base is None else base
         base_seconds = seconds if base_seconds is None else base_seconds
-        row |= {"cost": flops / base if base else float("nan"), "flops": flops, "time": seconds / base_seconds}
+        row |= {"cost": flops / base if base else math.nan, "flops": flops}
+        row["time"] = seconds / base_seconds if base_seconds else math.nan
         for key in ("gradients", "hessian_products"):
             row[key] = statistics.fmean(r["evaluations_per_step"].get(key, 0.0) for r in done)
         row["skipped"] = sum(r["skipped_turns"] for r in done)
@@ -106,11 +109,12 @@ def write_report(runs: Sequence[Run], results: Sequence[Result], output: Path, *
         cells.append([row["label"], *shown, seeds, *counts, f"{row['hessian_products']:.3g}", str(row["skipped"])])
     lines += ["| " + " | ".join(cell.replace("|", "¦") for cell in row) + " |" for row in cells]
     steps = max((row.get("step", 0) for row in rows), default=0)
+    first = next((row["label"] for row in rows if row["seeds"]), "the first row")  # that has a result
     lines += [
         "",
         f"After {steps} game steps; mean ± standard deviation over seeds. Cost: counted FLOPs of a game step relative "
-        "to the first row; time: seconds of a game step, the same. Gradients and Hessian products: asked for per game "
-        "step.",
+        f"to {first}, mean of steps spread over the run; time: seconds of a game step, the same. Gradients and Hessian "
+        "products: asked for per game step.",
     ]
     text = "\n".join(lines)
     output.mkdir(parents=True, exist_ok=True)

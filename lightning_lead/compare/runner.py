@@ -3,23 +3,62 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.cli import main as command_line
 from lightning_lead.compare.plan import Run, plan_runs, read_entries
 from lightning_lead.compare.report import write_report
 from lightning_lead.compare.worker import write_json
 
-__all__ = ["compare", "run_all"]
+__all__ = ["check_arguments", "compare", "run_all"]
 
 Result = dict[str, Any]
+
+
+class _Processes:
+    """Those that are running now, to be ended together."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._alive: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+
+    def run(self, command: Sequence[str], **settings: Any) -> int | None:
+        """The exit status; None if it was not to be."""
+        with self._lock:
+            if self.ended:
+                return None
+            # in a session of its own: Ctrl-C reaches this process alone, which then ends all of that session
+            process = subprocess.Popen(command, start_new_session=True, **settings)
+            self._alive.add(process)
+        status = process.wait()
+        with self._lock:
+            self._alive.discard(process)
+        return None if self.ended else status
+
+    def end(self) -> None:
+        """End all, with their own children, and let none begin."""
+        with self._lock:
+            self.ended = True
+            for process in self._alive:
+                if hasattr(os, "killpg"):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.kill()
 
 
 def run_all(runs: Sequence[Run], *, jobs: int = 1, retry: bool = False) -> list[Result]:
@@ -38,15 +77,20 @@ def run_all(runs: Sequence[Run], *, jobs: int = 1, retry: bool = False) -> list[
         []
     """
     known = {run.folder: _known(run) for run in runs}
+    processes = _Processes()
 
     def one(run: Run) -> Result:
         found = known[run.folder]
         if found is not None and not (retry and "failed" in found):
             return found
-        return _run(run)
+        return _run(run, processes)
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        return list(pool.map(one, runs))
+        try:
+            return list(pool.map(one, runs))
+        except BaseException:
+            processes.end()
+            raise
 
 
 def _known(run: Run) -> Result | None:
@@ -65,7 +109,35 @@ def _known(run: Run) -> Result | None:
     return None
 
 
-def _run(run: Run) -> Result:
+def check_arguments(runs: Sequence[Run]) -> None:
+    """Refuse arguments that `fit` does not take, before a folder is made that remembers them.
+
+    Args:
+        runs: one of each game is looked at.
+
+    Raises:
+        ConfigurationError: with what the command line says of them.
+
+    Example:
+        >>> check_arguments([])
+    """
+    for run in {run.entry.label: run for run in runs}.values():
+        arguments = [argument for argument in run.arguments if not argument.startswith("--every=")]
+        said = io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                command_line([*arguments, "--print_config"], run=False)
+            except SystemExit as end:
+                if end.code:
+                    lines = [line for line in said.getvalue().splitlines() if line.strip()] or ["no reason"]
+                    raise ConfigurationError(
+                        f"Cannot run {run.entry.label} because fit does not take its arguments; "
+                        f"correct them (got {lines[-1].strip()})"
+                    ) from end
+
+
+def _run(run: Run, processes: _Processes) -> Result:
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "failure.json").unlink(missing_ok=True)
     write_json(run.folder / "started.json", {"fingerprint": run.fingerprint, "arguments": list(run.arguments)})
@@ -73,7 +145,9 @@ def _run(run: Run) -> Result:
     command = [sys.executable, "-m", "lightning_lead.compare.worker", str(run.folder), run.fingerprint, *run.arguments]
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     with (run.folder / "log.txt").open("a", encoding="utf-8") as log:
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+        code = processes.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    if code is None:
+        return {"fingerprint": run.fingerprint, "failed": "stopped"}
     if code == 0:
         result: Result = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
         return result
@@ -86,6 +160,23 @@ def _run(run: Run) -> Result:
     return failure
 
 
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Inside, a request to terminate is what Ctrl-C is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def compare(arguments: Sequence[str]) -> int:
     """The command `lightning-lead compare`.
 
@@ -93,7 +184,7 @@ def compare(arguments: Sequence[str]) -> int:
         arguments: of the command line, after the word compare.
 
     Returns:
-        0, or 1 if a run failed.
+        0, or 1 if a run failed, or 130 if it was stopped.
 
     Raises:
         ConfigurationError: an unknown game, no seeds, no recipe, or a folder with other runs.
@@ -118,6 +209,7 @@ def compare(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
     parser.add_argument("--output", type=Path, default=Path("runs/compare"), help="default: %(default)s")
+    parser.add_argument("--max_steps", "--max-steps", type=int, help="the same as --trainer.max_steps=N")
     parser.add_argument("--every", type=int, help="game steps between scores; default: the recipe's")
     parser.add_argument("--score", help="which of the recipe's scores the table shows first; default: the first one")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
@@ -125,12 +217,20 @@ def compare(arguments: Sequence[str]) -> int:
     chosen, extra = parser.parse_known_args(arguments)
     if strange := [argument for argument in extra if not argument.startswith("--")]:
         parser.error(f"write --argument=value for what goes to every run (got {' '.join(strange)})")
+    if chosen.max_steps is not None:
+        extra = [*extra, f"--trainer.max_steps={chosen.max_steps}"]
     if chosen.jobs < 1 or (chosen.every is not None and chosen.every < 1):
         parser.error(f"--jobs and --every must be ≥ 1 (got {chosen.jobs} and {chosen.every})")
     if chosen.every is not None:
         extra = [*extra, f"--every={chosen.every}"]
     entries = read_entries(chosen.games, chosen.games_file)
     runs = plan_runs(entries, chosen.config, chosen.seeds, chosen.output, extra)
-    results = run_all(runs, jobs=chosen.jobs, retry=chosen.retry)
+    check_arguments(runs)
+    try:
+        with _stoppable():
+            results = run_all(runs, jobs=chosen.jobs, retry=chosen.retry)
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from here.", flush=True)
+        return 130
     print(write_report(runs, results, chosen.output, score=chosen.score))
     return int(any("failed" in result for result in results))

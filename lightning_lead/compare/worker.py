@@ -2,12 +2,14 @@
 
 python -m lightning_lead.compare.worker FOLDER FINGERPRINT ARGUMENTS-OF-FIT...
 
-A checkpoint is written now and then; a run that was stopped goes on from it.
+A checkpoint is written now and then; a run that was stopped goes on from it. FLOPs are counted on a few game steps,
+spread over the run, a whole period of the rule each time: an iterative solve costs more or less as training goes on.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -22,31 +24,31 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 import lightning_lead
+from lightning_lead._errors import DivergenceError
 from lightning_lead.cli import main as command_line
 from lightning_lead.compare.flops import counted_flops
 
-__all__ = ["Recorder", "run", "write_json"]
+__all__ = ["Keeper", "Recorder", "run", "write_json"]
 
 CHECKPOINT = "checkpoint.ckpt"
 FIRST_COUNTED = 3  # game steps before FLOPs are counted: by then every memory is there
+COUNTS = 8  # about how many times, in a long run
 
 
 class Recorder(Callback):
-    """Seconds, FLOPs and evaluations of game steps, and a checkpoint now and then.
+    """Seconds, FLOPs and evaluations of game steps. It stands first, so that other callbacks are not on its clock.
 
-    Args:
-        folder: where the checkpoint goes.
-        checkpoints: how many in a run, ≥ 1.
+    Neither are steps whose FLOPs are counted, which takes time, nor the first one of a process, which probes the game.
 
     Example:
-        >>> Recorder(Path("."), checkpoints=10).steps
+        >>> Recorder().steps
         0
     """
 
-    def __init__(self, folder: Path, *, checkpoints: int) -> None:
-        self.folder, self.checkpoints = folder, checkpoints
-        self.seconds, self.steps = 0.0, 0
+    def __init__(self) -> None:
+        self.seconds, self.timed_steps, self.steps = 0.0, 0, 0
         self.flops: list[float] = []
+        self._on_clock = False
         self.evaluations: Counter[str] = Counter()
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -60,39 +62,88 @@ class Recorder(Callback):
             return played
 
         def counted_step(*batch: Any) -> Any:
-            if not FIRST_COUNTED <= trainer.global_step < FIRST_COUNTED + period:
+            if not self._counts(trainer, period):
                 return step(*batch)
+            self._on_clock = False
             self.flops.append(counted_flops(lambda: step(*batch)))
             return None
 
         pl_module.game.play_turn, pl_module.training_step = counted_turn, counted_step
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """The clock starts."""
-        self._start = time.perf_counter()
+        self._start = _now(pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        """The clock stops; other callbacks and this checkpoint are not counted."""
-        self.seconds += time.perf_counter() - self._start
+        """The clock stops."""
+        if self._on_clock:
+            self.seconds += _now(pl_module) - self._start
+            self.timed_steps += 1
+        self._on_clock = True
         self.steps += 1
-        every = max(1, int(trainer.max_steps) // self.checkpoints)
-        if trainer.global_step % every == 0:
-            trainer.save_checkpoint(self.folder / f"{CHECKPOINT}.part")
-            if trainer.is_global_zero:
-                os.replace(self.folder / f"{CHECKPOINT}.part", self.folder / CHECKPOINT)
 
     def state_dict(self) -> dict[str, Any]:
         """All counts."""
-        counts = {"seconds": self.seconds, "steps": self.steps, "flops": self.flops}
+        counts = {"seconds": self.seconds, "timed_steps": self.timed_steps, "steps": self.steps, "flops": self.flops}
         return counts | {"evaluations": dict(self.evaluations)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the counts over."""
-        self.seconds, self.steps = state_dict["seconds"], state_dict["steps"]
-        self.flops, self.evaluations = list(state_dict["flops"]), Counter(state_dict["evaluations"])
+        self.seconds, self.timed_steps = state_dict["seconds"], state_dict.get("timed_steps", 0)
+        self.steps, self.flops = state_dict["steps"], list(state_dict["flops"])
+        self.evaluations = Counter(state_dict["evaluations"])
+
+    def _counts(self, trainer: Trainer, period: int) -> bool:
+        since = trainer.global_step - FIRST_COUNTED
+        return since >= 0 and since % max(4 * period, int(trainer.max_steps) // COUNTS) < period
 
 
-def run(folder: Path, fingerprint: str, arguments: list[str], *, checkpoints: int = 10) -> dict[str, Any]:
+class Keeper(Callback):
+    """A checkpoint now and then, and no run without anybody to run it for. It stands last: others have had their say.
+
+    Args:
+        folder: where the checkpoint goes.
+        checkpoints: how many in a run, ≥ 1.
+        parent: the process that waits for this one; the run ends when it is gone. None: nobody waits.
+
+    Example:
+        >>> Keeper(Path("."), checkpoints=10).checkpoints
+        10
+    """
+
+    def __init__(self, folder: Path, *, checkpoints: int, parent: int | None = None) -> None:
+        self.folder, self.checkpoints, self.parent = folder, checkpoints, parent
+        self._saved: int | None = None
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        """Save if it is due."""
+        if self.parent is not None and os.getppid() != self.parent:
+            sys.exit("the comparison has ended, and this run of it as well")
+        every = max(1, int(trainer.max_steps) // self.checkpoints)
+        if trainer.global_step % every == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Save the end."""
+        if self._saved != trainer.global_step:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.folder / f"{CHECKPOINT}.part")
+        if trainer.is_global_zero:
+            os.replace(self.folder / f"{CHECKPOINT}.part", self.folder / CHECKPOINT)
+        self._saved = trainer.global_step
+
+
+def _now(pl_module: Any) -> float:
+    if pl_module.device.type == "cuda":
+        torch.cuda.synchronize(pl_module.device)  # a step ends when the device has done it
+    return time.perf_counter()
+
+
+def run(
+    folder: Path, fingerprint: str, arguments: list[str], *, checkpoints: int = 10, parent: int | None = None
+) -> dict[str, Any]:
     """Fit, from the checkpoint in the folder if there is one, and write the result.
 
     Args:
@@ -100,9 +151,13 @@ def run(folder: Path, fingerprint: str, arguments: list[str], *, checkpoints: in
         fingerprint: goes into the result.
         arguments: of `lightning-lead fit`; and --every=N, game steps between scores.
         checkpoints: how many in a run, ≥ 1.
+        parent: see `Keeper`.
 
     Returns:
         What `result.json` says.
+
+    Raises:
+        DivergenceError: the last score is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     every = [int(a.removeprefix("--every=")) for a in arguments if a.startswith("--every=")]
@@ -110,12 +165,12 @@ def run(folder: Path, fingerprint: str, arguments: list[str], *, checkpoints: in
     arguments = [*arguments, f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
     built = command_line([*arguments, "--trainer.enable_model_summary=false", "--trainer.logger=false"], run=False)
     trainer, model = built.trainer, built.model
-    recorder = Recorder(folder, checkpoints=checkpoints)
+    recorder, keeper = Recorder(), Keeper(folder, checkpoints=checkpoints, parent=parent)
     # the recipe's own checkpoints and pictures would land in a folder that all runs share
     kept = [c for c in trainer.callbacks if not isinstance(c, (ModelCheckpoint, lightning_lead.SampleGrid))]
     for scores in (c for c in kept if every and hasattr(c, "history")):
         scores.every_n_steps = every[-1]
-    trainer.callbacks = [*kept, recorder]
+    trainer.callbacks = [recorder, *kept, keeper]
     checkpoint = folder / CHECKPOINT
     trainer.fit(model, built.datamodule, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
     history = [
@@ -123,12 +178,22 @@ def run(folder: Path, fingerprint: str, arguments: list[str], *, checkpoints: in
         for callback in kept
         for record in getattr(callback, "history", [])
     ]
+    if not history:  # a recipe with scores of its own kind: what they were at the end
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        history = [{"step": int(trainer.global_step), "values": values}] if values else []
+    for name, value in [*history[-1]["values"].items()][:1] if history else []:
+        if not math.isfinite(value):
+            raise DivergenceError(
+                f"Cannot give a score because {name} is {value} at step {history[-1]['step']}: the game has diverged; "
+                "lower the learning rate"
+            )
     steps = max(1, recorder.steps)
     result = {
         "fingerprint": fingerprint,
         "history": history,
         "steps": int(trainer.global_step),
         "seconds": recorder.seconds,
+        "timed_steps": recorder.timed_steps,
         "flops_per_step": sum(recorder.flops) / max(1, len(recorder.flops)),
         "evaluations_per_step": {key: value / steps for key, value in recorder.evaluations.items()},
         "skipped_turns": model.game.skipped,
@@ -158,4 +223,4 @@ def write_json(path: Path, value: Any) -> None:
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    run(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    run(Path(sys.argv[1]), sys.argv[2], sys.argv[3:], parent=os.getppid())

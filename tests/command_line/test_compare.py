@@ -10,15 +10,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lightning_lead import ConfigurationError
+from lightning_lead import ConfigurationError, DivergenceError, GameStrategy, ModeCounter
 from lightning_lead.cli import main
 from lightning_lead.compare import Entry, Run, summary
 from lightning_lead.compare.plan import read_entries
-from lightning_lead.compare.worker import CHECKPOINT
+from lightning_lead.compare.worker import CHECKPOINT, Recorder
+from lightning_lead.compare.worker import run as run_here
+from lightning_lead.data import ModeCoverage
 
 RECIPES = Path(__file__).parents[2] / "examples" / "recipes"
 GAUSSIANS = ["--config", str(RECIPES / "gaussians.yaml")]
@@ -102,6 +105,89 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_bitwise_the_
     assert results[0]["flops_per_step"] == results[1]["flops_per_step"] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_a_comparison_that_is_stopped_leaves_no_run_behind_and_goes_on(tmp_path, name):
+    command = [sys.executable, "-m", "lightning_lead.cli", "compare", *GAUSSIANS, "--output", str(tmp_path / "out")]
+    command += [*SMALL, "--every", "1000", "--games", "ExtraAdam", "AlternatingGDA", "--max_steps", "600"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        checkpoint = tmp_path / "out" / "extraadam" / "seed0" / CHECKPOINT
+        deadline = time.monotonic() + 120
+        while not checkpoint.is_file() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(process.pid, getattr(signal, name))  # as the terminal does
+        assert process.wait(timeout=60) == (-signal.SIGKILL if name == "SIGKILL" else 130)
+    log = checkpoint.with_name("log.txt")
+    while name == "SIGKILL" and "comparison has ended" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not checkpoint.with_name("result.json").exists()
+    assert not checkpoint.with_name("failure.json").exists()
+    begun = torch.load(checkpoint, weights_only=True)["global_step"]
+    assert 0 < begun < 600
+    assert not (tmp_path / "out" / "alternatinggda").exists()
+    if name != "SIGINT":  # the way on is the same
+        return
+    command.remove("AlternatingGDA")
+    assert subprocess.run(command, env=environment, stdout=subprocess.DEVNULL).returncode == 0
+    result = json.loads(checkpoint.with_name("result.json").read_text())
+    assert result["steps"] == 600
+    assert result["evaluations_per_step"]["gradients"] == 4.0  # over both parts: the counts are in the checkpoint
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    """A run of six game steps in this process."""
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    arguments = [f"--config={RECIPES / 'gaussians.yaml'}", "--game=ExtraAdam", "--trainer.max_steps=6", *SMALL[:3]]
+    arguments += ["--every=1", "--trainer.callbacks=[ModeCounter]"]
+    return lambda: run_here(tmp_path, "f", arguments)
+
+
+def test_scores_are_not_on_the_clock(here, monkeypatch):
+    clock, score, play = [0.0], ModeCounter.on_train_batch_end, GameStrategy.play_turn
+
+    def slow(seconds, method):
+        def work(*arguments):
+            clock[0] += seconds
+            return method(*arguments)
+
+        return work
+
+    monkeypatch.setattr("lightning_lead.compare.worker._now", lambda module: clock[0])
+    monkeypatch.setattr(ModeCounter, "on_train_batch_end", slow(1000.0, score))
+    monkeypatch.setattr(GameStrategy, "play_turn", slow(1.0, play))
+    result = here()
+    assert len(result["history"]) == 6  # the control: scores were taken
+    assert (result["timed_steps"], result["seconds"]) == (4, 4.0)  # without the first, and the one that is counted
+
+
+def test_a_last_score_that_is_not_finite_is_a_failure(here, monkeypatch, tmp_path):
+    coverage = ModeCoverage(covered=float("nan"), high_quality=0.0)
+    monkeypatch.setattr("lightning_lead.callbacks.mode_counter.modes_covered", lambda *_, **__: coverage)
+    with pytest.raises(DivergenceError, match="modes is nan at step 6"):
+        here()
+    assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("period", "max_steps", "steps"),
+    [
+        (1, 40, [3, 8, 13, 18, 23, 28, 33, 38]),
+        (5, 40, [3, 4, 5, 6, 7, 23, 24, 25, 26, 27]),
+        (1, 5, [3]),
+        (1, 8000, [3, 1003, 2003, 3003, 4003, 5003, 6003, 7003]),
+    ],
+)
+def test_flops_are_counted_over_whole_periods_spread_over_the_run(period, max_steps, steps):
+    trainer = SimpleNamespace(max_steps=max_steps)
+    counted = []
+    for step in range(max_steps):
+        trainer.global_step = step
+        counted += [step] if Recorder()._counts(trainer, period) else []
+    assert counted == steps
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -110,6 +196,8 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_bitwise_the_
         (["--games", "LEAD", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--games", "LEAD", "lead"], "choose one of|share a folder"),
         (["--games-file", "nowhere.yaml"], "games file"),
+        (["--games", "LEAD", "--model.generater_lr=0.1"], "generater_lr"),
+        (["--games", "LEAD", "--model.generator_lr=fast"], "Cannot run LEAD because fit does not take its arguments"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_run(tmp_path, arguments, message):
