@@ -111,7 +111,11 @@ def test_a_comparison_that_is_stopped_leaves_no_run_behind_and_goes_on(tmp_path,
     command = [sys.executable, "-m", "lightning_lead.cli", "compare", *GAUSSIANS, "--output", str(tmp_path / "out")]
     command += [*SMALL, "--every", "1000", "--games", "ExtraAdam", "AlternatingGDA", "--max_steps", "600"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+    settings = {"env": environment, "stdout": subprocess.DEVNULL, "start_new_session": True}
+    # a shell's background job, which tests may run in, is started with Ctrl-C ignored, and hands that on
+    with subprocess.Popen(
+        command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **settings
+    ) as process:
         checkpoint = tmp_path / "out" / "extraadam" / "seed0" / CHECKPOINT
         deadline = time.monotonic() + 120
         while not checkpoint.is_file() and time.monotonic() < deadline:
