@@ -126,6 +126,7 @@ class LeadMixin(LightningModule):
             self._probed = False
         if not self._probed:
             self._probe(turns, live, seed)
+        self._steps = Steps(live, self.trainer.optimizers, clip=self.clip)
         oracles: list[GameOracle] = []
         for index, turn in enumerate(turns):
             following = partial(self._begin_turn, turns, oracles, index + 1)
@@ -214,7 +215,7 @@ class LeadMixin(LightningModule):
         if meanwhile is not None:
             strategy, equal = self.trainer.strategy, self._equal_batches
             settings["reduce"] = mean_over_ranks(strategy, turn.batch_size, equal=equal, meanwhile=meanwhile)
-            settings["steps"] = self._steps = Steps(live, self.trainer.optimizers, clip=self.clip)
+            settings["steps"] = self._steps
         return GameOracle(
             {player: tuple(params) for player, params in live.items()},
             [self._evaluation(part, mix_seed(seed, k)) for k, part in enumerate(turn.micro_batches)],
@@ -251,8 +252,7 @@ class LeadMixin(LightningModule):
         if self.clip is not None and not skipped:
             for name in turn.players:
                 nn.utils.clip_grad_norm_(live[name], self.clip)
-        if not skipped:
-            self._steps.settle_memory()
+        self._steps.settle_memory(keep=not skipped)
         ids = {id(p) for p in moving}
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.analysis.optional import scipy_module
+from lightning_lead.analysis.scientific import scipy_module
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.terms import HessianTerm
 
@@ -113,7 +113,7 @@ def game_spectrum(
             f"Cannot find k={k!r} eigenvalues because Arnoldi's method finds 1 to n - 2 of n; pass such a k, or use "
             f"dense_jacobian() (got n = {size})"
         )
-    linalg = scipy_module("sparse.linalg", what="find eigenvalues by Arnoldi's method")
+    linalg = scipy_module("sparse.linalg")
     product = jacobian_product(oracle)
 
     def matvec(vector: object) -> object:  # numpy arrays

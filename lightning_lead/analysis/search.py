@@ -24,7 +24,7 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import Play
 from lightning_lead.analysis.closed_forms import eigenvalues
 from lightning_lead.analysis.families import FAMILIES, Family
-from lightning_lead.analysis.optional import scipy_module
+from lightning_lead.analysis.scientific import scipy_module
 from lightning_lead.games.bilinear import BilinearGame
 from lightning_lead.games.quadratic import QuadraticGame
 from lightning_lead.rules.base import AbstractGameRule
@@ -150,7 +150,7 @@ def best_settings(
     chosen = FAMILIES[family] if isinstance(family, str) else family
     spectrum = game if isinstance(game, Spectrum) else Spectrum.of(game)
     points = grid or {1: 60, 2: 20}.get(len(chosen.axes), 9)
-    minimize = scipy_module("optimize", what="refine a search").minimize
+    minimize = scipy_module("optimize").minimize
     largest = float(spectrum.sigma.max())
     units = {"step": 1 / math.hypot(largest, spectrum.curvature), "weight": 1 / max(largest, 1e-300), "number": 1.0}
 

@@ -1,4 +1,4 @@
-"""First derivatives of a loss, and the cross term that couples the players.
+"""First derivatives of a loss, the cross term that couples the players, and products of Hessian blocks.
 
     g_i = ∇_i L_i
     c_i = −∇_i ⟨∇_j L_j, Δ_j⟩     (opponent form)
@@ -9,14 +9,17 @@ Reference: Askari Hemmat et al., "LEAD: Min-Max Optimization from a Physical Per
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
 from lightning_lead._errors import DifferentiationError
-from lightning_lead._typing import Vector
+from lightning_lead._typing import Point, Vector
 from lightning_lead.calculus.players import inner
+from lightning_lead.calculus.terms import HessianTerm
 
-__all__ = ["cross_term", "gradient"]
+__all__ = ["cross_term", "gradient", "hessian_product"]
 
 
 def gradient(
@@ -112,3 +115,42 @@ def cross_term(
             "the players must meet in one loss (is an output detached, or an opponent left out of the loss?)"
         )
     return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(grads, parameters, strict=True))
+
+
+def hessian_product(
+    values: Mapping[str, Tensor],  # the losses, by player
+    point: Point,  # both players' parameters, requiring gradients
+    parameters: Vector,  # θ_i, the row
+    terms: Sequence[HessianTerm],
+) -> Vector:
+    """Σ (∂²L_loss / ∂θ_i ∂θ_column) · vector, in one double backward pass; zeros where nothing depends on θ_i.
+
+    Cost: one gradient and its derivative for each term.
+
+    Args:
+        values: the losses that the terms name, differentiable by the point.
+        point: where they were evaluated.
+        parameters: of the player that asks, as they stand in the point.
+        terms: at least one.
+
+    Returns:
+        One tensor per parameter of the player, detached.
+
+    Raises:
+        DifferentiationError: a loss does not depend on its column.
+
+    Example:
+        >>> x, y = (torch.tensor(v, requires_grad=True) for v in (3.0, 2.0))
+        >>> term = HessianTerm(loss="x", column="y", vector=(torch.tensor(0.5),))
+        >>> hessian_product({"x": x * x * y}, {"x": (x,), "y": (y,)}, (x,), [term])
+        (tensor(3.),)
+    """
+    products = []
+    for loss, column, vector in terms:
+        label = f"the loss of player {loss!r}"
+        products.append(inner(gradient(values[loss], point[column], create_graph=True, label=label), vector))
+    total = torch.stack(products).sum()
+    grads: tuple[Tensor | None, ...] = (None,) * len(parameters)
+    if total.requires_grad:
+        grads = torch.autograd.grad(total, parameters, allow_unused=True)
+    return tuple(torch.zeros_like(p) if g is None else g.detach() for g, p in zip(grads, parameters, strict=True))

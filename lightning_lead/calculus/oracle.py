@@ -26,8 +26,8 @@ from lightning_lead._typing import Point, Vector
 from lightning_lead.calculus.chain import Chain, judge_gradient, maker_gradient
 from lightning_lead.calculus.chain_difference import judge_difference, maker_difference
 from lightning_lead.calculus.chain_exact import judge_direction, maker_direction
-from lightning_lead.calculus.derivatives import cross_term, gradient
-from lightning_lead.calculus.players import inner, norm, opponent_of, weighted_sum
+from lightning_lead.calculus.derivatives import cross_term, gradient, hessian_product
+from lightning_lead.calculus.players import norm, opponent_of, weighted_sum
 from lightning_lead.calculus.steps import Steps
 from lightning_lead.calculus.terms import (
     CrossTerm,
@@ -166,25 +166,10 @@ class GameOracle:
         products = []
         for weight, losses in zip(self._weights, self._losses, strict=True):
             point = {name: tuple(p.detach().requires_grad_() for p in place[name]) for name in self.names}
-            own = point[player]
             with torch.enable_grad(), self._place(point):
                 values = losses(point, frozenset(term.loss for term in terms), replay=True)
                 with self._full_precision():
-                    fields = [
-                        gradient(
-                            values[term.loss],
-                            point[term.column],
-                            create_graph=True,
-                            label=f"the loss of player {term.loss!r}",
-                        )
-                        for term in terms
-                    ]
-                    total = torch.stack([inner(f, term.vector) for f, term in zip(fields, terms, strict=True)]).sum()
-                    grads: tuple[Tensor | None, ...] = (None,) * len(own)
-                    if total.requires_grad:
-                        grads = torch.autograd.grad(total, own, allow_unused=True)
-            zeros = (torch.zeros_like(p) if g is None else g.detach() for g, p in zip(grads, own, strict=True))
-            products.append((weight, tuple(zeros)))
+                    products.append((weight, hessian_product(values, point, point[player], terms)))
         return self._reduce(weighted_sum(products))
 
     def ahead(

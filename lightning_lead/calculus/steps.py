@@ -100,9 +100,13 @@ class Steps:
             result[player] = after if fraction == 1 else weighted_sum([(1 - fraction, before), (fraction, after)])
         return result
 
-    def settle_memory(self) -> None:
-        """Hand the remembered state to the optimizers, just before the step."""
-        for optimizer, parameter, state in self._remembered:
+    def settle_memory(self, *, keep: bool = True) -> None:
+        """Hand the remembered state to the optimizers, just before the step.
+
+        Args:
+            keep: otherwise it is forgotten, because the step is not made.
+        """
+        for optimizer, parameter, state in self._remembered if keep else []:
             optimizer.state[parameter] = state
         self._remembered = []
 

@@ -16,7 +16,7 @@ from lightning_lead.systems import find_game, game_names
 
 __all__ = ["Entry", "Run", "plan_runs", "read_entries"]
 
-_TWICE = {"GradientDescent", "GradientPlay", "Extragradient"}  # the same as another name, or as ExtraAdam with Adam
+_TWICE = {"GradientDescent", "GradientPlay"}  # AlternatingGDA by other names
 
 
 class Entry(NamedTuple):

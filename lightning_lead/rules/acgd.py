@@ -45,6 +45,9 @@ class ACGD(AbstractGameRule):
         True
     """
 
+    second_order = True
+    revisits = True
+    couples = True
     plain_steps = True
     plays: tuple[Play, ...] = ("simultaneous",)
 
@@ -66,21 +69,6 @@ class ACGD(AbstractGameRule):
     def variants(cls) -> list[AbstractGameRule]:
         """By both solvers, as exactly as float64 allows."""
         return [cls(tolerance=1e-13), cls("cg", tolerance=1e-13)]
-
-    @property
-    def second_order(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def revisits(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def couples(self) -> bool:
-        """True."""
-        return True
 
     def init(self, point: Point) -> RuleState:
         """Nothing seen, no solution yet."""

@@ -70,6 +70,25 @@ class AbstractGameRule(abc.ABC):
     zero_sum: bool = False
     """Whether the rule is defined for zero-sum games alone; fit start then looks whether the losses are opposites."""
 
+    second_order: bool = False
+    """Whether the rule differentiates a gradient; decides whether fit start probes for layers that forbid it."""
+
+    revisits: bool = False
+    """Whether a direction looks at the same batch more than once; what a forward moves is kept for the repeat."""
+
+    subtracts: bool = False
+    """Whether a direction is a difference of gradients of one batch, which must be taken in full precision."""
+
+    couples: bool = False
+    """Whether a direction depends on how the opponent moves; fit start then checks that the players meet."""
+
+    starts_here: bool = False
+    """Whether a turn's first derivative is the moving player's, at the current point.
+
+    And plain where the opponent has not moved since the player's last update. Then a turn may begin with its fakes
+    while the directions of the turn before cross ranks.
+    """
+
     @property
     def name(self) -> str:
         """What checkpoints and tables call the rule."""
@@ -79,35 +98,6 @@ class AbstractGameRule(abc.ABC):
     def variants(cls) -> list[AbstractGameRule]:
         """Instances that the contract tests look at: with its defaults, and whatever else makes another algorithm."""
         return [cls()]
-
-    @property
-    def second_order(self) -> bool:
-        """Whether the rule differentiates a gradient; decides whether fit start probes for layers that forbid it."""
-        return False
-
-    @property
-    def revisits(self) -> bool:
-        """Whether a direction looks at the same batch more than once; what a forward moves is kept for the repeat."""
-        return False
-
-    @property
-    def subtracts(self) -> bool:
-        """Whether a direction is a difference of gradients of one batch, which must be taken in full precision."""
-        return False
-
-    @property
-    def couples(self) -> bool:
-        """Whether a direction depends on how the opponent moves; fit start then checks that the players meet."""
-        return False
-
-    @property
-    def starts_here(self) -> bool:
-        """Whether a turn's first derivative is the moving player's, at the current point.
-
-        And plain where the opponent has not moved since the player's last update. Then a turn may begin with its fakes
-        while the directions of the turn before cross ranks.
-        """
-        return False
 
     @abc.abstractmethod
     def init(self, point: Point) -> RuleState:

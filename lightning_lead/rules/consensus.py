@@ -41,27 +41,15 @@ class ConsensusOptimization(AbstractGameRule):
         True
     """
 
+    second_order = True
+    revisits = True
+    couples = True
     affine = True
     plays = ("simultaneous", "alternating")
     cost = Cost(gradients=2, hessian_products=4)  # in simultaneous play
 
     def __init__(self, weight: float = 0.5) -> None:
         self.weight = require_number("weight", weight, low=0, high=float("inf"), why="it weighs a penalty")
-
-    @property
-    def second_order(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def revisits(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def couples(self) -> bool:
-        """True."""
-        return True
 
     def init(self, point: Point) -> RuleState:
         """No state."""

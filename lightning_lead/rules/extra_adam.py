@@ -36,19 +36,11 @@ class ExtraAdam(AbstractGameRule):
         True
     """
 
+    revisits = True
+    couples = True
     cost = Cost(gradients=4)
     affine = True
     plays: tuple[Play, ...] = ("simultaneous",)
-
-    @property
-    def revisits(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def couples(self) -> bool:
-        """True."""
-        return True
 
     def init(self, point: Point) -> RuleState:
         """No state."""

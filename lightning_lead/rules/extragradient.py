@@ -40,6 +40,8 @@ class Extragradient(AbstractGameRule):
         True
     """
 
+    revisits = True
+    couples = True
     cost = Cost(gradients=4)
     affine = True
     plays: tuple[Play, ...] = ("simultaneous",)
@@ -53,16 +55,6 @@ class Extragradient(AbstractGameRule):
     def variants(cls) -> list[AbstractGameRule]:
         """With equal and with two step sizes."""
         return [cls(), cls(stretch=2.0)]
-
-    @property
-    def revisits(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def couples(self) -> bool:
-        """True."""
-        return True
 
     def init(self, point: Point) -> RuleState:
         """No state."""

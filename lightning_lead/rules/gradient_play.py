@@ -34,13 +34,9 @@ class GradientPlay(AbstractGameRule):
         (1.0, -1.0)
     """
 
+    starts_here = True
     cost = Cost(gradients=2)
     affine = True
-
-    @property
-    def starts_here(self) -> bool:
-        """True."""
-        return True
 
     def init(self, point: Point) -> RuleState:
         """No state."""

@@ -66,6 +66,7 @@ class LEAD(AbstractGameRule):
         True
     """
 
+    starts_here = True
     affine = True
 
     def __init__(
@@ -104,36 +105,15 @@ class LEAD(AbstractGameRule):
             self.cost = Cost(gradients=2)
         else:
             self.cost = Cost(gradients=4) if cross == "difference" else Cost(gradients=2, hessian_products=2)
+        self.second_order = self.alpha > 0 and self.cross == "exact"
+        self.revisits = self.alpha > 0 and (self.cross == "difference" or self.cross_fraction < 1)
+        self.subtracts = self.alpha > 0 and self.cross == "difference"
+        self.couples = self.alpha > 0
 
     @classmethod
     def variants(cls) -> list[AbstractGameRule]:
         """Every form, and without coupling."""
         return [cls(), cls(form="own"), cls(cross="difference"), cls(0.0)]
-
-    @property
-    def second_order(self) -> bool:
-        """True for the exact forms with a > 0."""
-        return self.alpha > 0 and self.cross == "exact"
-
-    @property
-    def revisits(self) -> bool:
-        """True with a > 0 for the difference form, and for a cross term on a part of the batch."""
-        return self.alpha > 0 and (self.cross == "difference" or self.cross_fraction < 1)
-
-    @property
-    def subtracts(self) -> bool:
-        """True for the difference form with a > 0."""
-        return self.alpha > 0 and self.cross == "difference"
-
-    @property
-    def couples(self) -> bool:
-        """True with a > 0."""
-        return self.alpha > 0
-
-    @property
-    def starts_here(self) -> bool:
-        """True."""
-        return True
 
     def init(self, point: Point) -> RuleState:
         """Anchors: a copy of each player's parameters at the moment the opponent last updated; none has moved yet."""

@@ -49,21 +49,13 @@ class LevelK(AbstractGameRule):
             raise ConfigurationError(f"Cannot reason to level={level!r}; pass an integer ≥ 1, 1 is plain gradient play")
         self.level = level
         self.cost = Cost(gradients=2 * level)
+        self.revisits = self.level > 1
+        self.couples = self.level > 1
 
     @classmethod
     def variants(cls) -> list[AbstractGameRule]:
         """Of several depths."""
         return [cls(2), cls(1), cls(5)]
-
-    @property
-    def revisits(self) -> bool:
-        """True above level 1."""
-        return self.level > 1
-
-    @property
-    def couples(self) -> bool:
-        """True above level 1."""
-        return self.level > 1
 
     def init(self, point: Point) -> RuleState:
         """No state."""

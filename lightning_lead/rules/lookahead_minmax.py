@@ -51,7 +51,7 @@ class LookaheadMinmax(AbstractGameRule):
             raise ConfigurationError(f"Cannot look ahead by steps={steps!r}; pass an integer ≥ 1")
         if inner is not None and not isinstance(inner, AbstractGameRule):
             raise ConfigurationError(f"Cannot play inner={inner!r} because it is no game rule; pass one, or None")
-        self.steps = self.period = steps
+        self.steps = steps
         self.alpha = require_number("alpha", alpha, low=0, high=1, why="it is a part of the way")
         if self.alpha == 0:
             raise ConfigurationError("Cannot use alpha=0 because nothing would ever be kept; pass a part in (0, 1]")
@@ -59,27 +59,15 @@ class LookaheadMinmax(AbstractGameRule):
         self.period = steps * self.inner.period
         self.cost, self.plays, self.affine = self.inner.cost, self.inner.plays, self.inner.affine
         self.plain_steps, self.zero_sum = self.inner.plain_steps, self.inner.zero_sum
+        self.second_order = self.inner.second_order
+        self.revisits = self.inner.revisits
+        self.couples = self.inner.couples
 
     @property
     def name(self) -> str:
         """With the inner rule, if that is not plain gradient play."""
         inner = "" if isinstance(self.inner, GradientPlay) else f"({self.inner.name})"
         return f"LookaheadMinmax{inner}"
-
-    @property
-    def second_order(self) -> bool:
-        """As the inner rule."""
-        return self.inner.second_order
-
-    @property
-    def revisits(self) -> bool:
-        """As the inner rule."""
-        return self.inner.revisits
-
-    @property
-    def couples(self) -> bool:
-        """As the inner rule."""
-        return self.inner.couples
 
     def init(self, point: Point) -> RuleState:
         """Slow weights: a copy of the start."""

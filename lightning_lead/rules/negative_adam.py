@@ -42,6 +42,7 @@ class NegativeAdam(AbstractGameRule):
         True
     """
 
+    starts_here = True
     cost = Cost(gradients=2)
     plain_steps = True
 
@@ -54,11 +55,6 @@ class NegativeAdam(AbstractGameRule):
     def variants(cls) -> list[AbstractGameRule]:
         """Of both signs."""
         return [cls(), cls(beta1=0.5)]
-
-    @property
-    def starts_here(self) -> bool:
-        """True."""
-        return True
 
     def init(self, point: Point) -> RuleState:
         """Nobody has moved."""

@@ -73,26 +73,14 @@ class ODEGAN(AbstractGameRule):
             "regularization", regularization, low=0, high=float("inf"), why="it weighs a penalty"
         )
         self.cost = Cost(2 * len(_SCHEMES[scheme].weights), int(self.regularization > 0))
+        self.second_order = self.regularization > 0
+        self.revisits = self.scheme != "euler" or self.regularization > 0
+        self.couples = self.revisits
 
     @classmethod
     def variants(cls) -> list[AbstractGameRule]:
         """Every scheme, and without regularisation."""
         return [cls(), cls("heun"), cls("euler"), cls("rk4", regularization=0.0)]
-
-    @property
-    def second_order(self) -> bool:
-        """True with regularisation."""
-        return self.regularization > 0
-
-    @property
-    def revisits(self) -> bool:
-        """True, but for Euler's scheme without regularisation."""
-        return self.scheme != "euler" or self.regularization > 0
-
-    @property
-    def couples(self) -> bool:
-        """True where it revisits."""
-        return self.revisits
 
     def init(self, point: Point) -> RuleState:
         """No state."""

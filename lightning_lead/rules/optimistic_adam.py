@@ -33,14 +33,10 @@ class OptimisticAdam(AbstractGameRule):
         True
     """
 
+    starts_here = True
     cost = Cost(gradients=2)
     affine = True
     settles = True
-
-    @property
-    def starts_here(self) -> bool:
-        """True."""
-        return True
 
     def init(self, point: Point) -> RuleState:
         """Nobody has made a step; the first one is taken for the one before it too."""

@@ -38,6 +38,7 @@ class OptimisticGradient(AbstractGameRule):
         True
     """
 
+    starts_here = True
     cost = Cost(gradients=2)
     affine = True
     plays = ("simultaneous", "alternating")
@@ -46,11 +47,6 @@ class OptimisticGradient(AbstractGameRule):
         self.optimism = require_number(
             "optimism", optimism, low=0, high=float("inf"), why="a negative one adds to the spin"
         )
-
-    @property
-    def starts_here(self) -> bool:
-        """True."""
-        return True
 
     def init(self, point: Point) -> RuleState:
         """No gradient has been seen; the first one is taken for the one before it too."""

@@ -44,6 +44,7 @@ class PolyakMomentum(AbstractGameRule):
         True
     """
 
+    starts_here = True
     cost = Cost(gradients=2)
     affine = True
 
@@ -54,11 +55,6 @@ class PolyakMomentum(AbstractGameRule):
     def variants(cls) -> list[AbstractGameRule]:
         """Of both signs."""
         return [cls(0.5), cls(-0.5)]
-
-    @property
-    def starts_here(self) -> bool:
-        """True."""
-        return True
 
     def init(self, point: Point) -> RuleState:
         """Nobody has moved."""

@@ -41,6 +41,9 @@ class SymplecticGradientAdjustment(AbstractGameRule):
         True
     """
 
+    second_order = True
+    revisits = True
+    couples = True
     plays: tuple[Play, ...] = ("simultaneous",)
 
     def __init__(self, weight: float = 0.5, *, align: bool = True) -> None:
@@ -53,21 +56,6 @@ class SymplecticGradientAdjustment(AbstractGameRule):
     def variants(cls) -> list[AbstractGameRule]:
         """With alignment and without."""
         return [cls(), cls(align=False)]
-
-    @property
-    def second_order(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def revisits(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def couples(self) -> bool:
-        """True."""
-        return True
 
     def init(self, point: Point) -> RuleState:
         """No state."""

@@ -122,5 +122,5 @@ def test_bad_questions_are_refused(gan: SmoothGAN, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigurationError, match="did not converge.*max_iterations"):
         game_spectrum(oracle, k=5, which="SR", tolerance=0, max_iterations=1)
     monkeypatch.setitem(sys.modules, "scipy.sparse.linalg", None)
-    with pytest.raises(ConfigurationError, match="pip install scipy"):
+    with pytest.raises(ConfigurationError, match="SciPy is not installed; run `pip install"):
         game_spectrum(oracle)

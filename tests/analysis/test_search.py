@@ -91,5 +91,5 @@ def test_bad_questions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ConfigurationError, match="Cannot search without"):
             best_settings("consensus", spectrum, **bad)
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-    with pytest.raises(ConfigurationError, match="pip install scipy"):
+    with pytest.raises(ConfigurationError, match="SciPy is not installed; run `pip install"):
         best_settings("consensus", spectrum)

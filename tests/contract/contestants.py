@@ -47,7 +47,7 @@ def contestants() -> list[AbstractGameRule]:
 
 def label(rule: AbstractGameRule) -> str:
     """The rule and its settings, readable in a test's name."""
-    settings = {k: v for k, v in vars(rule).items() if k not in ("cost", "plays", "affine", "period", "plain_steps")}
+    settings = {k: v for k, v in vars(rule).items() if k not in AbstractGameRule.__annotations__}
     return f"{type(rule).__name__}({', '.join(f'{k}={_short(v)}' for k, v in settings.items())})"
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_lead import ConfigurationError, DivergenceError, GameStrategy, LeadModule, LEADStrategy
-from lightning_lead.rules import CGD, LEAD, GradientPlay, LookaheadMinmax, PolyakMomentum
+from lightning_lead.rules import CGD, LEAD, ExtraAdam, GradientPlay, LookaheadMinmax, PolyakMomentum
 from lightning_lead.systems import find_game, game_names
 
 
@@ -99,14 +99,17 @@ def fit(module, steps, **settings):
     return trainer
 
 
-@pytest.mark.parametrize("game", [LEADStrategy(), GameStrategy(LookaheadMinmax(2)), GameStrategy(PolyakMomentum())])
+@pytest.mark.parametrize(
+    "game", [LEADStrategy(), *map(GameStrategy, (LookaheadMinmax(2), PolyakMomentum(), ExtraAdam()))]
+)
 def test_a_spoilt_step_is_skipped_as_if_it_had_not_been(game):
     """Weights, the optimizer's memory and the rule's are those of a run without it; the step is counted."""
     whole = Spoilt(spoilt={3}, game=game)
     trainer = fit(whole, 6)
     assert trainer.global_step == 6
-    assert whole.game.skipped == 2  # both turns
-    assert trainer.callback_metrics["skipped_turns"] == 2
+    turns = 1 if game.play == "simultaneous" else 2
+    assert whole.game.skipped == turns
+    assert trainer.callback_metrics["skipped_turns"] == turns
     without = Spoilt(spoilt=set(), game=type(game)() if isinstance(game, LEADStrategy) else GameStrategy(game.rule))
     fit(without, 5)
     assert torch.equal(whole.x, without.x)
