@@ -83,6 +83,7 @@ class LeadMixin(LightningModule):
         self._probed = False
         self._equal_batches = False
         self._playing: list[int] = []
+        self._steps: Steps | None = None  # during a game step
 
     # ---- what a user implements -------------------------------------------------------------------------------------
 
@@ -139,6 +140,7 @@ class LeadMixin(LightningModule):
                 record[name] = seen._replace(cross_norm=first.cross_norm, cosine=first.cosine)
             notes |= played.notes
             self._move(turn, live, skipped=played.skipped, last=index == len(turns) - 1)
+        self._steps = None  # it knows the optimizers, and a module may be copied
         oracles.clear()  # each one knows the next; a circle would keep graphs and batches until it is collected
         self._step_schedulers("step", self.trainer.global_step)
         self.log_game_step(record, notes)
@@ -252,7 +254,8 @@ class LeadMixin(LightningModule):
         if self.clip is not None and not skipped:
             for name in turn.players:
                 nn.utils.clip_grad_norm_(live[name], self.clip)
-        self._steps.settle_memory(keep=not skipped)
+        if self._steps is not None:
+            self._steps.settle_memory(keep=not skipped)
         ids = {id(p) for p in moving}
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
