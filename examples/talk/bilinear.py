@@ -1,19 +1,15 @@
 """LEAD against the others on the bilinear game: paths and distances, each at one setting, LEAD also at that of the law.
 
-python examples/talk/bilinear.py [--output runs/talk] [--fast]
+    python examples/talk/bilinear.py [--output runs/talk] [--fast]
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
+from drawing import parser_of, save
 
 from lightning_lead import LEADStrategy
 from lightning_lead.analysis import simulate
@@ -59,10 +55,7 @@ ENTRIES = [
 
 def main() -> None:
     """Play, and draw."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("runs/talk"))
-    parser.add_argument("--fast", action="store_true", help="fewer steps, for a test")
-    options = parser.parse_args()
+    options = parser_of(__doc__).parse_args()
     steps = 20 if options.fast else 300
     planar = BilinearGame([[1.0]])
     game = BilinearGame.from_singular_values(SINGULAR_VALUES, seed=1)
@@ -88,9 +81,7 @@ def main() -> None:
         ylim=(1e-12, 1e2),
     )
     figure.legend(loc="outside right center", fontsize="small")
-    options.output.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.output / "bilinear.png", dpi=130)
-    print(options.output / "bilinear.png")
+    save(figure, options.output, "bilinear")
 
 
 if __name__ == "__main__":

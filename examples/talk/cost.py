@@ -1,21 +1,17 @@
 """What a game step costs by every rule, in counted FLOPs, on the networks of the digits recipe; log scale.
 
-python examples/talk/cost.py [--output runs/talk] [--fast]
+    python examples/talk/cost.py [--output runs/talk] [--fast]
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import warnings
-from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pytorch_lightning as pl
 import torch
+from drawing import parser_of, save
 from torch.utils.data import DataLoader
 
 from lightning_lead import LeadGANModule
@@ -75,10 +71,7 @@ def flops(game: str, width: int) -> float:
 
 def main() -> None:
     """Count, and draw."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("runs/talk"))
-    parser.add_argument("--fast", action="store_true", help="small networks, for a test")
-    options = parser.parse_args()
+    options = parser_of(__doc__).parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel("ERROR")
     counts = {label: flops(game, 4 if options.fast else 24) for label, game in GAMES.items()}
@@ -93,11 +86,9 @@ def main() -> None:
     axes.bar_label(bars, [f"{count / base:.2f}×" for _, count in rows], padding=3, fontsize="small")
     axes.set_xscale("log")
     axes.set(xlabel="FLOPs of a game step, relative to alternating descent-ascent", xlim=(0.5, 120))
-    options.output.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.output / "cost.png", dpi=130)
     for label, count in reversed(rows):
         print(f"{label:32}{count / base:8.2f}×")
-    print(options.output / "cost.png")
+    save(figure, options.output, "cost")
 
 
 if __name__ == "__main__":

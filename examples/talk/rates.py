@@ -9,16 +9,13 @@ Every rate is the smallest spectral radius that a search over the rule's hyperpa
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
-from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
+from drawing import parser_of, save
+from matplotlib.figure import Figure
 
 from lightning_lead.analysis import (
     FAMILIES,
@@ -142,7 +139,7 @@ def table(*, fast: bool) -> str:
     return "\n".join(lines)
 
 
-def draw_adversarialness(path: Path, *, fast: bool) -> None:
+def draw_adversarialness(*, fast: bool) -> Figure:
     """Figure 5: game steps to shrink the distance by 10⁶, between two minimisers and a bilinear game."""
     levels = torch.linspace(0.05, 1.0, 4 if fast else 20).tolist()
     sigma = torch.logspace(math.log10(0.2), 0, 9, dtype=torch.float64)
@@ -171,11 +168,10 @@ def draw_adversarialness(path: Path, *, fast: bool) -> None:
     )
     axes.grid(alpha=0.3, which="major")
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return figure
 
 
-def draw_spectra(path: Path, *, fast: bool) -> None:
+def draw_spectra(*, fast: bool) -> Figure:
     """Eigenvalues of the update operators in the complex plane, each rule at its best settings."""
     spectrum = Spectrum(torch.linspace(0.2, 1.0, 9, dtype=torch.float64), 0.0)
     law = alternating_lead_law(0.2, 1.0)
@@ -203,25 +199,19 @@ def draw_spectra(path: Path, *, fast: bool) -> None:
         )
     every[0].set_ylabel("Im z")
     figure.suptitle("Eigenvalues of one game step on the bilinear game, σ in [0.2, 1]; solid: unit circle, dashed: ρ")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return figure
 
 
 def main() -> None:
     """Figures, or the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("runs/talk"))
-    parser.add_argument("--fast", action="store_true", help="few points and a coarse search, to see that it runs")
+    parser = parser_of(__doc__)
     parser.add_argument("--table", action="store_true", help="print the tables of docs/games.md instead")
-    arguments = parser.parse_args()
-    if arguments.table:
-        print(table(fast=arguments.fast))
+    options = parser.parse_args()
+    if options.table:
+        print(table(fast=options.fast))
         return
-    arguments.output.mkdir(parents=True, exist_ok=True)
     for name, draw in (("adversarialness", draw_adversarialness), ("spectra", draw_spectra)):
-        path = arguments.output / f"{name}.png"
-        draw(path, fast=arguments.fast)
-        print(path)
+        save(draw(fast=options.fast), options.output, name)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,11 @@ bound for one product with A and one with Aᵀ per step. A minute on one core.
 
 from __future__ import annotations
 
-import argparse
 import math
-from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
+from drawing import parser_of, save
 
 from lightning_lead.analysis import Spectrum, alternating_lead_law, best_settings, stability_region
 from lightning_lead.rules import LEAD
@@ -114,18 +110,11 @@ def draw_conditions(axes: plt.Axes, *, fast: bool) -> None:
 
 def main() -> None:
     """Both panels in one figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("runs/talk"))
-    parser.add_argument("--fast", action="store_true", help="few points and a coarse search, to see that it runs")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    options = parser_of(__doc__).parse_args()
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5.6), layout="constrained")
-    draw_map(left, figure, fast=arguments.fast)
-    draw_conditions(right, fast=arguments.fast)
-    path = arguments.output / "regime.png"
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    print(path)
+    draw_map(left, figure, fast=options.fast)
+    draw_conditions(right, fast=options.fast)
+    save(figure, options.output, "regime")
 
 
 if __name__ == "__main__":
