@@ -1,0 +1,47 @@
+"""Runs of a recipe for a figure: as `lightning-lead compare` makes and keeps them, several in each process.
+
+Importing torch takes as long as one of these runs, and a process per run would pay for it each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_lead import DivergenceError
+from lightning_lead.compare import Run, run_all
+from lightning_lead.compare.worker import run as play
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def results_of(runs: Sequence[Run], *, jobs: int) -> list[dict[str, Any]]:
+    """The result of every run, in order; what is in their folders already is not run again."""
+    waiting = [run for run in runs if not any((run.folder / f"{end}.json").is_file() for end in ("result", "failure"))]
+    if waiting:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_quiet) as pool:
+            for number, run in enumerate(pool.map(_play, waiting), start=1):
+                print(f"{number} of {len(waiting)}: {run}", flush=True)
+    return run_all(runs)  # reads them; one that has diverged is run once more, and kept as a failure
+
+
+def _play(run: Run) -> str:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(DivergenceError), (run.folder / "log.txt").open("a") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+        play(run.folder, run.fingerprint, list(run.arguments), checkpoints=1)
+    return f"{run.entry.label}, seed {run.seed}"
+
+
+def _quiet() -> None:
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
