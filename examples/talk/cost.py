@@ -5,14 +5,12 @@ python examples/talk/cost.py [--output runs/talk] [--fast]
 
 from __future__ import annotations
 
-import logging
-import warnings
-
 import matplotlib.pyplot as plt
 import pytorch_lightning as pl
 import torch
 from drawing import parser_of, save
 from torch.utils.data import DataLoader
+from training import quiet
 
 from lightning_lead import LeadGANModule
 from lightning_lead.compare.flops import counted_flops
@@ -72,8 +70,7 @@ def flops(game: str, width: int) -> float:
 def main() -> None:
     """Count, and draw."""
     options = parser_of(__doc__).parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("pytorch_lightning").setLevel("ERROR")
+    quiet()
     counts = {label: flops(game, 4 if options.fast else 24) for label, game in GAMES.items()}
     base = counts["descent-ascent, alternating"]
     rows = sorted(counts.items(), key=lambda item: -item[1])

@@ -6,6 +6,7 @@ Importing torch takes as long as one of these runs, and a process per run would 
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import warnings
@@ -27,7 +28,7 @@ def results_of(runs: Sequence[Run], *, jobs: int) -> list[dict[str, Any]]:
     """The result of every run, in order; what is in their folders already is not run again."""
     waiting = [run for run in runs if not any((run.folder / f"{end}.json").is_file() for end in ("result", "failure"))]
     if waiting:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_quiet) as pool:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=quiet) as pool:
             for number, run in enumerate(pool.map(_play, waiting), start=1):
                 print(f"{number} of {len(waiting)}: {run}", flush=True)
     return run_all(runs)  # reads them; one that has diverged is run once more, and kept as a failure
@@ -38,10 +39,12 @@ def _play(run: Run) -> str:
     with contextlib.suppress(DivergenceError), (run.folder / "log.txt").open("a") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
-        play(run.folder, run.fingerprint, list(run.arguments), checkpoints=1)
+        play(run.folder, run.fingerprint, list(run.arguments), checkpoints=1, parent=os.getppid())
     return f"{run.entry.label}, seed {run.seed}"
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Networks this small gain nothing from threads, and no advice about them is needed."""
     warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """The feature network of the digits: a small classifier whose last hidden layer is what FID and KID compare.
 
-    uint8 pixels p ─p/127.5 − 1→ conv3 @ 16 → conv3 ÷2 @ 32 → conv3 ÷2 @ 64 → flatten → 64 features ─linear→ 10 logits
+    uint8 pixels p ─p/127.5 − 1, mean over blocks to 8×8→ conv3 @ 16 → conv3 ÷2 @ 32 → conv3 ÷2 @ 64 → flatten → 64 features ─linear→ 10 logits
 
 SiLU between the layers: under a ReLU eleven of the 64 features were zero for every digit. Inception sees nothing useful
 in 8×8 pixels, so the digits get a network of their own. Its weights ship with the package and are made by
@@ -16,15 +16,18 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["DigitsClassifier"]
 
+_SHAPES = tuple((1, side, side) for side in (8, 16, 32))  # as the data module makes them
+
 
 @final
 class DigitsClassifier(nn.Module):
-    """Classifier of 8×8 grey digits, uint8 as the image metrics pass them.
+    """Classifier of grey digits, uint8 as the image metrics pass them; 16×16 and 32×32 are averaged down to 8×8.
 
     `DigitsClassifier()` has random weights, `DigitsClassifier.pretrained()` the shipped ones.
 
@@ -84,18 +87,18 @@ class DigitsClassifier(nn.Module):
         """Features (n, 64).
 
         Args:
-            images: (n, 1, 8, 8) uint8 in 0..255.
+            images: (n, 1, s, s) uint8 in 0..255, s one of 8, 16, 32.
 
         Raises:
             ConfigurationError: images of another type or shape.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (1, 8, 8):
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] not in _SHAPES:
             raise ConfigurationError(
-                "Cannot classify the images because this network reads uint8 pixels of shape (n, 1, 8, 8); turn floats "
-                "in [−1, 1] into pixels with ((x + 1) * 127.5).round().to(torch.uint8) "
+                "Cannot classify the images because this network reads uint8 pixels of shape (n, 1, s, s), s = 8, 16 "
+                "or 32; turn floats in [−1, 1] into pixels with ((x + 1) * 127.5).round().to(torch.uint8) "
                 f"(got {tuple(images.shape)} of {images.dtype})."
             )
-        return self.features_of(images.to(self.head.weight.dtype) / 127.5 - 1)
+        return self.features_of(adaptive_avg_pool2d(images.to(self.head.weight.dtype), 8) / 127.5 - 1)
 
     def features_of(self, images: Tensor) -> Tensor:
         """Features of float images, differentiable; training uses this.
