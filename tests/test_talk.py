@@ -1,4 +1,4 @@
-"""The scripts that draw rates run, briefly."""
+"""The scripts of the talk run, briefly, and draw what they say."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ TALKS = [
     ("cost", ["cost"]),
     ("rates", ["adversarialness", "spectra"]),
     ("regime", ["regime"]),
+    ("modes", ["modes", "samples"]),
+    ("robustness", ["robustness"]),
 ]
 
 

@@ -2,9 +2,9 @@
 
     python examples/talk/modes.py [--output runs/talk] [--seeds 0 1 2 3 4] [--jobs 2] [--fast]
 
-`modes.png`: modes found, mean over seeds, at equal game steps and at equal evaluations (a gradient of one player is one,
-a Hessian product too); beside a strip the median of when all eight are first there. `samples.png`: samples of seed 0.
-Every method has the settings of `recipes/gaussians_games.yaml`. Kept runs are not made again.
+`modes.png`: modes found, mean over seeds, at equal game steps and at equal evaluations (a gradient of one player is
+one, a Hessian product too); beside a strip the median of when all eight are first there. `samples.png`: samples of seed
+0. Every method has the settings of `recipes/gaussians_games.yaml`. Kept runs are not made again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from drawing import parser_of, save
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback
 from torch import Tensor
-from training import RECIPES, quiet, results_of
+from training import RECIPES, add_jobs, quiet, results_of
 
 from lightning_lead.callbacks.sampling import generate
 from lightning_lead.cli import main as command_line
@@ -160,7 +160,7 @@ def main() -> None:
     """Play, and draw."""
     parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
+    add_jobs(parser)
     options = parser.parse_args()
     quiet()
     entries = read_entries([], RECIPES / "gaussians_games.yaml")

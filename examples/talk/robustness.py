@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 from cost import flops
 from drawing import parser_of, save
 from matplotlib.colors import LogNorm
-from training import RECIPES, quiet, results_of
+from training import RECIPES, add_jobs, quiet, results_of
 
 from lightning_lead.compare import Entry, Run, plan_runs
 
@@ -108,7 +108,7 @@ def table(scores: dict[Setting, Score], steps: dict[str, int], framed: list[Sett
     """The maps in numbers, in Markdown."""
     lines = ["| method | steps | best: β₁, lr | FID there | at β₁ = 0.5, 2e-3 | median FID | all ten digits |"]
     lines.append("|---" * 7 + "|")
-    for method in METHODS:
+    for method in steps:
         own = {s: score for s, score in scores.items() if s.method == method}
         best = min((s for s in framed if s.method == method), key=lambda s: own[s].mean)
         reached = sum(min(score.rarest) >= LEAST for score in own.values()) / len(own)
@@ -129,24 +129,24 @@ def _text(score: Score | None) -> str:
 def main() -> None:
     """Play, and draw."""
     parser = parser_of(__doc__)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
+    add_jobs(parser)
     options = parser.parse_args()
     quiet()
     grid = ((0.5,), (2e-3,)) if options.fast else (BETAS, RATES)
     budget, width = (4, 4) if options.fast else (300, 24)
+    methods = list(METHODS)[:2] if options.fast else list(METHODS)
     base = flops("AlternatingGDA", width)
-    steps = {method: round(budget * base / flops(game, width)) for method, game in METHODS.items()}
-    settings = [Setting(method, beta, rate) for method in METHODS for beta in grid[0] for rate in grid[1]]
+    steps = {method: round(budget * base / flops(METHODS[method], width)) for method in methods}
+    settings = [Setting(method, beta, rate) for method in methods for beta in grid[0] for rate in grid[1]]
     scores = play(settings, [0], steps, options)
     framed = []
-    for method in METHODS:
+    for method in methods:
         best = min((s for s in settings if s.method == method), key=lambda s: scores[s].mean)
         framed += list(dict.fromkeys([best, Setting(method, *USUAL)]))
     scores |= play(framed, [0] if options.fast else [0, 1, 2], steps, options)
     figure, panels = plt.subplots(2, 4, figsize=(15, 6.6), layout="constrained", sharey=True)
     panels[0, 3].set_axis_off()
-    order = [*panels[0, :3], *panels[1]]
-    for axes, method in zip(order, METHODS, strict=True):
+    for axes, method in zip([*panels[0, :3], *panels[1]], methods, strict=not options.fast):
         shown = draw(axes, method, steps[method], scores, grid)
     figure.supxlabel("β₁")
     figure.supylabel("learning rate of both players")

@@ -5,6 +5,7 @@ Importing torch takes as long as one of these runs, and a process per run would 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import multiprocessing
@@ -22,6 +23,11 @@ from lightning_lead.compare import Run, run_all
 from lightning_lead.compare.worker import run as play
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """--jobs, a run per core by default."""
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default: %(default)s)")
 
 
 def results_of(runs: Sequence[Run], *, jobs: int) -> list[dict[str, Any]]:

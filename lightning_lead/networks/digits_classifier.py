@@ -1,6 +1,7 @@
 """The feature network of the digits: a small classifier whose last hidden layer is what FID and KID compare.
 
-    uint8 pixels p ─p/127.5 − 1, mean over blocks to 8×8→ conv3 @ 16 → conv3 ÷2 @ 32 → conv3 ÷2 @ 64 → flatten → 64 features ─linear→ 10 logits
+    uint8 pixels p ─mean over blocks, to 8×8─→ p/127.5 − 1 → conv3 @ 16 → conv3 ÷2 @ 32 → conv3 ÷2 @ 64 → flatten
+    → 64 features ─linear→ 10 logits
 
 SiLU between the layers: under a ReLU eleven of the 64 features were zero for every digit. Inception sees nothing useful
 in 8×8 pixels, so the digits get a network of their own. Its weights ship with the package and are made by
