@@ -4,7 +4,7 @@
 
 The vortex force is the game itself, (−∇ₓf, +∇ᵧf). The magnetic force, (−2qẏ, +2qẋ), turns the velocity and does no
 work; friction, −μṡ, takes energy out. Only all three together hold the particle, and only if 2qμ > 1: see
-`lightning_lead.analysis.lyapunov`. Continuous paths from rest at (1, 0). Half a minute on one core.
+`lightning_lead.analysis.lyapunov`. Continuous paths from rest at (1, 0). Forty seconds on one core.
 """
 
 from __future__ import annotations
