@@ -1,6 +1,6 @@
 """LEAD against the others on the bilinear game: paths and distances, each at one setting, LEAD also at that of the law.
 
-    python examples/talk/bilinear.py [--output runs/talk] [--fast]
+python examples/talk/bilinear.py [--output runs/talk] [--fast]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a game step costs by every rule, in counted FLOPs, on the networks of the digits recipe; log scale.
 
-    python examples/talk/cost.py [--output runs/talk] [--fast]
+python examples/talk/cost.py [--output runs/talk] [--fast]
 """
 
 from __future__ import annotations
