@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 TALK = Path(__file__).parents[1] / "examples" / "talk"
 TALKS = [
+    ("eigenvalues", ["eigenvalues"]),
+    ("potential_well", ["potential_well"]),
+    ("forces", ["forces"]),
     ("bilinear", ["bilinear"]),
     ("cost", ["cost"]),
     ("rates", ["adversarialness", "spectra"]),
@@ -31,6 +35,11 @@ def test_the_figures_are_drawn(script: str, pictures: list[str], tmp_path: Path)
     run(tmp_path, TALK / f"{script}.py", "--fast")
     for name in pictures:
         assert (tmp_path / "runs" / "talk" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    for film in (tmp_path / "runs" / "talk").glob("*.gif"):
+        assert film.read_bytes().startswith(b"GIF8")
+        with Image.open(film) as frames:
+            assert frames.n_frames > 1
+    assert (tmp_path / "runs" / "talk" / "forces.gif").exists() == (script == "forces")
 
 
 @pytest.mark.slow
