@@ -55,6 +55,28 @@ def test_the_recipe_fits_and_its_checkpoint_validates_tests_and_predicts(command
     assert len(list(Path("runs/digits/predictions").rglob("*.png"))) >= 64
 
 
+@pytest.mark.slow
+def test_the_recipe_of_spectral_normalization_plays_five_discriminator_steps_and_lets_the_rates_fall(command):
+    small = [
+        "--model.generator.width=4",
+        "--model.discriminator.width=4",
+        "--data.batch_size=20",
+        "--trainer.max_steps=2",
+    ]
+    recipe = RECIPE.with_name("sngan.yaml")
+    fitted = command("fit", f"--config={recipe}", "--model.generator_batch_size=8", *small, *QUIET)
+    assert fitted.trainer.global_step == 2
+    assert fitted.model.discriminator_steps == 5
+    weights = [
+        layer for layer in fitted.model.discriminator.modules() if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear))
+    ]
+    assert weights
+    assert all(torch.nn.utils.parametrize.is_parametrized(layer, "weight") for layer in weights)
+    assert all(
+        group["lr"] == pytest.approx(2e-4 * (1 - 2 / 1000)) for group in fitted.trainer.optimizers[0].param_groups
+    )
+
+
 def test_every_setting_of_the_module_is_explained(command, capsys):
     with pytest.raises(SystemExit):
         command("fit", "--help")
