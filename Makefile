@@ -24,7 +24,7 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and everything that `make
 	$(BIN)/python -m pytest
 
 talk: $(VENV)/.installed-demo  ## draw the figures of games that know their answer, and of cost, into runs/talk
-	for script in bilinear cost rates regime; do $(BIN)/python examples/talk/$$script.py || exit 1; done
+	for script in bilinear cost rates regime strong_coupling; do $(BIN)/python examples/talk/$$script.py || exit 1; done
 
 bench: $(VENV)/.installed-bench  ## what a game step costs by LEAD and by its rivals: a table per pair of networks
 	$(BIN)/python examples/benchmarks/bench.py

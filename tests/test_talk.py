@@ -14,6 +14,7 @@ TALKS = [
     ("cost", ["cost"]),
     ("rates", ["adversarialness", "spectra"]),
     ("regime", ["regime"]),
+    ("strong_coupling", ["strong_coupling"]),
 ]
 
 
