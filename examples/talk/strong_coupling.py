@@ -1,15 +1,15 @@
 """Does strong coupling with positive momentum, where alternating LEAD is fast on quadratic games, carry over to GANs?
 
-    python examples/talk/strong_coupling.py [--output runs/talk] [--seeds 0] [--jobs 1] [--fast]
+    python examples/talk/strong_coupling.py [--output runs/talk] [--seeds 0 1 2] [--digits-seeds 0] [--jobs 1] [--fast]
 
 Alternating LEAD, exact, over momentum β and coupling a = α/η. Above, the Dirac-GAN at the best of many step sizes: the
 radius at its equilibrium, and the game steps from (1, 1) to 10⁻⁶ of the distance, played by SGD with momentum. Below,
 LEAD-Adam at the step sizes of the recipes: eight Gaussians (1,250 game steps) and digits (500); β is Adam's β₁, a = 0
-is plain Adam; mean ± standard deviation over seeds, if there are several. Two curves of the bilinear game: small steps
-shrink it where a > β/(1 − β); the law of docs/games.md is a = √β/(1 − √β), and frames mark the cells nearest to it.
+is plain Adam; mean ± standard deviation over seeds, if there are several. On bilinear games small steps shrink where
+a > β/(1 − β), which is the red line, and the law of docs/games.md is a = √β/(1 − √β), the white one.
 
-Half an hour on one core per seed. Every GAN is a run of `lightning_lead.compare`, kept beside the picture: stopped, the
-same command goes on.
+A quarter of an hour on one core per GAN and seed. Each fit is a run of `lightning_lead.compare`, kept beside the
+figure: stopped, the same command goes on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lightning_lead.rules import LEAD
 RECIPES = Path(__file__).parents[1] / "recipes"
 MOMENTA = (0.0, 0.5, 0.7, 0.9)
 COUPLINGS = (0.0, 0.3, 1.0, 3.0, 10.0)
-REAL = float(DiracGAN().jacobian(DiracGAN().equilibrium())[1, 0])  # σ of the Dirac-GAN at its equilibrium
+FREQUENCY = float(DiracGAN().jacobian(DiracGAN().equilibrium())[1, 0])  # σ of the Dirac-GAN at its equilibrium
 
 Setting = tuple[float, float]  # β, a
 
@@ -58,9 +58,9 @@ GAUSSIANS = Study("gaussians", 1250, 250, ("modes", "high_quality"))
 DIGITS = Study("digits", 500, 250, ("fid",))
 
 
-def on_the_law(beta: float) -> float:
-    """The law's coupling at a momentum."""
-    return math.sqrt(beta) / (1 - math.sqrt(beta))
+def edge(beta: float) -> float:
+    """Above this coupling small steps shrink the bilinear game: look further ahead than momentum lags behind."""
+    return beta / (1 - beta)
 
 
 def radii(setting: Setting, frequencies: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def played(setting: Setting, *, sizes: int, limit: int) -> float:
     beta, coupling = setting
     game, best = DiracGAN(), limit + 1
     rates = torch.logspace(math.log10(0.1), math.log10(5), sizes, dtype=torch.float64)
-    radius, order = radii(setting, rates * REAL).sort()  # good ones first, so that others end early
+    radius, order = radii(setting, rates * FREQUENCY).sort()  # good ones first, so that others end early
     for lr in rates[order[radius < 1 - 1e-6]].tolist():
         match = Match(
             LEAD(coupling),
@@ -120,8 +120,10 @@ def cell_of(row: dict, scores: Sequence[str]) -> Cell:
     lines = []
     for score in scores:
         mean, spread = row[score]
-        digits = 2 if score == "high_quality" else 1 if mean < 100 else 0
-        lines.append(f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if row["seeds"] > 1 else ""))
+        several = row["seeds"] > 1
+        places = 2 if score == "high_quality" else int(several if score == "modes" else mean < 100)
+        text = f"{mean:.{places}f}" + (f" ± {spread:.{places}f}" if several else "")
+        lines.append(text + " modes" * (score == "modes"))
     return Cell(row[scores[-1]][0], "\n".join(lines) + (f"\n{len(row['failed'])} failed" if row["failed"] else ""))
 
 
@@ -135,9 +137,9 @@ def draw_map(axes: plt.Axes, figure: plt.Figure, *, fast: bool) -> None:
     levels = [0.2 + 0.08 * k for k in range(11)]
     shown = axes.contourf(momenta, couplings, radius.clamp(max=1.0), levels=levels, cmap="viridis_r", extend="min")
     line = torch.linspace(0.005, 0.96, 300)
-    axes.plot(line, line / (1 - line), color="black", lw=1.5, label="small steps shrink above a = β / (1 − β)")
+    axes.plot(line, line / (1 - line), color="#d62728", lw=2.5, label="small steps shrink above a = β / (1 − β)")
     axes.plot(line, line.sqrt() / (1 - line.sqrt()), color="white", lw=1.5, ls="--", label="the law, for all κ")
-    law = alternating_lead_law(REAL, REAL)
+    law = alternating_lead_law(FREQUENCY, FREQUENCY)
     label = f"the law for one frequency, ρ = {law.rate:.2f}"
     axes.plot([law.beta], [law.coupling], "*", color="#d62728", ms=15, mec="white", label=label)
     axes.set(yscale="log", xlabel="momentum β", ylabel="coupling a = α/η", ylim=(0.1, 30), xlim=(0, 0.96))
@@ -161,8 +163,8 @@ def draw_cells(
         red, green, blue, _ = colours(norm(cell.value)) if math.isfinite(cell.value) else (1, 1, 1, 1)
         ink = "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 0.45 else "white"
         axes.text(x + 0.5, y + 0.5, cell.text, ha="center", va="center", fontsize=9, color=ink)
-        if a == min(couplings, key=lambda c: abs(math.log1p(10 * c) - math.log1p(10 * on_the_law(beta)))):
-            axes.add_patch(plt.Rectangle((x + 0.04, y + 0.05), 0.92, 0.9, fill=False, edgecolor="#d62728", lw=2.5))
+    heights = [sum(a <= edge(beta) for a in couplings) for beta in momenta]
+    axes.stairs(heights, range(len(momenta) + 1), baseline=None, color="#d62728", lw=3.5)
     axes.set_xticks([k + 0.5 for k in range(len(momenta))], [f"{beta:g}" for beta in momenta])
     axes.set_yticks([k + 0.5 for k in range(len(couplings))], [f"{a:g}" for a in couplings])
     axes.tick_params(length=0)
@@ -170,16 +172,13 @@ def draw_cells(
     figure.colorbar(shown, ax=axes, label=score)
 
 
-def best_of(cells: dict[Setting, Cell], best: type[min] | type[max]) -> str:
-    """The best cell without coupling, with a moderate one, and of the strong regime."""
-    groups = {
-        "Adam": [c.value for (_, a), c in cells.items() if a == 0],
-        "a ≤ 1": [c.value for (_, a), c in cells.items() if 0 < a <= 1],
-        "a ≥ 3 with β₁ ≥ 0.5": [c.value for (beta, a), c in cells.items() if a >= 3 and beta >= 0.5],
-    }
-    return ", ".join(
-        f"{name} {best(v for v in values if math.isfinite(v)):.3g}" for name, values in groups.items() if values
+def verdict(cells: dict[Setting, Cell]) -> str:
+    """What the strongest coupling makes of the largest momentum, and what Adam has without momentum."""
+    beta, coupling = (max(setting[k] for setting in cells) for k in range(2))
+    found = (
+        f"β₁ = {beta:g}: {cells[beta, 0.0].value:.3g} by Adam, {cells[beta, coupling].value:.3g} by a = {coupling:g}"
     )
+    return found + (f"; β₁ = 0: {cells[0.0, 0.0].value:.3g} by Adam" if (0.0, 0.0) in cells else "")
 
 
 def table(name: str, cells: dict[Setting, Cell]) -> str:
@@ -197,34 +196,36 @@ def table(name: str, cells: dict[Setting, Cell]) -> str:
 def main() -> None:
     """Four panels in one figure."""
     parser = parser_of(__doc__)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the two GANs (default: 0)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of eight Gaussians (default: 0 1 2)")
+    parser.add_argument("--digits-seeds", nargs="+", type=int, default=[0], help="of digits (default: 0)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
     options = parser.parse_args()
-    momenta, couplings = ((0.0, 0.5), (0.0, 3.0)) if options.fast else (MOMENTA, COUPLINGS)
-    settings = [(beta, a) for beta in momenta for a in couplings]
     figure, panels = plt.subplots(2, 2, figsize=(14, 11), layout="constrained")
     draw_map(panels[0, 0], figure, fast=options.fast)
 
-    counts = {s: played(s, sizes=3 if options.fast else 16, limit=100 if options.fast else 3000) for s in settings}
-    dirac = {s: Cell(n, f"{n:.0f}" if math.isfinite(n) else "never") for s, n in counts.items()}
+    momenta, couplings = ((0.0, 0.5), (0.0, 3.0)) if options.fast else (MOMENTA, COUPLINGS)
+    settings = [(beta, a) for beta in momenta for a in couplings]
+    sizes, limit = (3, 100) if options.fast else (16, 3000)
+    counts = {setting: played(setting, sizes=sizes, limit=limit) for setting in settings}
+    dirac = {setting: Cell(n, f"{n:.0f}" if math.isfinite(n) else "never") for setting, n in counts.items()}
     draw_cells(panels[0, 1], figure, dirac, LogNorm(20, 2000), "viridis_r", "game steps to 10⁻⁶ of the distance")
     panels[0, 1].set_title(
         "Dirac-GAN from (1, 1), game steps at the best step size:\nonce there is momentum, only a > β / (1 − β) arrives"
     )
     panels[0, 1].set_xlabel("momentum β of SGD")
 
-    folder, seeds, studies = options.output / "strong_coupling", options.seeds, [GAUSSIANS, DIGITS]
+    folder, studies = options.output / "strong_coupling", (GAUSSIANS, DIGITS)
+    seeds = (options.seeds, options.digits_seeds)
     if options.fast:  # half of the grid: a run is a process, and most of a short one is its start
-        folder, seeds, settings = folder.with_name("strong_coupling_fast"), seeds[:1], settings[2:]
-        studies = [study._replace(steps=3, every=3) for study in studies]
-    gaussians, digits = (trained(study, settings, seeds, folder, options.jobs) for study in studies)
-    draw_cells(panels[1, 0], figure, gaussians, Normalize(0, 1), "viridis", "share of high quality")
-    panels[1, 0].set_title(
-        f"Eight Gaussians: modes found, share of high quality\nbest share: {best_of(gaussians, max)}"
+        folder, settings, seeds = folder.with_name("strong_coupling_fast"), settings[2:], ([0], [0])
+        studies = tuple(study._replace(steps=3, every=3) for study in studies)
+    gaussians, digits = (
+        trained(study, settings, s, folder, options.jobs) for study, s in zip(studies, seeds, strict=True)
     )
-    low, high = (bound(c.value for c in digits.values() if math.isfinite(c.value)) for bound in (min, max))
-    draw_cells(panels[1, 1], figure, digits, LogNorm(low, high), "viridis_r", "FID")
-    panels[1, 1].set_title(f"Digits: FID\nbest: {best_of(digits, min)}")
+    draw_cells(panels[1, 0], figure, gaussians, Normalize(0, 1), "viridis", "share of samples within 3σ of a mode")
+    panels[1, 0].set_title(f"Eight Gaussians, modes found and share of good samples\n{verdict(gaussians)}")
+    draw_cells(panels[1, 1], figure, digits, LogNorm(20, 2000), "viridis_r", "FID")
+    panels[1, 1].set_title(f"Digits, FID\n{verdict(digits)}")
     for axes in panels[1]:
         axes.set_xlabel("β₁ of Adam")
     save(figure, options.output, "strong_coupling")
