@@ -174,11 +174,10 @@ def draw_cells(
 
 def verdict(cells: dict[Setting, Cell]) -> str:
     """What the strongest coupling makes of the largest momentum, and what Adam has without momentum."""
-    beta, coupling = (max(setting[k] for setting in cells) for k in range(2))
-    found = (
-        f"β₁ = {beta:g}: {cells[beta, 0.0].value:.3g} by Adam, {cells[beta, coupling].value:.3g} by a = {coupling:g}"
-    )
-    return found + (f"; β₁ = 0: {cells[0.0, 0.0].value:.3g} by Adam" if (0.0, 0.0) in cells else "")
+    shown = {s: f"{cell.value:.{2 if cell.value < 1 else int(cell.value < 100)}f}" for s, cell in cells.items()}
+    beta, coupling = max(cells)
+    found = f"β₁ = {beta:g}: {shown[beta, 0.0]} by Adam, {shown[beta, coupling]} by a = {coupling:g}"
+    return found + (f"; β₁ = 0: {shown[0.0, 0.0]} by Adam" if (0.0, 0.0) in cells else "")
 
 
 def table(name: str, cells: dict[Setting, Cell]) -> str:
@@ -223,9 +222,9 @@ def main() -> None:
         trained(study, settings, s, folder, options.jobs) for study, s in zip(studies, seeds, strict=True)
     )
     draw_cells(panels[1, 0], figure, gaussians, Normalize(0, 1), "viridis", "share of samples within 3σ of a mode")
-    panels[1, 0].set_title(f"Eight Gaussians, modes found and share of good samples\n{verdict(gaussians)}")
+    panels[1, 0].set_title(f"Eight Gaussians, good samples: coupling repairs momentum\n{verdict(gaussians)}")
     draw_cells(panels[1, 1], figure, digits, LogNorm(20, 2000), "viridis_r", "FID")
-    panels[1, 1].set_title(f"Digits, FID\n{verdict(digits)}")
+    panels[1, 1].set_title(f"Digits, FID: coupling repairs momentum, doing without is better\n{verdict(digits)}")
     for axes in panels[1]:
         axes.set_xlabel("β₁ of Adam")
     save(figure, options.output, "strong_coupling")
