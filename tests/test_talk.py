@@ -18,6 +18,7 @@ TALKS = [
     ("cost", ["cost"]),
     ("rates", ["adversarialness", "spectra"]),
     ("regime", ["regime"]),
+    ("strong_coupling", ["strong_coupling"]),
     ("modes", ["modes", "samples"]),
     ("robustness", ["robustness"]),
 ]
