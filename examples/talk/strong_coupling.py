@@ -26,7 +26,7 @@ from matplotlib.colors import LogNorm, Normalize
 from torch import Tensor
 from training import RECIPES, add_jobs, quiet, results_of
 
-from lightning_lead.analysis import Match, alternating_lead_law, eigenvalues
+from lightning_lead.analysis import Match, alternating_lead_law, eigenvalues, least_coupling
 from lightning_lead.compare import Entry, plan_runs, summary
 from lightning_lead.games import DiracGAN
 from lightning_lead.rules import LEAD
@@ -56,11 +56,6 @@ class Study(NamedTuple):
 
 GAUSSIANS = Study("gaussians", 1250, 250, ("modes", "high_quality"))
 DIGITS = Study("digits", 500, 250, ("fid",))
-
-
-def edge(beta: float) -> float:
-    """Above this coupling small steps shrink the bilinear game: look further ahead than momentum lags behind."""
-    return beta / (1 - beta)
 
 
 def radii(setting: Setting, frequencies: Tensor) -> Tensor:
@@ -163,7 +158,7 @@ def draw_cells(
         red, green, blue, _ = colours(norm(cell.value)) if math.isfinite(cell.value) else (1, 1, 1, 1)
         ink = "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 0.45 else "white"
         axes.text(x + 0.5, y + 0.5, cell.text, ha="center", va="center", fontsize=9, color=ink)
-    heights = [sum(a <= edge(beta) for a in couplings) for beta in momenta]
+    heights = [sum(a <= least_coupling(beta) for a in couplings) for beta in momenta]
     axes.stairs(heights, range(len(momenta) + 1), baseline=None, color="#d62728", lw=3.5)
     axes.set_xticks([k + 0.5 for k in range(len(momenta))], [f"{beta:g}" for beta in momenta])
     axes.set_yticks([k + 0.5 for k in range(len(couplings))], [f"{a:g}" for a in couplings])

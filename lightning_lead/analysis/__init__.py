@@ -10,7 +10,7 @@ from lightning_lead.analysis.discretisation import LeadUnits, discretise, lead_p
 from lightning_lead.analysis.energy import kinetic_energy, work
 from lightning_lead.analysis.families import FAMILIES, Axis, Family
 from lightning_lead.analysis.forces import AbstractForce, ConservativeForce, Friction, MagneticForce, VortexForce
-from lightning_lead.analysis.lead_law import LeadLaw, alternating_lead_law
+from lightning_lead.analysis.lead_law import LeadLaw, alternating_lead_law, least_coupling
 from lightning_lead.analysis.lyapunov import LeadLyapunov, lead_system, lyapunov_matrix
 from lightning_lead.analysis.operator import UpdateOperator, spectral_radius, update_operator
 from lightning_lead.analysis.play import Match, Path, simulate
@@ -33,6 +33,7 @@ __all__ = [
     "block_eigenvalues",
     "closed_form_radius",
     "eigenvalues",
+    "least_coupling",
     "recurrence_roots",
     # search
     "FAMILIES",

@@ -24,6 +24,13 @@ Let A's singular values lie in [m, L] and the curvature be h. Alternating LEAD h
 
 For h = 0 and κ = L/m this is κ = (1 + r)² / (4√r(1 − r)), and r → 1 − 1/κ. With all |z| equal no σ is slower than
 another. That no other (η, α, β) does better is not proven here; a global search finds none, see docs/games.md.
+
+Before any best setting, momentum needs a least coupling. For h = 0 and small steps the pair of roots near 1 has
+
+    |z| = 1 − ω²(a − β/(1 − β)) + O(ω³),      ω = ησ/(1 − β)
+
+so it shrinks where a > β/(1 − β): momentum plays gradients that are β/(1 − β) steps old on average, and LEAD has to
+look further ahead than that. Simultaneous play, which spirals out by itself, needs half a step more.
 """
 
 from __future__ import annotations
@@ -32,8 +39,9 @@ import math
 from typing import NamedTuple
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._typing import Play
 
-__all__ = ["LeadLaw", "alternating_lead_law"]
+__all__ = ["LeadLaw", "alternating_lead_law", "least_coupling"]
 
 
 class LeadLaw(NamedTuple):
@@ -111,3 +119,24 @@ def alternating_lead_law(smallest: float, largest: float, curvature: float = 0.0
             f"leave the smallest singular values to themselves (got largest / smallest = {largest!r} / {smallest!r})"
         )
     return law
+
+
+def least_coupling(beta: float, play: Play = "alternating") -> float:
+    """The coupling a above which LEAD with momentum β shrinks a bilinear game, if its steps are small enough.
+
+    Args:
+        beta: momentum of SGD, in [0, 1).
+        play: "alternating", β/(1 − β); or "simultaneous", half a step more.
+
+    Raises:
+        ConfigurationError: a momentum out of its range, or another play.
+
+    Example:
+        >>> [round(least_coupling(beta), 2) for beta in (0.0, 0.5, 0.7, 0.9)]
+        [0.0, 1.0, 2.33, 9.0]
+    """
+    if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not 0 <= beta < 1:
+        raise ConfigurationError(f"Cannot use beta because momentum is a number in [0, 1); pass one (got {beta!r})")
+    if play not in ("alternating", "simultaneous"):
+        raise ConfigurationError(f"Cannot use play={play!r}; choose 'alternating' or 'simultaneous'")
+    return beta / (1 - beta) + (0.5 if play == "simultaneous" else 0.0)

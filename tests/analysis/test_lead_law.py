@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from lightning_lead import ConfigurationError
-from lightning_lead.analysis import alternating_lead_law, closed_form_radius, eigenvalues, simulate, spectral_radius
+from lightning_lead.analysis import (
+    alternating_lead_law,
+    closed_form_radius,
+    eigenvalues,
+    least_coupling,
+    simulate,
+    spectral_radius,
+)
 from lightning_lead.games import BilinearGame, QuadraticGame
 from lightning_lead.rules import LEAD
 
@@ -162,3 +169,20 @@ def test_its_edges() -> None:
 def test_bad_numbers_are_refused(numbers, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         alternating_lead_law(*numbers)
+
+
+@pytest.mark.parametrize("play", ["alternating", "simultaneous"])
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("coupling", [0.0, 0.3, 1.0, 3.0, 10.0])
+def test_small_steps_shrink_by_the_coupling_beyond_the_least(coupling: float, beta: float, play: str) -> None:
+    """|z| = 1 − ω²(a − least) up to ω³, so the quotient is off by about ω = 1e-4 in these units, more for large a."""
+    omega = 1e-4
+    z = eigenvalues(LEAD(coupling), sigma=torch.ones(1).double(), lr=omega * (1 - beta), play=play, momentum=beta).abs()
+    assert float(1 - z.max()) / omega**2 == pytest.approx(coupling - least_coupling(beta, play), abs=1e-3)
+
+
+def test_a_momentum_or_play_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"number in \[0, 1\); pass one \(got 1\.0\)"):
+        least_coupling(1.0)
+    with pytest.raises(ConfigurationError, match="choose 'alternating' or 'simultaneous'"):
+        least_coupling(0.5, "both")
