@@ -95,7 +95,13 @@ class Recorder(Callback):
 
     def _counts(self, trainer: Trainer, period: int) -> bool:
         since = trainer.global_step - FIRST_COUNTED
-        return since >= 0 and since % max(4 * period, int(trainer.max_steps) // COUNTS) < period
+        place = since % max(4 * period, int(trainer.max_steps) // COUNTS)
+        if since < 0 or place >= period:
+            return False
+        # steps that are logged also work out norms: among few counted steps one of these would weigh too much
+        every = int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        first = trainer.global_step - place
+        return every <= 4 * period or (first + period) // every == first // every
 
 
 class Keeper(Callback):

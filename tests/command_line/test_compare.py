@@ -175,16 +175,19 @@ def test_a_last_score_that_is_not_finite_is_a_failure(here, monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("period", "max_steps", "steps"),
+    ("period", "max_steps", "logged", "steps"),
     [
-        (1, 40, [3, 8, 13, 18, 23, 28, 33, 38]),
-        (5, 40, [3, 4, 5, 6, 7, 23, 24, 25, 26, 27]),
-        (1, 5, [3]),
-        (1, 8000, [3, 1003, 2003, 3003, 4003, 5003, 6003, 7003]),
+        (1, 40, 1000, [3, 8, 13, 18, 23, 28, 33, 38]),
+        (5, 40, 1000, [3, 4, 5, 6, 7, 23, 24, 25, 26, 27]),
+        (1, 5, 1000, [3]),
+        (1, 8000, 1000, [3, 1003, 2003, 3003, 4003, 5003, 6003, 7003]),
+        (1, 40, 7, [3, 8, 18, 23, 28, 33, 38]),  # steps 6, 13, 20, ... are logged
+        (5, 60, 25, [3, 4, 5, 6, 7, 43, 44, 45, 46, 47]),  # step 24 is
+        (1, 5, 4, [3]),  # so often that they belong to the mean
     ],
 )
-def test_flops_are_counted_over_whole_periods_spread_over_the_run(period, max_steps, steps):
-    trainer = SimpleNamespace(max_steps=max_steps)
+def test_flops_are_counted_over_whole_periods_spread_over_the_run(period, max_steps, logged, steps):
+    trainer = SimpleNamespace(max_steps=max_steps, log_every_n_steps=logged)
     counted = []
     for step in range(max_steps):
         trainer.global_step = step
