@@ -42,7 +42,7 @@ def fit(command, *more):
 def test_the_recipe_fits_and_its_checkpoint_validates_tests_and_predicts(command, tmp_path):
     fitted = fit(command)
     assert fitted.trainer.global_step == 3
-    assert fitted.model.game.rule.alpha == 1.0
+    assert fitted.model.game.rule.alpha == 3.0
     assert fitted.trainer.optimizers[0].param_groups[0]["betas"] == (0.5, 0.9)
     fitted.trainer.save_checkpoint("gan.ckpt")
     for name in ("validate", "test"):
