@@ -6,7 +6,6 @@ Importing torch takes as long as one of these runs, and a process per run would 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -21,6 +20,7 @@ import torch
 from lightning_lead import DivergenceError
 from lightning_lead.compare import Run, run_all
 from lightning_lead.compare.worker import run as play
+from lightning_lead.compare.worker import write_json
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -37,15 +37,18 @@ def results_of(runs: Sequence[Run], *, jobs: int) -> list[dict[str, Any]]:
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=quiet) as pool:
             for number, run in enumerate(pool.map(_play, waiting), start=1):
                 print(f"{number} of {len(waiting)}: {run}", flush=True)
-    return run_all(runs)  # reads them; one that has diverged is run once more, and kept as a failure
+    return run_all(runs)  # reads them
 
 
 def _play(run: Run) -> str:
     run.folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(DivergenceError), (run.folder / "log.txt").open("a") as log:
+    with (run.folder / "log.txt").open("a") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
-        play(run.folder, run.fingerprint, list(run.arguments), checkpoints=1, parent=os.getppid())
+        try:
+            play(run.folder, run.fingerprint, list(run.arguments), checkpoints=1, parent=os.getppid())
+        except DivergenceError as error:
+            write_json(run.folder / "failure.json", {"fingerprint": run.fingerprint, "failed": str(error)})
     return f"{run.entry.label}, seed {run.seed}"
 
 
