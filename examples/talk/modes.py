@@ -9,6 +9,7 @@ one, a Hessian product too); beside a strip the median of when all eight are fir
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from pytorch_lightning import Callback
 from torch import Tensor
 from training import RECIPES, add_jobs, quiet, results_of
 
+from lightning_lead import DivergenceError
 from lightning_lead.callbacks.sampling import generate
 from lightning_lead.cli import main as command_line
 from lightning_lead.compare import Entry, plan_runs
@@ -52,17 +54,19 @@ class Method(NamedTuple):
 
 
 def measured(entries: Sequence[Entry], options: Any, steps: int, every: int) -> list[Method]:
-    """Every method that has not failed, the fastest first."""
+    """Every method with a result, the fastest first. A seed that failed has found nothing."""
     extra = [f"--trainer.max_steps={steps}", f"--every={every}"]
-    runs = plan_runs(entries, RECIPE, options.seeds, options.output / "modes", extra)
+    runs = plan_runs(entries, RECIPE, options.seeds, options.folder, extra)
     results = results_of(runs, jobs=options.jobs)
     methods = []
     for entry in entries:
-        own = [r for run, r in zip(runs, results, strict=True) if run.entry is entry and "history" in r]
-        if own:
-            at = [record["step"] for record in own[0]["history"]]
-            modes = [[record["values"]["modes"] for record in result["history"]] for result in own]
-            evaluations = statistics.fmean(sum(result["evaluations_per_step"].values()) for result in own)
+        own = [r for run, r in zip(runs, results, strict=True) if run.entry is entry]
+        done = [r for r in own if "history" in r]
+        if done:
+            at = [record["step"] for record in done[0]["history"]]
+            modes = [[record["values"]["modes"] for record in result["history"]] for result in done]
+            modes += [[0.0] * len(at)] * (len(own) - len(done))
+            evaluations = statistics.fmean(sum(result["evaluations_per_step"].values()) for result in done)
             methods.append(Method(entry.label, at, modes, evaluations))
     return sorted(methods, key=lambda m: (statistics.median(m.first), -statistics.fmean(m.mean)))
 
@@ -102,18 +106,19 @@ class Snapshots(Callback):
 
 
 def snapshots(entry: Entry, at: Sequence[int], folder: Path) -> list[Tensor]:
-    """Of a run with seed 0; kept in the folder."""
-    path = folder / entry.slug / "samples.pt"
+    """Of a run with seed 0, up to where it diverges if it does; kept in the folder."""
+    names = ("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "logger")
+    extra = [f"--trainer.max_steps={at[-1]}", *(f"--trainer.{name}=false" for name in names)]
+    (run,) = plan_runs([entry], RECIPE, [0], folder, extra)
+    path = folder / entry.slug / f"samples_{run.fingerprint}_{'_'.join(map(str, at))}.pt"
     if path.is_file():
         points: list[Tensor] = torch.load(path, weights_only=True)
         return points
-    arguments = [f"--config={RECIPE}", "--seed_everything=0", f"--game={entry.game}", *entry.overrides]
-    switches = [f"--trainer.{name}=false" for name in ("enable_progress_bar", "enable_model_summary", "logger")]
-    checkpoints = "--trainer.enable_checkpointing=false"
-    built = command_line([*arguments, *switches, checkpoints, f"--trainer.max_steps={at[-1]}"], run=False)
+    built = command_line(list(run.arguments), run=False)
     taken = Snapshots(at, count=512)
     built.trainer.callbacks = [taken]
-    built.trainer.fit(built.model, built.datamodule)
+    with contextlib.suppress(DivergenceError):
+        built.trainer.fit(built.model, built.datamodule)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(taken.points, path)
     return taken.points
@@ -130,7 +135,7 @@ def pictures(entries: Sequence[Entry], at: Sequence[int], folder: Path) -> Figur
         axes.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), xticks=[], yticks=[], aspect="equal")
     for number, entry in enumerate(entries):
         block, column = divmod(number, half)
-        for row, (step, points) in enumerate(zip(at, snapshots(entry, at, folder), strict=True)):
+        for row, (step, points) in enumerate(zip(at, snapshots(entry, at, folder), strict=False)):
             axes = panels[block * len(at) + row, column]
             axes.scatter(*points.T, s=1.5, color="#d62728" if "LEAD" in entry.label else "#444444", linewidths=0)
             if column == 0:
@@ -167,10 +172,11 @@ def main() -> None:
     steps, every, at = 1250, 50, [50, 100, 250, 500, 750, 1000, 1250]
     if options.fast:
         entries, steps, every, at, options.seeds = entries[:2], 4, 2, [2, 4], [0]
+    options.folder = options.output / ("modes_fast" if options.fast else "modes")
     methods = measured(entries, options, steps, every)
     save(strips(methods), options.output, "modes")
     print(table(methods))
-    save(pictures(entries, at, options.output / "modes"), options.output, "samples")
+    save(pictures(entries, at, options.folder), options.output, "samples")
 
 
 if __name__ == "__main__":

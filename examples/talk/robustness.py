@@ -72,7 +72,8 @@ def entry_of(setting: Setting, steps: int) -> Entry:
 def play(settings: list[Setting], seeds: list[int], steps: dict[str, int], options: Any) -> dict[Setting, Score]:
     """The scores of all seeds."""
     entries = {entry_of(setting, steps[setting.method]): setting for setting in settings}
-    runs: list[Run] = plan_runs(list(entries), RECIPES / "digits.yaml", seeds, options.output / "robustness", [])
+    folder = options.output / ("robustness_fast" if options.fast else "robustness")
+    runs: list[Run] = plan_runs(list(entries), RECIPES / "digits.yaml", seeds, folder, [])
     scores = {setting: Score([], []) for setting in settings}
     for run, result in zip(runs, results_of(runs, jobs=options.jobs), strict=True):
         last = result["history"][-1]["values"] if "history" in result else {"fid": math.inf, "class_coverage": 0.0}

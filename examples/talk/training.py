@@ -9,6 +9,7 @@ import argparse
 import logging
 import multiprocessing
 import os
+import traceback
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,8 +18,8 @@ from typing import Any
 
 import torch
 
-from lightning_lead import DivergenceError
 from lightning_lead.compare import Run, run_all
+from lightning_lead.compare.runner import known_result, mark_started
 from lightning_lead.compare.worker import run as play
 from lightning_lead.compare.worker import write_json
 
@@ -32,7 +33,7 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
 
 def results_of(runs: Sequence[Run], *, jobs: int) -> list[dict[str, Any]]:
     """The result of every run, in order; what is in their folders already is not run again."""
-    waiting = [run for run in runs if not any((run.folder / f"{end}.json").is_file() for end in ("result", "failure"))]
+    waiting = [run for run in runs if known_result(run) is None]
     if waiting:
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=quiet) as pool:
             for number, run in enumerate(pool.map(_play, waiting), start=1):
@@ -41,13 +42,14 @@ def results_of(runs: Sequence[Run], *, jobs: int) -> list[dict[str, Any]]:
 
 
 def _play(run: Run) -> str:
-    run.folder.mkdir(parents=True, exist_ok=True)
+    mark_started(run)
     with (run.folder / "log.txt").open("a") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
         try:
             play(run.folder, run.fingerprint, list(run.arguments), checkpoints=1, parent=os.getppid())
-        except DivergenceError as error:
+        except Exception as error:  # one run that fails does not take the figure with it
+            traceback.print_exc()
             write_json(run.folder / "failure.json", {"fingerprint": run.fingerprint, "failed": str(error)})
     return f"{run.entry.label}, seed {run.seed}"
 

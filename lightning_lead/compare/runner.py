@@ -23,7 +23,7 @@ from lightning_lead.compare.plan import Run, plan_runs, read_entries
 from lightning_lead.compare.report import write_report
 from lightning_lead.compare.worker import write_json
 
-__all__ = ["check_arguments", "compare", "run_all"]
+__all__ = ["check_arguments", "compare", "known_result", "mark_started", "run_all"]
 
 Result = dict[str, Any]
 
@@ -76,7 +76,7 @@ def run_all(runs: Sequence[Run], *, jobs: int = 1, retry: bool = False) -> list[
         >>> run_all([])
         []
     """
-    known = {run.folder: _known(run) for run in runs}
+    known = {run.folder: known_result(run) for run in runs}
     processes = _Processes()
 
     def one(run: Run) -> Result:
@@ -93,8 +93,20 @@ def run_all(runs: Sequence[Run], *, jobs: int = 1, retry: bool = False) -> list[
             raise
 
 
-def _known(run: Run) -> Result | None:
-    """What the folder says of this run; a mark is left there before it begins."""
+def known_result(run: Run) -> Result | None:
+    """What the folder says of this run: its result, {"failed": reason}, or None if it is still to be run.
+
+    Args:
+        run: of the plan.
+
+    Raises:
+        ConfigurationError: the folder holds a run with other settings.
+
+    Example:
+        >>> from lightning_lead.compare import Entry
+        >>> known_result(Run(Entry("LEAD", "LEAD", ()), 0, Path("nowhere"), (), "")) is None
+        True
+    """
     for name in ("result.json", "failure.json", "started.json"):
         path = run.folder / name
         if not path.is_file():
@@ -137,10 +149,19 @@ def check_arguments(runs: Sequence[Run]) -> None:
                     ) from end
 
 
-def _run(run: Run, processes: _Processes) -> Result:
+def mark_started(run: Run) -> None:
+    """Make the run's folder, and leave there whose it is.
+
+    Args:
+        run: of the plan.
+    """
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "failure.json").unlink(missing_ok=True)
     write_json(run.folder / "started.json", {"fingerprint": run.fingerprint, "arguments": list(run.arguments)})
+
+
+def _run(run: Run, processes: _Processes) -> Result:
+    mark_started(run)
     print(f"{run.entry.label}, seed {run.seed} ...", flush=True)
     command = [sys.executable, "-m", "lightning_lead.compare.worker", str(run.folder), run.fingerprint, *run.arguments]
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
