@@ -88,7 +88,7 @@ def test_with_a_large_time_step_lead_does_not_follow_it() -> None:
 
 @pytest.mark.parametrize("charge", [0.0, 0.3, 0.49, 0.51, 1.0])
 @pytest.mark.parametrize("friction", [0.2, 1.0, 3.0])
-@pytest.mark.parametrize("curvature", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("curvature", [0.0, 0.1, 0.9])
 def test_condition_is_that_of_stability_and_the_function_exists_exactly_there(
     charge: float, friction: float, curvature: float
 ) -> None:
