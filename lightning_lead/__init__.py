@@ -12,7 +12,13 @@ from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, 
 if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type checkers and editors can see them
     from lightning_lead import analysis, calculus, callbacks, compare, data, fetch, games, networks, objectives, rules
     from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, ImageWriter, ModeCounter, SampleGrid
-    from lightning_lead.data import CIFAR10DataModule, DigitsDataModule, GaussiansDataModule
+    from lightning_lead.data import (
+        CIFAR10DataModule,
+        DigitsDataModule,
+        GaussiansDataModule,
+        ImageFolderDataModule,
+        STL10DataModule,
+    )
     from lightning_lead.gan import LeadGANModule
     from lightning_lead.mixin import LeadMixin
     from lightning_lead.module import LeadModule
@@ -34,6 +40,8 @@ __all__ = [
     "ImageWriter",
     "ModeCounter",
     "CIFAR10DataModule",
+    "STL10DataModule",
+    "ImageFolderDataModule",
     "DigitsDataModule",
     "GaussiansDataModule",
     # errors
@@ -67,6 +75,8 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "ImageWriter": "lightning_lead.callbacks",
     "ModeCounter": "lightning_lead.callbacks",
     "CIFAR10DataModule": "lightning_lead.data",
+    "STL10DataModule": "lightning_lead.data",
+    "ImageFolderDataModule": "lightning_lead.data",
     "DigitsDataModule": "lightning_lead.data",
     "GaussiansDataModule": "lightning_lead.data",
 }

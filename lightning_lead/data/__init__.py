@@ -3,10 +3,14 @@
 from lightning_lead.data.cifar10 import CIFAR10DataModule
 from lightning_lead.data.digits import DigitsDataModule
 from lightning_lead.data.gaussians import GaussiansDataModule, ModeCoverage, modes_covered
+from lightning_lead.data.image_folder import ImageFolderDataModule
 from lightning_lead.data.loader import EpochSampler, ResumableDataLoader
+from lightning_lead.data.stl10 import STL10DataModule
 
 __all__ = [
     "CIFAR10DataModule",
+    "STL10DataModule",
+    "ImageFolderDataModule",
     "DigitsDataModule",
     "GaussiansDataModule",
     "ModeCoverage",

@@ -29,16 +29,16 @@ _ROUNDS = ((30, _signed(0xBF58476D1CE4E5B9)), (27, _signed(0x94D049BB133111EB)))
 _LOW = (1 << 24) - 1
 
 
-def _shifted(words: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right; torch's is arithmetic."""
-    return (words >> bits) & ((1 << (64 - bits)) - 1)
+def _folded(words: Tensor, bits: int) -> Tensor:
+    """Words xor themselves shifted to the right, logically; torch's shift is arithmetic."""
+    return (words >> bits).bitwise_and_((1 << (64 - bits)) - 1).bitwise_xor_(words)
 
 
 def _mix(words: Tensor) -> Tensor:
     """SplitMix64's finaliser; int64 products wrap around."""
     for bits, factor in _ROUNDS:
-        words = (words ^ _shifted(words, bits)) * factor
-    return words ^ _shifted(words, 31)
+        words = _folded(words, bits).mul_(factor)
+    return _folded(words, 31)
 
 
 def sample_keys(seed: int, samples: Tensor) -> Tensor:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.data.image_base import AbstractImageDataModule
+from lightning_lead.data.image_cache import map_images
 from lightning_lead.fetch import fetch_cifar10, find_cifar10
 
 __all__ = ["CIFAR10DataModule"]
@@ -111,17 +113,13 @@ class CIFAR10DataModule(AbstractImageDataModule):
         Args:
             split: "train" or "test".
         """
-        import numpy as np
-
         place = self._place()
         if place is None:
             from torchvision.datasets import CIFAR10
 
             read = CIFAR10(self.root, train=split == "train")
             return torch.from_numpy(read.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(read.targets)
-        # "c": pages come as they are needed, and a write would not reach the file
-        images = torch.from_numpy(np.load(place / f"{split}_images.npy", mmap_mode="c"))
-        return images, torch.from_numpy(np.load(place / f"{split}_labels.npy"))
+        return map_images(place / f"{split}_images.npy"), torch.from_numpy(np.load(place / f"{split}_labels.npy"))
 
     def _place(self) -> Path | None:
         """The folder of the store, or None if torchvision's is to be read."""
