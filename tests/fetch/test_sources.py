@@ -77,6 +77,17 @@ def test_a_connection_that_brings_nothing_more_is_given_up(tmp_path: Path, serve
     assert server.ranges[-1] == "bytes=4000-"
 
 
+def test_a_part_that_the_server_cannot_continue_is_dropped(tmp_path: Path, serve: Serve) -> None:
+    server = serve(CONTENT)
+    (tmp_path / "file.bin.part").write_bytes(b"x" * 4000)
+    server.status = 416
+    with pytest.raises(FetchError, match="the server answers 416"):
+        obtain("it", [web(server)], tmp_path, "auto")
+    server.status = None
+    assert obtain("it", [web(server)], tmp_path, "auto")[1].read_bytes() == CONTENT
+    assert server.ranges == ["bytes=4000-", None]
+
+
 def test_a_client_that_fails_has_the_last_word(tmp_path: Path) -> None:
     failing = [sys.executable, "-c", "print('a'); print('b'); raise SystemExit('no such host')"]
     with pytest.raises(FetchError, match=r"exit status 1; .*\(got a / b / no such host\)|no such host"):
