@@ -23,6 +23,7 @@ FLOORS = {
     "_errors": 0,
     "_typing": 0,
     "calculus": 1,
+    "fetch": 1,
     "rules": 2,
     "games": 2,
     "networks": 2,
@@ -80,6 +81,8 @@ NEIGHBOURS = {
 }
 # Besides torch and the standard library, a floor may use:
 ALLOWED = {0: set(), 1: set(), 2: set(), 3: {"scipy", "numpy"}}
+# and a component, inside its functions only, as tests/fetch/test_store.py shows:
+ALSO = {"fetch": {"filelock", "numpy", "PIL", "tqdm"}}
 
 
 def imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -133,7 +136,9 @@ def violations(root: Path) -> list[str]:
                 sideways = FLOORS[there] == FLOORS[here] > 0 and there != here and (here, there) not in NEIGHBOURS
                 if up or sideways:
                     found.append(f"{file.relative_to(root)}: {here} may not import {target}")
-            elif top not in sys.stdlib_module_names and top != "torch" and top not in ALLOWED.get(FLOORS[here], {top}):
+            elif top not in {*sys.stdlib_module_names, "torch"} | ALLOWED.get(FLOORS[here], {top}) | ALSO.get(
+                here, set()
+            ):
                 found.append(f"{file.relative_to(root)}: floor {FLOORS[here]} may not import {target}")
     return found
 
@@ -152,6 +157,7 @@ def test_imports_only_go_down() -> None:
         ("rules/bad.py", "def f():\n    import lightning_lead.cli", "rules may not import"),
         ("calculus/deep/bad.py", "from ...rules import lead", "calculus may not import"),
         ("calculus/bad.py", "import pytorch_lightning", "floor 1 may not import"),
+        ("fetch/bad.py", "import torchvision", "floor 1 may not import"),
         ("networks/bad.py", "try:\n    import numpy\nexcept ImportError:\n    pass", "floor 2 may not import"),
         ("_errors.py", "from lightning_lead.calculus import players", "_errors may not import"),
         ("strategy.py", "from lightning_lead.gan import LeadGANModule", "strategy may not import"),
@@ -172,6 +178,7 @@ def test_the_checker_finds_a_bad_import(tmp_path: Path, file: str, source: str, 
         ("rules/good.py", "import math, torch.nn\nfrom lightning_lead.calculus import players\nfrom .base import x"),
         ("rules/good.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from lightning_lead import cli"),
         ("rules/good.py", "from lightning_lead import ConfigurationError, __version__"),
+        ("fetch/good.py", "def f():\n    import numpy"),
         ("analysis/good.py", "import scipy.linalg"),
         ("gan.py", "import pytorch_lightning\nfrom lightning_lead.module import LeadModule"),
     ],
@@ -187,6 +194,7 @@ def test_lower_floors_load_without_lightning() -> None:
     lower = [name for name, floor in FLOORS.items() if floor <= 2 and (ROOT / name / "__init__.py").is_file()]
     assert {"calculus", "rules", "games"} <= set(lower)
     heavy = ["pytorch_lightning", "lightning_fabric", "torchmetrics", "torchvision", "sklearn", "scipy", "jsonargparse"]
+    heavy += ["PIL"]
     script = (
         f"import sys, {', '.join(f'{NAME}.{name}' for name in lower)}\n"
         f"print([name for name in {heavy!r} if name in sys.modules])\n"

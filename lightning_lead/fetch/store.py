@@ -1,0 +1,217 @@
+"""The folder where fetched things are kept: complete or absent, and the same whoever writes it.
+
+    $LIGHTNING_LEAD_HOME, else ~/.cache/lightning-lead
+        cifar10/               train_images.npy …, manifest.json
+        inception-2015-12-05/  weights.pt, manifest.json
+
+A file is written under another name and then renamed, the manifest last: a folder with a manifest is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning_lead.fetch.progress import progress
+
+__all__ = [
+    "FetchError",
+    "damaged_files",
+    "home",
+    "install",
+    "locked",
+    "read_manifest",
+    "replacing",
+    "sha256_of",
+    "workshop",
+]
+
+MANIFEST = "manifest.json"
+_CHUNK = 1 << 20
+_TEMPORARY = ".unfinished-"
+
+
+class FetchError(RuntimeError):
+    """Something that could not be fetched, or is not what it should be."""
+
+
+def home() -> Path:
+    """The folder of everything that is fetched: `$LIGHTNING_LEAD_HOME`, else `~/.cache/lightning-lead`.
+
+    Example:
+        >>> from unittest import mock
+        >>> with mock.patch.dict("os.environ", LIGHTNING_LEAD_HOME="/data/lead"):
+        ...     home().as_posix()
+        '/data/lead'
+    """
+    chosen = os.environ.get("LIGHTNING_LEAD_HOME")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "lightning-lead"
+
+
+def sha256_of(path: Path, *, label: str | None = None) -> str:
+    """The sha256 of a file, read in pieces of 1 MiB.
+
+    Args:
+        path: the file.
+        label: of a progress bar; None shows none.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> len(sha256_of(Path("setup.cfg")))
+        64
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file, progress(path.stat().st_size, label) as bar:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            bar.advance(len(chunk))
+    return digest.hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes the place of `path` if the block ends well, and vanishes otherwise.
+
+    Args:
+        path: the file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(Path(folder) / "note.txt") as draft:
+        ...         _ = draft.write_text("all of it")
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['note.txt']
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}-{path.name}")
+    try:
+        yield draft
+        with draft.open("rb+") as file:  # on the disk before it gets its name: a power cut must not leave half
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def workshop(folder: Path) -> Iterator[Path]:
+    """A folder inside `folder` to work in, removed at the end; `locked` removes those of processes that were killed.
+
+    Args:
+        folder: exists.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with workshop(Path(folder)) as inside:
+        ...         _ = (inside / "draft").write_text("half")
+        ...     list(Path(folder).iterdir())
+        []
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_TEMPORARY, ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time in this folder; the next one waits. What a killed process left unfinished is removed.
+
+    Args:
+        folder: made if it is not there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):
+        ...     (Path(folder) / ".lock").exists()
+        True
+    """
+    from filelock import FileLock  # comes with torch; the system frees the lock of a process that dies
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire()
+    except OSError as error:
+        raise FetchError(
+            f"Cannot keep anything in {folder} because it cannot be written; set LIGHTNING_LEAD_HOME or pass another "
+            f"folder (got {error})"
+        ) from error
+    try:
+        for left in [*folder.glob(f"{_TEMPORARY}*"), *folder.glob(f"*/{_TEMPORARY}*")]:
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def install(made: Path, folder: Path, names: Sequence[str], facts: Mapping[str, Any]) -> None:
+    """Move complete files to where they belong, and write the manifest that says so.
+
+    Args:
+        made: the folder where they were made, on the same disk.
+        folder: where they belong.
+        names: the files.
+        facts: what the manifest says besides: the source, its hash.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as text:
+        ...     folder = Path(text)
+        ...     (folder / "new").mkdir()
+        ...     _ = (folder / "new" / "a.txt").write_text("a")
+        ...     install(folder / "new", folder, ["a.txt"], {"source": "here"})
+        ...     read_manifest(folder)["files"]["a.txt"]["bytes"]
+        1
+    """
+    files = {name: {"sha256": sha256_of(made / name), "bytes": (made / name).stat().st_size} for name in names}
+    (folder / MANIFEST).unlink(missing_ok=True)  # from here to the end there is no complete set
+    for name in names:
+        os.replace(made / name, folder / name)
+    with replacing(folder / MANIFEST) as draft:
+        draft.write_text(json.dumps({**facts, "files": files}, indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a complete folder, or None. Sizes are compared, contents are not: see `damaged_files`.
+
+    Args:
+        folder: that `install` wrote to.
+
+    Example:
+        >>> read_manifest(Path("no such folder")) is None
+        True
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        sizes = {name: (folder / name).stat().st_size for name in manifest["files"]}
+        if sizes != {name: entry["bytes"] for name, entry in manifest["files"].items()}:
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return dict(manifest)
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Names of the files whose sha256 is not that of the manifest.
+
+    Args:
+        folder: with a manifest.
+
+    Example:
+        >>> damaged_files(Path("no such folder"))
+        []
+    """
+    manifest = read_manifest(folder)
+    files = {} if manifest is None else manifest["files"]
+    return [name for name, entry in files.items() if sha256_of(folder / name) != entry["sha256"]]
