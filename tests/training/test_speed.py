@@ -1,4 +1,4 @@
-"""What a game step asks of the host, in another order of memory, and by other optimizers: counts and numbers, no times."""
+"""What a game step asks of the host; in another order of memory; by other optimizers. Counts and numbers, no times."""
 
 from __future__ import annotations
 
