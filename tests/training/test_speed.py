@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
-from tiny import tiny_trainer
+from tiny import tiny_gan, tiny_loader, tiny_points, tiny_trainer
 
 from lightning_lead import GeneratorEMA, LeadGANModule, LEADStrategy
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator, SNGANDiscriminator, SNGANGenerator
@@ -113,3 +115,116 @@ def test_the_counter_sees_what_it_is_to_see(reads_per_step):
         x = torch.ones(3)
         x.sum().item(), bool(x[0]), x[x > 0], torch.equal(x, x), x.cpu(), x.tolist(), x.new_tensor([1.0])
     assert len(reads) >= 7
+
+
+# ---- channels last, fused optimizers --------------------------------------------------------------------------------
+
+
+def trained(gan, steps=3, data=None, **settings):
+    torch.manual_seed(7)
+    trainer = tiny_trainer(steps, **settings)
+    trainer.fit(gan, data or loader(4, count=12, dtype=torch.float64))
+    return torch.cat([p.detach().flatten() for p in gan.parameters()])
+
+
+def adam(groups):
+    return torch.optim.Adam(groups, betas=(0.0, 0.9))
+
+
+@pytest.mark.parametrize("cross", ["exact", "difference"])
+def test_channels_last_changes_the_order_in_memory_and_nothing_else(cross):
+    """In float64 to rounding, which Adam at β₁ = 0 does not amplify where no gradient is one: G is without batch norm."""
+    ends, seen = {}, {}
+    for name, settings in {
+        "plain": {},
+        "channels last": {"channels_last": True},
+        "fused": {"channels_last": True, "optimizer": fused},
+    }.items():
+        torch.manual_seed(2)
+        networks = SNGANGenerator(latent_dim=4, width=4, normalization="none"), SNGANDiscriminator(width=4)
+        gan = LeadGANModule(*(n.double() for n in networks), game=LEADStrategy(cross=cross), **settings)
+        seen[name] = set()
+        gan.discriminator.register_forward_pre_hook(
+            lambda _, inputs, seen=seen[name]: seen.add(inputs[0].is_contiguous(memory_format=torch.channels_last))
+        )
+        ends[name] = trained(gan)
+        assert gan._structure.chained
+        assert cross == "difference" or gan._structure.piecewise_linear
+        convolutions = [p for p in gan.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+        assert convolutions
+        for p in convolutions:
+            assert p.is_contiguous(memory_format=torch.channels_last) == (name != "plain")
+    assert seen == {"plain": {False}, "channels last": {True}, "fused": {True}}
+    assert (ends["channels last"] - ends["plain"]).abs().max() < 1e-9
+    assert (ends["fused"] - ends["plain"]).abs().max() < 1e-9
+
+
+def test_directions_are_handed_over_in_the_parameter_s_order():
+    """As after an all-reduce, which flattens: a fused optimizer would step along a shuffled gradient."""
+    weight = torch.nn.Parameter(torch.randn(2, 3, 3, 3).to(memory_format=torch.channels_last))
+    other = torch.nn.Parameter(torch.zeros(1))
+    game = LEADStrategy(0.0)
+    game.start({"x": (weight,), "y": (other,)})
+    direction = torch.arange(54.0).view(2, 3, 3, 3)
+    game.rule.direction = lambda oracle, players, state: ({"x": (direction,)}, state)
+    game.play_turn(SimpleNamespace(statistics={}, notes={}), ["x"], {"x": [weight]})
+    assert weight.grad.stride() == weight.stride() != direction.stride()
+    assert torch.equal(weight.grad, direction)
+
+
+@pytest.mark.parametrize("optimizer", [fused, lambda groups: torch.optim.Adam(groups, betas=(0.0, 0.9), foreach=True)])
+def test_fused_and_foreach_optimizers_skip_what_is_skipped(optimizer):
+    """The second batch is not finite: the discriminator stays where it is, and the generator plays on."""
+    points = tiny_points(72)
+    points[24:48, 0] = float("nan")
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(points), 24)
+    ends = []
+    for chosen in (adam, optimizer):
+        gan = tiny_gan(optimizer=chosen, game=LEADStrategy(1.0))
+        ends.append(trained(gan, data=data))
+        assert gan.game.skipped == 1
+    assert torch.isfinite(ends[0]).all()
+    assert (ends[0] - ends[1]).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("cross", ["exact", "difference"])
+def test_bf16_mixed_with_channels_last_trains_near_float32(cross):
+    ends = [
+        trained(
+            sngan(channels_last=True, optimizer=fused, game=LEADStrategy(cross=cross)),
+            data=loader(4, count=12),
+            precision=precision,
+        )
+        for precision in ("32-true", "bf16-mixed")
+    ]
+    assert torch.isfinite(ends[1]).all()
+    assert 0 < (ends[0] - ends[1]).abs().max() < 4 * 3 * 2e-4  # at most three steps of Adam in opposite directions
+
+
+# ---- compiled networks ----------------------------------------------------------------------------------------------
+
+COMPILED = {  # exact and difference in alternating play: test_citizenship.py
+    "difference, shared latents": {"game": {"cross": "difference"}, "shared_latents": True},
+    "exact, simultaneous": {"game": {"play": "simultaneous"}},
+    "Adam, 2 discriminator steps": {"game": {"alpha": 0.0}, "discriminator_steps": 2},
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.slow
+@pytest.mark.parametrize("game", COMPILED)
+def test_compiled_networks_play_the_same_game(game):
+    """The matrix of docs/speed.md; the backend traces forward and backward and generates no code, so it is quick."""
+    settings = dict(COMPILED[game])
+    strategy = LEADStrategy(**settings.pop("game"))
+    ends = []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        gan = tiny_gan(game=copy.deepcopy(strategy), **settings)
+        if compiled:
+            for network in (gan.generator, gan.discriminator):
+                network.compile(backend="aot_eager")
+        ends.append(trained(gan, 2, data=tiny_loader(24)))
+        assert not any("_orig_mod" in name for name in gan.state_dict())
+    assert torch.isfinite(ends[0]).all()
+    assert (ends[0] - ends[1]).abs().max() < 1e-12
