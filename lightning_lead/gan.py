@@ -124,7 +124,7 @@ class LeadGANModule(LeadModule):
         self.shared_latents, self.channels_last = shared_latents, channels_last
         if channels_last:
             for network in (generator, discriminator):
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                network.to(memory_format=torch.channels_last)
         self._first: dict[int, GANEvaluation] = {}
         self._penalties: dict[int, Tensor] = {}
 

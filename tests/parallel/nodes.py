@@ -1,6 +1,6 @@
 """Run by torchrun on every rank of two nodes: the same game, scores, segments and recipe as on one machine.
 
-torchrun --nnodes 2 --node-rank R --nproc-per-node 1 --master-addr 127.0.0.1 --master-port P tests/parallel/nodes.py FOLDER
+torchrun --nnodes 2 --node-rank R --master-addr 127.0.0.1 --master-port P tests/parallel/nodes.py FOLDER
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "callbacks")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "callbacks"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import callback_kit as kit
 import ranks
@@ -27,7 +28,7 @@ from lightning_lead.callbacks import GenerativeMetrics
 from lightning_lead.cli import main as command_line
 
 NODES, STEPS = 2, 5
-RECIPE = HERE.parents[1] / "examples" / "recipes" / "digits.yaml"
+RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "digits.yaml"
 
 
 def score(folder: Path, *, nodes: int = 1) -> dict[str, float]:

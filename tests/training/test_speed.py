@@ -133,7 +133,7 @@ def adam(groups):
 
 @pytest.mark.parametrize("cross", ["exact", "difference"])
 def test_channels_last_changes_the_order_in_memory_and_nothing_else(cross):
-    """In float64 to rounding, which Adam at β₁ = 0 does not amplify where no gradient is one: G is without batch norm."""
+    """In float64 to rounding; without batch norm, under which a bias has rounding alone for a gradient."""
     ends, seen = {}, {}
     for name, settings in {
         "plain": {},
