@@ -33,7 +33,7 @@ class Throughput(Callback):
     Lightning's own `ThroughputMonitor` waits for the device after every step and counts on rank 0 alone.
 
     Args:
-        every_n_steps: game steps between readings, ≥ 2, or None for the Trainer's `log_every_n_steps`.
+        every_n_steps: game steps between readings, ≥ 2, or None for the Trainer's `log_every_n_steps`, if that is ≥ 2.
 
     Raises:
         ConfigurationError: fewer than 2 steps, between which there is no time to take.
@@ -82,7 +82,7 @@ class Throughput(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Read and log, if it is time."""
         every: int = self.every_n_steps or trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every < 2 or trainer.global_step % every or len(self._starts) < 2:
+        if trainer.global_step % max(2, every) or len(self._starts) < 2:
             return
         marks, self._starts = self._starts, self._starts[-1:]
         marks[-1].wait()
