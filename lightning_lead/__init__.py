@@ -11,7 +11,16 @@ from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, 
 
 if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type checkers and editors can see them
     from lightning_lead import analysis, calculus, callbacks, compare, data, fetch, games, networks, objectives, rules
-    from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, ImageWriter, ModeCounter, SampleGrid
+    from lightning_lead.callbacks import (
+        GenerativeMetrics,
+        GeneratorEMA,
+        ImageWriter,
+        ModeCounter,
+        SampleGrid,
+        SegmentCheckpoint,
+        Throughput,
+    )
+    from lightning_lead.compact import CompactCheckpointIO
     from lightning_lead.data import (
         CIFAR10DataModule,
         DigitsDataModule,
@@ -39,6 +48,9 @@ __all__ = [
     "GeneratorEMA",
     "ImageWriter",
     "ModeCounter",
+    "SegmentCheckpoint",
+    "Throughput",
+    "CompactCheckpointIO",
     "CIFAR10DataModule",
     "STL10DataModule",
     "ImageFolderDataModule",
@@ -74,6 +86,9 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "GeneratorEMA": "lightning_lead.callbacks",
     "ImageWriter": "lightning_lead.callbacks",
     "ModeCounter": "lightning_lead.callbacks",
+    "SegmentCheckpoint": "lightning_lead.callbacks",
+    "Throughput": "lightning_lead.callbacks",
+    "CompactCheckpointIO": "lightning_lead.compact",
     "CIFAR10DataModule": "lightning_lead.data",
     "STL10DataModule": "lightning_lead.data",
     "ImageFolderDataModule": "lightning_lead.data",

@@ -9,13 +9,16 @@ from torch import Tensor, nn
 
 from lightning_lead._errors import CheckpointMismatchError
 
-__all__ = ["KEY", "VERSION", "check_same_parameters", "parameter_shapes", "saved_game"]
+__all__ = ["COMPACT", "KEY", "VERSION", "check_same_parameters", "parameter_shapes", "saved_game"]
 
 KEY = "lightning_lead"
 """Where the game stands in a Lightning checkpoint."""
 
 VERSION = 1
 """Of its layout."""
+
+COMPACT = "lightning_lead_compact"
+"""What marks a checkpoint that `compact.CompactCheckpointIO` has written."""
 
 Shapes = dict[str, dict[str, list[int]]]
 
@@ -43,12 +46,17 @@ def saved_game(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         checkpoint: as Lightning loads it.
 
     Raises:
-        CheckpointMismatchError: there is none, or one of a later layout.
+        CheckpointMismatchError: there is none, one of a later layout, or one that has to be unpacked first.
 
     Example:
         >>> saved_game({"lightning_lead": {"version": 1}})
         {'version': 1}
     """
+    if COMPACT in checkpoint:
+        raise CheckpointMismatchError(
+            "Cannot resume because the checkpoint is a compact one; read it by the plugin that wrote it, "
+            "Trainer(plugins=[CompactCheckpointIO()])"
+        )
     saved: dict[str, Any] | None = checkpoint.get(KEY)
     if saved is None:
         raise CheckpointMismatchError(

@@ -149,7 +149,8 @@ class LeadMixin(LightningModule):
         """Log losses; every `log_every_n_steps`, also norms of gradients and cross terms and their cosines.
 
         All are as this rank saw them. And what the rule notes, as a solver's iterations, and how many turns have been
-        skipped, once one has.
+        skipped, once one has. The progress bar shows the losses of the first step, and of the last one that was logged:
+        what is logged with `prog_bar` Lightning reads from the device after every step, bar or no bar.
         """
         losses = {f"loss/{name}": stats.loss for name, stats in record.items()}
         details = {}
@@ -158,11 +159,22 @@ class LeadMixin(LightningModule):
                 details[f"gradient/{name}"] = stats.gradient_norm
             if stats.cross_norm is not None and stats.cosine is not None:
                 details |= {f"cross/{name}": stats.cross_norm, f"cross_cosine/{name}": stats.cosine}
-        self.log_dict(losses, prog_bar=True, on_step=True, on_epoch=False)
+        self.log_dict(losses, on_step=True, on_epoch=False)
+        if self._shown(losses):
+            values = torch.stack([loss.float() for loss in losses.values()]).tolist()
+            self.trainer.progress_bar_metrics.update(zip(losses, values, strict=True))
         details |= {name: torch.as_tensor(value) for name, value in notes.items()}
         if self.game.skipped:
             details["skipped_turns"] = torch.as_tensor(float(self.game.skipped))
         self.log_dict(details, on_step=True, on_epoch=False)
+
+    def _shown(self, losses: Mapping[str, Tensor]) -> bool:
+        """Whether the progress bar is to have new losses, after the step."""
+        if not losses or self.trainer.progress_bar_callback is None:
+            return False
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        due = every > 0 and self.trainer.global_step % every == 0
+        return due or not losses.keys() <= self.trainer.progress_bar_metrics.keys()
 
     @contextmanager
     def private_noise(self, seed: int) -> Iterator[None]:

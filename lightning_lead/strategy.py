@@ -16,7 +16,7 @@ from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, 
 from lightning_lead._typing import Play, Point, Vector
 from lightning_lead.analysis.lead_law import alternating_lead_law
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import norm
+from lightning_lead.calculus.players import laid_out_like, norm
 from lightning_lead.calculus.terms import OracleStatistics
 from lightning_lead.rules.base import AbstractGameRule, RuleState
 from lightning_lead.rules.lead import LEAD
@@ -147,7 +147,7 @@ class GameStrategy:
             self._state, self._in_a_row = state, 0
         for player in players:
             for parameter, part in zip(parameters[player], directions[player], strict=True):
-                parameter.grad = None if skipped else part.to(parameter.dtype)
+                parameter.grad = None if skipped else laid_out_like(part, parameter)
         return PlayedTurn(statistics, oracle.notes, skipped)
 
     def settle(self, before: Point, parameters: Mapping[str, Sequence[Tensor]], players: Sequence[str]) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from lightning_lead.cli import main as command_line
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -43,6 +50,61 @@ def test_the_demo_ends_with_a_table_and_the_files_that_it_names(tmp_path):
     for what in ("samples", "FID plot", "metrics", "checkpoint"):
         (line,) = [line for line in table.splitlines() if line.startswith(what)]
         assert (tmp_path / line.rsplit(": ", 1)[1]).is_file(), line
+
+
+@pytest.mark.slow
+def test_a_lease_goes_on_where_the_one_before_has_ended(tmp_path):
+    """Two leases of two game steps each, in parts of 50 kB."""
+    for _ in range(2):
+        lease = [EXAMPLES / "benchmarks" / "lease.py", "--fast", "--part-mib", 0.05, "--output", "out"]
+        out = run(tmp_path, *lease, "--methods", "LEAD-Adam", "--set", "data.init_args.seed=3")
+    result = json.loads((tmp_path / "out" / "results.json").read_text())["LEAD-Adam"]
+    assert [(s["global_step"], s["steps_of_segment"], s["ended_by"]) for s in result["segments"]] == [
+        (2, 2, "minutes"),
+        (4, 2, "minutes"),
+    ]
+    assert all(s["images_per_second"] > 0 and s["hours_to_max_steps"] > 0 for s in result["segments"])
+    assert [record["step"] for record in result["curve"]] == [2, 4]
+    assert all(record["values"]["fid"] > 0 and record["protocol"]["num_samples"] == 200 for record in result["curve"])
+    names = [path.name for path in (tmp_path / "out" / "LEAD-Adam").iterdir()]
+    assert {"last.ckpt", "generator.pt", "recipe.yaml", "segment.json"} <= set(names)
+    assert 2 <= sum(name.endswith(".part") for name in names) < 5
+    assert "seed: 3" in (tmp_path / "out" / "LEAD-Adam" / "recipe.yaml").read_text()
+    assert "at 4" in out
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_cluster_script_goes_back_into_the_queue_until_it_is_finished(finished, tmp_path, monkeypatch):
+    """With stand-ins for srun, which notes its arguments, and for scontrol."""
+    said = str(finished).lower()
+    stand_ins = {
+        "srun": f'echo "$@" > srun.txt; mkdir -p runs/x; echo \'"finished": {said}\' > runs/x/segment.json',
+        "scontrol": 'echo "$@" > scontrol.txt',
+    }
+    for name, does in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "8", "SLURM_JOB_ID": "17"}
+    environment = {**os.environ, **job, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    script = ["bash", EXAMPLES / "slurm" / "train.sbatch", EXAMPLES / "recipes" / "sngan.yaml", "runs/x"]
+    assert subprocess.run(script, cwd=tmp_path, env=environment, timeout=60).returncode == 0
+    requeued = tmp_path / "scontrol.txt"
+    assert (requeued.read_text().split() if requeued.exists() else []) == ([] if finished else ["requeue", "17"])
+    _, program, *arguments = (tmp_path / "srun.txt").read_text().split()
+    assert program == "lightning-lead"
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "argv", [program, *arguments, "--print_config"])
+    with contextlib.redirect_stdout(shown), pytest.raises(SystemExit, match="0"):
+        command_line()
+    config = yaml.safe_load(shown.getvalue())
+    kinds = [entry["class_path"].rsplit(".", 1)[-1] for entry in config["trainer"]["callbacks"]]
+    assert kinds[-2:] == ["SegmentCheckpoint", "Throughput"]
+    assert [p["class_path"].rsplit(".", 1)[-1] for p in config["trainer"]["plugins"]] == [
+        "CompactCheckpointIO",
+        "SLURMEnvironment",
+    ]
+    assert config["trainer"]["plugins"][1]["init_args"]["auto_requeue"] is False
+    assert (config["trainer"]["num_nodes"], config["ckpt_path"]) == (2, "last")
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import Point, Vector
 
-__all__ = ["Point", "Vector", "check_players", "inner", "norm", "opponent_of", "weighted_sum"]
+__all__ = ["Point", "Vector", "check_players", "inner", "laid_out_like", "norm", "opponent_of", "weighted_sum"]
 
 
 def opponent_of(player: str, names: Sequence[str]) -> str:
@@ -105,6 +105,26 @@ def norm(vector: Vector) -> Tensor:
     """
     length: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(vector))))
     return length
+
+
+def laid_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A tensor in a parameter's dtype and in its order in memory.
+
+    Fused optimizers walk through a parameter and its gradient side by side and do not look whether both are in one
+    order: with channels last in one of them alone, they step along a shuffled gradient (seen in torch 2.14 on CPUs).
+
+    Args:
+        tensor: of the parameter's shape.
+        parameter: whose order counts.
+
+    Example:
+        >>> weight = torch.zeros(2, 3, 2, 2).to(memory_format=torch.channels_last)
+        >>> laid_out_like(torch.ones(2, 3, 2, 2), weight).stride() == weight.stride()
+        True
+    """
+    if tensor.stride() != parameter.stride():
+        tensor = torch.empty_like(parameter).copy_(tensor)
+    return tensor.to(parameter.dtype)
 
 
 def weighted_sum(terms: Sequence[tuple[float, Vector]]) -> Vector:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import Vector
-from lightning_lead.calculus.players import weighted_sum
+from lightning_lead.calculus.players import laid_out_like, weighted_sum
 
 __all__ = ["Steps"]
 
@@ -79,7 +79,7 @@ class Steps:
         for player, direction in directions.items():
             clones = [nn.Parameter(p.detach().clone()) for p in self._players[player]]
             for clone, part in zip(clones, direction, strict=True):
-                clone.grad = (part / fraction).to(clone.dtype)
+                clone.grad = laid_out_like(part / fraction, clone)
             if self._clip is not None:
                 nn.utils.clip_grad_norm_(clones, self._clip)
             copies |= {id(p): clone for p, clone in zip(self._players[player], clones, strict=True)}

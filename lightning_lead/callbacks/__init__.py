@@ -2,10 +2,13 @@
 
 from lightning_lead.callbacks.ema import GeneratorEMA, find_ema
 from lightning_lead.callbacks.generative_metrics import GenerativeMetrics
+from lightning_lead.callbacks.generator_file import save_generator
 from lightning_lead.callbacks.image_writer import ImageWriter
 from lightning_lead.callbacks.mode_counter import ModeCounter
 from lightning_lead.callbacks.sample_grid import SampleGrid
 from lightning_lead.callbacks.sampling import generate, outside_range, to_uint8
+from lightning_lead.callbacks.segment import SegmentCheckpoint
+from lightning_lead.callbacks.throughput import Throughput
 
 __all__ = [
     # callbacks
@@ -14,9 +17,12 @@ __all__ = [
     "GeneratorEMA",
     "ImageWriter",
     "ModeCounter",
+    "SegmentCheckpoint",
+    "Throughput",
     # what they share
     "find_ema",
     "generate",
     "outside_range",
+    "save_generator",
     "to_uint8",
 ]

@@ -81,7 +81,8 @@ class ModeCounter(Callback):
         values = {"modes": float(found.covered), "high_quality": found.high_quality}
         self.history.append({"step": step, "values": values})
         for name, value in values.items():
-            pl_module.log(name, value, prog_bar=True, logger=False, on_step=True, on_epoch=False)
+            # on the host, because Lightning reads what is in the bar after every step
+            pl_module.log(name, torch.tensor(value), prog_bar=True, logger=False, on_step=True, on_epoch=False)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
 

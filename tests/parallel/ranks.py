@@ -64,6 +64,8 @@ def train(
     optimizer: str = "adam",
     game: Any = None,
     generator_batch_factor: int = 0,
+    nodes: int = 1,
+    steps: int = STEPS,
     **settings: Any,
 ) -> LeadGANModule:
     share = BATCH // world_size
@@ -77,9 +79,10 @@ def train(
         **settings,
     )
     model.world_size, model.rank = world_size, rank
-    trainer = tiny_trainer(STEPS, strategy="ddp" if world_size > 1 else "auto", devices=world_size)
+    strategy = "ddp" if world_size > 1 else "auto"
+    trainer = tiny_trainer(steps, strategy=strategy, devices=world_size // nodes, num_nodes=nodes)
     trainer.fit(model, tiny_loader(share, world_size=world_size, rank=rank))
-    assert trainer.global_step == STEPS
+    assert trainer.global_step == steps
     return model
 
 

@@ -1,0 +1,186 @@
+"""Train a recipe for some minutes per method on a machine that may be taken away, and go on the next time.
+
+    python examples/benchmarks/lease.py [--config RECIPE] [--methods LEAD-Adam Adam] [--minutes 5] [--output runs/lease]
+                                        [--score-every 2500] [--samples 10000] [--precision half] [--part-mib 15]
+                                        [--fast] [--set KEY=VALUE ...]
+
+Every call adds one segment to each method: it resumes last.ckpt of the method's folder, trains until its minutes are
+over, writes a compact checkpoint and the averaged generator, scores it, and adds to results.json what it has measured:
+images per second, hours to the recipe's max_steps, and a curve of scores over game steps. The files of one method are
+independent of the others', so methods can have machines of their own. --set changes the recipe, as by
+trainer.precision=32-true; --fast is a recipe of digits that two cores play in a moment.
+
+The two comparisons are read off the curves: at equal steps, and at equal time, as seconds = steps / steps per second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning
+import torch
+import yaml
+
+import lightning_lead
+from lightning_lead import GenerativeMetrics, Throughput
+from lightning_lead.cli import main as command_line
+
+METHODS = {"LEAD-Adam": "LEAD(alpha=1.0)", "LEAD-Adam-difference": "LEAD(cross='difference')", "Adam": "AlternatingGDA"}
+RECIPES = Path(__file__).parents[1] / "recipes"
+KEPT = ("GeneratorEMA", "GenerativeMetrics")  # callbacks of the recipe; pictures and other checkpoints are left out
+FAST = {  # with the recipe sngan.yaml: five discriminator steps of 4 images, two game steps per call
+    "model.generator.init_args.width": 4,
+    "model.discriminator.init_args.width": 4,
+    "model.generator_batch_size": 8,
+    "data.init_args.batch_size": 20,
+}
+ON_CUDA = {
+    "trainer.precision": "bf16-mixed",
+    "model.channels_last": True,
+    "model.optimizer.init_args.fused": True,
+}
+
+
+def put(recipe: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value under a dotted key."""
+    *path, last = key.split(".")
+    for name in path:
+        recipe = recipe.setdefault(name, {})
+    recipe[last] = value
+
+
+def derived(
+    recipe: dict[str, Any], folder: Path, chosen: argparse.Namespace, changes: dict[str, Any]
+) -> dict[str, Any]:
+    """The recipe as a segment trains it."""
+    trainer = recipe["trainer"]
+    callbacks = [c for c in trainer.get("callbacks", []) if c["class_path"].rsplit(".", 1)[-1] in KEPT]
+    for callback in callbacks:
+        if callback["class_path"].endswith("GenerativeMetrics"):
+            callback["init_args"] |= {"every_n_steps": chosen.score_every, "num_samples": chosen.samples}
+    segment = {
+        "dirpath": str(folder),
+        "minutes": chosen.minutes,
+        "every_minutes": max(1.0, chosen.minutes / 2),
+        "check_every_n_steps": 2 if chosen.fast else 10,
+        "generator": "float16",
+    }
+    callbacks += [
+        {"class_path": "lightning_lead.SegmentCheckpoint", "init_args": segment},
+        {"class_path": "lightning_lead.Throughput", "init_args": {"every_n_steps": 2 if chosen.fast else 20}},
+    ]
+    compact = {"precision": chosen.precision, "max_part_mib": chosen.part_mib}
+    trainer |= {
+        "callbacks": callbacks,
+        "plugins": [{"class_path": "lightning_lead.CompactCheckpointIO", "init_args": compact}],
+        "default_root_dir": str(folder),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer["logger"] = False
+    if torch.cuda.is_available():
+        for key, value in ON_CUDA.items():
+            put(recipe, key, value)
+        if recipe["data"]["class_path"].endswith("CIFAR10DataModule"):
+            put(recipe, "data.init_args.on_device", True)
+    for key, value in ((FAST if chosen.fast else {}) | changes).items():
+        put(recipe, key, value)
+    return recipe
+
+
+def command(*words: str) -> Any:
+    """What `lightning-lead` does with these words; the Trainer."""
+    sys.argv = ["lightning-lead", *words]
+    return command_line().trainer
+
+
+def segment(name: str, chosen: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any]:
+    """One segment of one method, and its score."""
+    folder = chosen.output / name
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = yaml.safe_load(chosen.config.read_text(encoding="utf-8"))
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(derived(recipe, folder, chosen, changes), sort_keys=False), encoding="utf-8")
+    how = [f"--config={file}", f"--game={METHODS[name]}"]
+    trainer = command("fit", *how, "--ckpt_path=last")
+    speed = next(c for c in trainer.callbacks if isinstance(c, Throughput)).latest
+    scores = next(c for c in trainer.callbacks if isinstance(c, GenerativeMetrics)).history
+    if not scores or scores[-1]["step"] != trainer.global_step:
+        last = f"--ckpt_path={folder / 'last.ckpt'}"
+        judged = command("validate", *how, last, "--trainer.limit_val_batches=1")
+        scores = next(c for c in judged.callbacks if isinstance(c, GenerativeMetrics)).history
+    files = [path for path in folder.iterdir() if path.suffix in (".ckpt", ".part")]
+    return {
+        "segment": json.loads((folder / "segment.json").read_text(encoding="utf-8")) | speed,
+        "curve": scores,
+        "checkpoint_bytes": sum(path.stat().st_size for path in files),
+    }
+
+
+def machine() -> dict[str, str]:
+    """Where a segment has run."""
+    return {
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{torch.get_num_threads()} CPU threads",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": pytorch_lightning.__version__,
+        "lightning_lead": lightning_lead.__version__,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """A segment of each method, results.json, and a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", type=Path, help="recipe (default: cifar10_sngan32.yaml)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["LEAD-Adam", "Adam"])
+    parser.add_argument("--minutes", type=float, default=5.0, help="per method (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("runs/lease"), help="default: %(default)s")
+    parser.add_argument("--score-every", type=int, default=2500, help="game steps (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=10_000, help="fakes per score (default: %(default)s)")
+    parser.add_argument(
+        "--precision", choices=["exact", "half"], default="exact", help="of checkpoints; exact is bitwise"
+    )
+    parser.add_argument("--part-mib", type=float, help="largest file of a checkpoint (default: one file)")
+    parser.add_argument("--fast", action="store_true", help="digits, two game steps per method")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes of the recipe")
+    chosen = parser.parse_args(arguments)
+    if chosen.fast:
+        chosen.minutes, chosen.score_every, chosen.samples = 1e-6, 1000, 200
+    chosen.config = chosen.config or RECIPES / ("sngan.yaml" if chosen.fast else "cifar10_sngan32.yaml")
+    changes = {key: yaml.safe_load(value) for key, value in (change.split("=", 1) for change in chosen.set)}
+    torch.set_float32_matmul_precision("high")
+    path = chosen.output / "results.json"
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name in chosen.methods:
+        made = segment(name, chosen, changes)
+        before = results.get(name, {"game": METHODS[name], "segments": [], "curve": []})
+        known = {record["step"] for record in made["curve"]}
+        curve = [*(record for record in before["curve"] if record["step"] not in known), *made["curve"]]
+        results[name] = {
+            "game": METHODS[name],
+            "segments": [*before["segments"], made["segment"] | machine()],
+            "curve": sorted(curve, key=lambda record: record["step"]),
+            "checkpoint_bytes": made["checkpoint_bytes"],
+        }
+        unfinished = path.with_suffix(".unfinished")  # after each method: a machine may be taken away at any time
+        unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+    print("method               | game steps | images per second | hours to max_steps | last score")
+    for name, result in results.items():
+        last, score = result["segments"][-1], result["curve"][-1]
+        rate, hours = last.get("images_per_second", float("nan")), last.get("hours_to_max_steps", float("nan"))
+        said = ", ".join(f"{key} {value:.4g}" for key, value in score["values"].items())
+        print(f"{name:<20} | {last['global_step']:>10} | {rate:>17.4g} | {hours:>18.4g} | {said} at {score['step']}")
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

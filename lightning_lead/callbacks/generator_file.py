@@ -1,0 +1,93 @@
+"""A small file with the generator alone, for samples and scores: a few MiB beside the full checkpoint.
+
+SNGAN-ResNet32: 17.1 MB in float32, 8.6 MB in float16; the full checkpoint with an average has 102 MB
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.__version__ import version as lightning_version
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.callbacks.ema import PREFIX, GeneratorEMA
+
+__all__ = ["check_dtype", "save_generator"]
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def check_dtype(name: str | None) -> torch.dtype | None:
+    """The dtype of this name.
+
+    Args:
+        name: "float32", "float16", "bfloat16", or None for that of the weights.
+
+    Raises:
+        ConfigurationError: another name.
+
+    Example:
+        >>> check_dtype("float16")
+        torch.float16
+    """
+    if name is not None and name not in DTYPES:
+        raise ConfigurationError(f"Cannot store weights as {name!r}; choose one of {', '.join(DTYPES)}, or None")
+    return None if name is None else DTYPES[name]
+
+
+def save_generator(
+    path: str | os.PathLike[str],
+    pl_module: Any,
+    *,
+    ema: GeneratorEMA | None = None,
+    dtype: str | None = None,
+    global_step: int = 0,
+) -> Path:
+    """Write the generator's weights and buffers, and nothing else; the file is there whole or not at all.
+
+    It loads with `weights_only=True`, and into a module by `load_from_checkpoint(path, generator=G, discriminator=D,
+    strict=False)`; parameters are then cast back.
+
+    Args:
+        path: the file.
+        pl_module: the module with the generator.
+        ema: write its averaged weights instead of the live ones.
+        dtype: "float32", "float16", "bfloat16", or None for that of the weights. float16 keeps 11 bits.
+        global_step: game steps that the weights have behind them.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigurationError: an unknown dtype, or an average that is empty.
+
+    Example:
+        >>> import tempfile
+        >>> from torch import nn
+        >>> from lightning_lead import LeadGANModule
+        >>> gan = LeadGANModule(nn.Linear(3, 2), nn.Linear(2, 1), latent_dim=3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = save_generator(Path(folder) / "generator.pt", gan, dtype="float16")
+        ...     sorted(torch.load(file, weights_only=True)["state_dict"])
+        ['generator.bias', 'generator.weight']
+    """
+    to = check_dtype(dtype)
+    named = ema.average(pl_module) if ema is not None else pl_module.state_dict()
+    weights = {name: tensor.detach().cpu() for name, tensor in named.items() if name.startswith(PREFIX)}
+    if to is not None:
+        weights = {name: t.to(to) if t.is_floating_point() else t for name, t in weights.items()}
+    content = {
+        "pytorch-lightning_version": lightning_version,
+        "state_dict": weights,
+        "global_step": global_step,
+        "averaged": ema is not None,
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    torch.save(content, unfinished)
+    unfinished.replace(path)
+    return path

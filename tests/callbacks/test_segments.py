@@ -1,0 +1,292 @@
+"""A run in segments: the clock or a signal ends one after a whole game step, and the next goes on bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+from tiny import tiny_networks, tiny_trainer
+
+from lightning_lead import (
+    CheckpointMismatchError,
+    CompactCheckpointIO,
+    ConfigurationError,
+    GaussiansDataModule,
+    GeneratorEMA,
+    LeadGANModule,
+    LEADStrategy,
+    SegmentCheckpoint,
+    Throughput,
+)
+from lightning_lead.callbacks import save_generator, segment, throughput
+
+STEPS = 11
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test moves: seconds."""
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(segment, "_clock", lambda: now.seconds)
+    return now
+
+
+class After(Callback):
+    """Does something in the middle of a game step's hooks: before any checkpoint of that step."""
+
+    def __init__(self, step, act):
+        self.step, self.act = step, act
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            self.act()
+
+
+def fit(folder, *callbacks, seed=4, plugins=None, steps=STEPS, betas=(0.0, 0.9), **settings):
+    model = LeadGANModule(
+        *tiny_networks(batch_norm=True, dtype=torch.float32),
+        game=LEADStrategy(1.0),
+        optimizer=lambda groups: torch.optim.Adam(groups, betas=betas),
+        generator_lr=0.01,
+        discriminator_lr=0.01,
+    )
+    settings = {"every_minutes": None, "check_every_n_steps": 1} | settings
+    saver, ema = SegmentCheckpoint(str(folder), **settings), GeneratorEMA(halflife_images=100)
+    trainer = tiny_trainer(steps, callbacks=[saver, ema, *callbacks], enable_checkpointing=True, plugins=plugins)
+    torch.manual_seed(seed)
+    trainer.fit(model, GaussiansDataModule(num_points=256, batch_size=64), ckpt_path="last")
+    return SimpleNamespace(model=model, trainer=trainer, ema=ema, saver=saver)
+
+
+def everything(run):
+    state = run.model.game.state_dict()["state"]["anchor"]
+    moments = run.trainer.optimizers[0].state_dict()["state"]
+    return {
+        **run.model.state_dict(),
+        **{f"average {k}": v for k, v in run.ema.state_dict()["average"].items()},
+        **{f"anchor {p} {k}": t for p, v in state.items() for k, t in enumerate(v)},
+        **{f"adam {i} {k}": t for i, entry in moments.items() for k, t in entry.items()},
+    }
+
+
+def agree(one, other):
+    assert one.keys() == other.keys()
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def said(folder):
+    return json.loads((folder / "segment.json").read_text())
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
+
+
+def advance(clock, seconds):
+    return lambda: setattr(clock, "seconds", clock.seconds + seconds)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return everything(fit(tmp_path_factory.mktemp("whole")))
+
+
+@pytest.mark.parametrize("plugin", [None, CompactCheckpointIO(), CompactCheckpointIO(max_part_mib=0.002)])
+def test_the_clock_ends_segments_and_the_last_one_ends_where_one_run_ends(whole, plugin, clock, tmp_path):
+    ends = []
+    for k, at in enumerate((3, 6, None)):  # the second one in the middle of an epoch of four batches
+        move = [After(at, advance(clock, 61))] if at is not None else []
+        run = fit(tmp_path, *move, minutes=1, seed=4 if k == 0 else 1000 + k, plugins=[plugin] if plugin else None)
+        ends.append((run.trainer.global_step, said(tmp_path)["ended_by"], said(tmp_path)["finished"]))
+        clock.seconds += 3600  # between segments, and no part of one
+    assert ends == [(4, "minutes", False), (7, "minutes", False), (11, "max_steps", True)]
+    assert agree(everything(run), whole)
+
+
+def test_another_seed_would_be_seen(whole, tmp_path):
+    assert not agree(everything(fit(tmp_path, seed=5)), whole)
+
+
+def test_a_signal_in_the_middle_of_a_game_step_waits_for_its_end(whole, tmp_path):
+    handler = signal.getsignal(signal.SIGUSR1)
+    fit(tmp_path, After(5, lambda: os.kill(os.getpid(), signal.SIGUSR1)), check_every_n_steps=4)
+    assert signal.getsignal(signal.SIGUSR1) is handler
+    assert said(tmp_path) | {"seconds_of_segment": 0} == {
+        "global_step": 8,
+        "max_steps": 11,
+        "finished": False,
+        "ended_by": "SIGUSR1",
+        "steps_of_segment": 8,
+        "seconds_of_segment": 0,
+    }
+    assert agree(everything(fit(tmp_path, seed=77)), whole)
+
+
+def test_checkpoints_come_by_the_clock_with_the_averaged_generator_beside_them(clock, tmp_path):
+    watch = After(3, advance(clock, 130))
+    run = fit(tmp_path, watch, every_minutes=2, generator="float16")
+    saved = torch.load(tmp_path / "generator.pt", weights_only=True)
+    assert (run.saver._saved_step, saved["global_step"], saved["averaged"]) == (11, 11, True)
+    average = run.ema.average(run.model)
+    assert saved["state_dict"].keys() == average.keys()
+    for name, tensor in saved["state_dict"].items():
+        assert torch.allclose(tensor.float(), average[name].float(), rtol=2**-11, atol=1e-6), name
+    networks = tiny_networks(batch_norm=True, dtype=torch.float32)
+    with pytest.warns(UserWarning, match="not in the checkpoint: .*discriminator.0.weight"):
+        loaded = LeadGANModule.load_from_checkpoint(
+            tmp_path / "generator.pt", generator=networks[0], discriminator=networks[1], strict=False, weights_only=True
+        )
+    assert torch.equal(loaded.generator[0].weight, saved["state_dict"]["generator.0.weight"].float())
+
+
+def test_a_checkpoint_in_between_is_that_of_a_whole_game_step(clock, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def die():
+        raise Stop
+
+    with pytest.raises(Stop):
+        fit(tmp_path, After(3, advance(clock, 130)), After(6, die), every_minutes=2)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert said(tmp_path)["ended_by"] is None
+
+
+def test_a_save_that_is_cut_short_leaves_the_checkpoint_before(monkeypatch, tmp_path):
+    """The disk fills up while the second checkpoint is written: in a part, or in the file that names the parts."""
+    plugin = CompactCheckpointIO(max_part_mib=0.002)
+    fit(tmp_path, plugins=[plugin], steps=4)
+    names = set(os.listdir(tmp_path))
+    assert sum(name.endswith(".part") for name in names) > 2
+    whole_write = torch.save
+
+    def fails(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("lightning_fabric.utilities.cloud_io.torch.save", lambda obj, f: fails())
+    with pytest.raises(OSError, match="no space"):
+        fit(tmp_path, plugins=[plugin], steps=6)
+    monkeypatch.setattr("lightning_fabric.utilities.cloud_io.torch.save", whole_write)
+    assert plugin.load_checkpoint(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
+    fit(tmp_path, plugins=[plugin], steps=6)
+    content = plugin.load_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 6
+    plugin.remove_checkpoint(tmp_path / "last.ckpt")
+    left = {name for name in os.listdir(tmp_path) if not name.endswith(".json")}
+    assert all(name not in names for name in left), left  # what the failed save has written in vain, and no more
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_missing_and_damaged_parts_are_named(harm, tmp_path):
+    plugin = CompactCheckpointIO(max_part_mib=0.002)
+    fit(tmp_path, plugins=[plugin], steps=2)
+    part = sorted(tmp_path.glob("*.part"))[0]
+    if harm == "missing":
+        part.unlink()
+    else:
+        part.write_bytes(part.read_bytes()[:-1] + b"?")
+    with pytest.raises(CheckpointMismatchError, match=harm):
+        plugin.load_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize("parts", [None, 0.002])
+def test_without_the_plugin_a_compact_checkpoint_is_refused_with_the_way_out(parts, tmp_path):
+    fit(tmp_path, plugins=[CompactCheckpointIO(max_part_mib=parts)], steps=2)
+    with pytest.raises(CheckpointMismatchError, match=r"plugins=\[CompactCheckpointIO\(\)\]"):
+        fit(tmp_path, steps=4)
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.9), (0.5, 0.9)])
+def test_half_precision_goes_on_near_the_exact_run(whole, betas, tmp_path):
+    """Moments to 2⁻⁹, so four more steps of 0.01 stay within 2e-4; without second moments, the control, they do not."""
+    ends = {}
+    for name, precision in {"exact": "exact", "half": "half", "control": "exact"}.items():
+        plugin, last = CompactCheckpointIO(precision=precision), tmp_path / name / "last.ckpt"
+        fit(tmp_path / name, plugins=[plugin], steps=7, betas=betas)
+        if name == "control":
+            content = plugin.load_checkpoint(last, weights_only=True)
+            for entry in content["optimizer_states"][0]["state"].values():
+                entry["exp_avg_sq"].mul_(0.9)
+            plugin.save_checkpoint(content, last)
+        ends[name] = everything(fit(tmp_path / name, plugins=[plugin], betas=betas))
+    # not the bias under a batch norm and the mean that follows it: Adam moves it by its gradient's rounding errors
+    names = [name for name in ends["exact"] if name.startswith(("gen", "disc")) and "running" not in name]
+    names.remove("generator.0.bias")
+
+    def apart(name):
+        return max((ends[name][key] - ends["exact"][key]).abs().max() for key in names)
+
+    assert 0 < apart("half") < 2e-4 < apart("control")
+    assert betas == (0.5, 0.9) or agree(ends["exact"], whole)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"minutes": 0}, "minutes=0"),
+        ({"every_minutes": float("nan")}, "every_minutes=nan"),
+        ({"check_every_n_steps": 0}, "integer ≥ 1"),
+        ({"signals": ["SIGNONSENSE"]}, "no such signals"),
+        ({"generator": "int8"}, "'int8'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        SegmentCheckpoint("nowhere", **settings)
+
+
+@pytest.mark.parametrize("settings", [{"precision": "quarter"}, {"max_part_mib": 0}])
+def test_plugins_out_of_range_are_refused(settings):
+    with pytest.raises(ConfigurationError):
+        CompactCheckpointIO(**settings)
+
+
+def test_the_generator_of_a_module_without_average_is_the_live_one(tmp_path):
+    gan = LeadGANModule(*tiny_networks())
+    saved = torch.load(save_generator(tmp_path / "g.pt", gan), weights_only=True)
+    assert all(torch.equal(t, gan.state_dict()[name]) for name, t in saved["state_dict"].items())
+    assert not saved["averaged"]
+
+
+# ---- images per second ----------------------------------------------------------------------------------------------
+
+
+def test_rates_are_of_the_median_step_and_the_end_is_foretold_by_the_mean(monkeypatch, tmp_path):
+    """Steps of 2 s, and one that takes a score, of 10 s; the clock is the test's."""
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now.seconds)
+
+    class Tick(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            now.seconds += 10.0 if trainer.global_step == 3 else 2.0
+
+    speed = Throughput(every_n_steps=4)
+    run = fit(tmp_path, Tick(), speed, steps=8)
+    assert speed.latest == {
+        "images_per_second": pytest.approx(32.0),
+        "game_steps_per_second": pytest.approx(0.5),
+        "hours_to_max_steps": 0.0,
+    }
+    metrics = run.trainer.callback_metrics
+    assert float(metrics["images_per_second"]) == pytest.approx(32.0)
+    halfway = Throughput(every_n_steps=4)
+    now.seconds = 0.0
+    fit(tmp_path / "again", Tick(), halfway, After(5, lambda: None), steps=12)
+    assert halfway.latest["hours_to_max_steps"] == 0.0
+    other = Throughput(every_n_steps=4)
+    now.seconds = 0.0
+    seen = []
+    read = Callback()
+    read.on_train_batch_end = lambda trainer, *_: seen.append(dict(other.latest))
+    fit(tmp_path / "third", Tick(), other, read, steps=8)
+    # after 4 steps: 2 + 2 + 10 + 2 seconds, or one less tick where this callback stands before the clock
+    assert seen[3]["hours_to_max_steps"] == pytest.approx(4 * 16 / 4 / 3600)
+
+
+def test_a_step_takes_time_to_the_next_one():
+    with pytest.raises(ConfigurationError, match="≥ 2"):
+        Throughput(every_n_steps=1)
