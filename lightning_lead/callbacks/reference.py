@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.noise import mix_seed, private_rng
-from lightning_lead.callbacks.feature_scores import gather_in_order
+from lightning_lead.callbacks.ranks import gather_in_order
 from lightning_lead.callbacks.sampling import to_uint8
 
 __all__ = ["ImageHash", "ReferenceImages", "find_reference"]
