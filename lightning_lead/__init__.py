@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, DifferentiationError, DivergenceError
 
 if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type checkers and editors can see them
-    from lightning_lead import analysis, calculus, callbacks, compare, data, games, networks, objectives, rules
+    from lightning_lead import (
+        analysis,
+        calculus,
+        callbacks,
+        compare,
+        data,
+        evaluate,
+        games,
+        networks,
+        objectives,
+        rules,
+    )
     from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, ImageWriter, ModeCounter, SampleGrid
     from lightning_lead.data import DigitsDataModule, GaussiansDataModule
     from lightning_lead.gan import LeadGANModule
@@ -46,6 +57,7 @@ __all__ = [
     "callbacks",
     "compare",
     "data",
+    "evaluate",
     "games",
     "networks",
     "objectives",
@@ -67,7 +79,18 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "DigitsDataModule": "lightning_lead.data",
     "GaussiansDataModule": "lightning_lead.data",
 }
-_SUBPACKAGES = ("analysis", "calculus", "callbacks", "compare", "data", "games", "networks", "objectives", "rules")
+_SUBPACKAGES = (
+    "analysis",
+    "calculus",
+    "callbacks",
+    "compare",
+    "data",
+    "evaluate",
+    "games",
+    "networks",
+    "objectives",
+    "rules",
+)
 
 
 def __getattr__(name: str) -> Any:

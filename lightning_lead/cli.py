@@ -1,4 +1,4 @@
-"""The command `lightning-lead`: fit, validate, test, predict from a YAML recipe, through LightningCLI, and compare.
+"""The command `lightning-lead`: fit, validate, test, predict from a YAML recipe by LightningCLI; compare, evaluate.
 
 lightning-lead fit --config examples/recipes/digits.yaml --game ExtraAdam
 """
@@ -21,7 +21,7 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
         run: whether to run the subcommand; otherwise there is none, and everything is built for the caller to use.
 
     Returns:
-        The LightningCLI object, with its `trainer`, `model` and `datamodule`; of compare, its exit status.
+        The LightningCLI object, with its `trainer`, `model` and `datamodule`; of compare and evaluate, the exit status.
 
     Raises:
         ConfigurationError: jsonargparse, which the command line needs, is not installed.
@@ -40,6 +40,10 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
         from lightning_lead.compare import compare
 
         return compare(words[1:])
+    if run and words[:1] == ["evaluate"]:
+        from lightning_lead.evaluate import evaluate
+
+        return evaluate(words[1:])
     try:
         import jsonargparse  # noqa: F401
     except ImportError as error:
@@ -79,7 +83,10 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
         auto_configure_optimizers=False,
         run=run,
         args=args,
-        parser_kwargs={"epilog": "And `lightning-lead compare --help`: several game optimizers on one recipe."},
+        parser_kwargs={
+            "epilog": "And `lightning-lead compare --help`: several game optimizers on one recipe; "
+            "`lightning-lead evaluate --help`: scores of a checkpoint or of a folder of images."
+        },
     )
 
 

@@ -8,16 +8,14 @@ All in float64. FID and the classifier's numbers need sums alone; KID and neighb
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
-from lightning_lead.calculus.noise import private_rng
 from lightning_lead.callbacks.classifier_statistics import CLASSIFIER_SCORES, ClassifierStatistics, split_scores
+from lightning_lead.callbacks.kernel_distance import PassThrough, kernel_distance
 from lightning_lead.callbacks.memorization import beside_nearest, memorization_scores, nearest, pixel_points
 from lightning_lead.callbacks.metric_names import NEIGHBOUR_SCORES
 from lightning_lead.callbacks.neighbours import meet, nearest_squared, neighbour_scores
@@ -27,17 +25,6 @@ __all__ = ["CLASSIFIER_SCORES", "ClassifierStatistics", "FeatureScores", "gather
 
 Statistics = dict[str, Tensor]
 _MOMENTS = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
-
-
-class _PassThrough(nn.Module):
-    """Stands where torchmetrics expects a feature network, so that images pass the real one only once."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
 
 
 class FeatureScores:
@@ -90,8 +77,8 @@ class FeatureScores:
         # Apple's GPUs have no float64
         self.device = torch.device("cpu") if device.type == "mps" else device
         self.picture: Tensor | None = None
-        self._metrics, self._chunk, self._seed = set(metrics), chunk, seed
-        self._subsets, self._subset_size = kid_subsets, kid_subset_size
+        self._metrics, self._chunk = set(metrics), chunk
+        self._subsets = {"subsets": kid_subsets, "subset_size": kid_subset_size, "seed": seed}
         self._precision_k, self._density_k = precision_k, density_k
         self._score_names, self._splits = tuple(score_names), splits
         self._neighbours = bool(self._metrics & set(NEIGHBOUR_SCORES))
@@ -99,7 +86,7 @@ class FeatureScores:
         self._keeps = self._neighbours or self._copies or "kid" in self._metrics
         self._fid = None
         if "fid" in self._metrics:
-            self._fid = FrechetInceptionDistance(_PassThrough(num_features), reset_real_features=False)
+            self._fid = FrechetInceptionDistance(PassThrough(num_features), reset_real_features=False)
             self._fid.set_dtype(torch.float64).to(self.device)
         self._classifier = ClassifierStatistics(num_classes).to(self.device) if num_classes is not None else None
         # a rank may get no chunk at all, and has to join in all the same
@@ -212,28 +199,12 @@ class FeatureScores:
         if self._keeps:
             reals, fakes = self.reals("features")["features"], self._gather("features", real=False)
             if "kid" in self._metrics:
-                values |= self._compute_kid(reals, fakes)
+                values |= kernel_distance(reals, fakes, **self._subsets)
             if self._neighbours or self._copies:
                 values |= self._compute_neighbours(reals, fakes)
         if self._classifier is not None:
             values |= self._compute_classifier(self._classifier)
         return values
-
-    def _compute_kid(self, reals: Tensor, fakes: Tensor) -> dict[str, float]:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all")
-            kid = KernelInceptionDistance(
-                _PassThrough(reals.shape[1]),
-                subsets=self._subsets,
-                subset_size=self._subset_size,
-                sync_on_compute=False,  # every rank has all rows already
-            )
-        kid.to(self.device)
-        kid.update(reals.double(), real=True)
-        kid.update(fakes.double(), real=False)
-        with private_rng(self._seed):  # the subsets come from the global generator of the CPU
-            mean, deviation = kid.compute()
-        return {"kid": float(mean), "kid_std": float(deviation)}
 
     def _compute_neighbours(self, reals: Tensor, fakes: Tensor) -> dict[str, float]:
         among = self.reals(f"neighbours{self._most_neighbours}")["squared"]

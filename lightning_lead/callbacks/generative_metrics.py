@@ -29,10 +29,11 @@ __all__ = ["GenerativeMetrics"]
 class GenerativeMetrics(Callback):
     """Scores samples every so many game steps, or at each validation, and under `trainer.validate` and `trainer.test`.
 
-    Logged: the metrics by their names, and with a classifier `classifier_score` (the Inception Score of that classifier),
-    `class_coverage` (the smallest class's share of the samples) and `confidence` (mean top probability), or, of an
-    extractor with an attribute `score_name`, the score alone under that name: `inception_score`. With "memorization"
-    also `memorization_pixels`, `authenticity`, and a picture of samples above their nearest reals. They are seen
+    Logged: the metrics by their names, and with a classifier `classifier_score` (the Inception Score of that
+    classifier), `class_coverage` (the smallest class's share of the samples) and `confidence` (mean top probability),
+    or, of an extractor with an attribute `score_name`, the score alone under that name: `inception_score`. With
+    "memorization" also `memorization_pixels`, `authenticity`, and a picture of samples above their nearest reals,
+    nearest_00000500.png (500: the game step). They are seen
     by `ModelCheckpoint(monitor="fid")` and `EarlyStopping(monitor="fid")` and reach every logger at their own step. The
     protocol goes with each: into the log, into `history`, and into generative_metrics.json in the log folder.
 
@@ -44,10 +45,11 @@ class GenerativeMetrics(Callback):
     and no score is computed.
 
     Args:
-        extractor: a name that `networks.feature_network` knows, None for "inception", or a module: bytes (n, C, H, W) -> features (n, num_features) of floats, with an attribute `num_features`. With a
-            method `classify(features) -> logits (n, K)` the classifier's scores are logged, too. An attribute
-            `fingerprint` (text) names it in the protocol; the default is a hash of its weights. It is frozen, stays
-            out of the LightningModule, and so out of checkpoints.
+        extractor: a name that `networks.feature_network` knows, None for "inception", or a module:
+            bytes (n, C, H, W) -> features (n, num_features) of floats, with an attribute `num_features`. With a method
+            `classify(features) -> logits (n, K)` the classifier's scores are logged, too. An attribute `fingerprint`
+            (text) names it in the protocol; the default is a hash of its weights. It is frozen, stays out of the
+            LightningModule, and so out of checkpoints.
         every_n_steps: game steps between scores in a fit, ≥ 1, or None for each validation.
         num_samples: fakes, > num_features for FID.
         batch_size: images per forward, ≥ 1; part of the protocol, as another one draws other samples.

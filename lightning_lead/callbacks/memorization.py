@@ -1,12 +1,12 @@
-"""Are samples copies of training images? Distances to the nearest one, against those that reals keep among themselves.
+"""Are samples copies of training images? Distances to the nearest one, against those among reals.
 
-d(y) is the distance of a sample y to the nearest training image x(y), r(x) that of a training image to its nearest other:
+d(y): distance of a sample y to the nearest training image x(y); r(x): that of a training image to its nearest other.
 
-    memorization = share of samples with d(y) ≤ the 1st percentile of r       a fresh sample of the data gets about 0.01
-    authenticity = share of samples with d(y) > r(x(y))                       a fresh sample of the data gets about 0.5
+    memorization = share of samples with d(y) ≤ the 1st percentile of r    about 0.01 for new images of the same kind
+    authenticity = share of samples with d(y) > r(x(y))                    about 0.5 for new images of the same kind
 
-Memorization is looked at in feature space and in pixel space: a network may not tell a copy from a variation, and pixels do
-not see a copy that was moved. Reference of the authenticity: Alaa et al., "How Faithful is your Synthetic Data?", 2022.
+Memorization is looked at in feature space and in pixel space: a network may not tell a copy from a variation, and
+pixels do not see a copy that was moved. Authenticity: Alaa et al., "How Faithful is your Synthetic Data?", 2022.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Nearest(NamedTuple):
     """Who is nearest to each of M samples among N reals, and how near; distances are squared.
 
     Example:
-        >>> Nearest(torch.tensor([1]), torch.tensor([4.0]), torch.tensor([1.0, 1.0])).index
+        >>> Nearest(torch.tensor([1]), torch.tensor([4.0]), torch.tensor([1.0, 1.0])).who
         tensor([1])
     """
 
-    index: Tensor  # (M,): of the nearest real
+    who: Tensor  # (M,): of the nearest real
     distances: Tensor  # (M,): to it
     among_reals: Tensor  # (N,): from each real to its nearest other
 
@@ -61,8 +61,9 @@ def pixel_points(images: Tensor) -> Tensor:
         >>> pixel_points(torch.zeros(2, 3, 128, 32, dtype=torch.uint8)).shape
         torch.Size([2, 3, 64, 32])
     """
-    size = tuple(min(side, LARGEST_SIDE) for side in images.shape[-2:])
-    if size == tuple(images.shape[-2:]):
+    height, width = images.shape[-2:]
+    size = min(height, LARGEST_SIDE), min(width, LARGEST_SIDE)
+    if size == (height, width):
         return images
     return adaptive_avg_pool2d(images.float(), size).round().to(torch.uint8)
 
@@ -98,7 +99,7 @@ def memorization_scores(features: Nearest, pixels: Nearest) -> dict[str, float]:
         >>> memorization_scores(copies, copies)
         {'memorization': 0.5, 'memorization_pixels': 0.5, 'authenticity': 0.5}
     """
-    farther = features.distances > features.among_reals[features.index]
+    farther = features.distances > features.among_reals[features.who]
     shares = (_share_within(features), _share_within(pixels), int(farther.sum()) / len(farther))
     return dict(zip(MEMORIZATION_SCORES, shares, strict=True))
 
@@ -126,7 +127,7 @@ def beside_nearest(samples: Tensor, reals: Tensor, features: Nearest, pixels: Ne
     if samples.shape[1] not in (1, 3):
         return None
     shown = features.distances.argsort(stable=True)[:SHOWN]
-    rows = [samples[shown], reals[features.index[shown]], reals[pixels.index[shown]]]
+    rows = [samples[shown], reals[features.who[shown]], reals[pixels.who[shown]]]
     return image_grid(torch.cat(rows).cpu(), nrow=len(shown))
 
 

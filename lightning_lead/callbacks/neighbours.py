@@ -1,14 +1,14 @@
 """Scores from nearest neighbours in feature space: precision, recall, density, coverage.
 
-B_k(x; X) is the closed ball around x that reaches to the k-th nearest other point of its own set X; reals x_i, fakes y_j:
+B_k(x; X): the closed ball around x that reaches to the k-th nearest other point of its own set X; reals x_i, fakes y_j.
 
     precision = share of y_j in some B_k(x_i; X)         recall   = share of x_i in some B_k(y_j; Y)         (k = 3)
     density   = mean over j of #{i: y_j in B_k(x_i; X)} / k
     coverage  = share of x_i with some y_j in B_k(x_i; X)                                                   (k = 5)
 
-Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019, eq. 1 and 2; Naeem et al.,
-"Reliable Fidelity and Diversity Metrics for Generative Models", 2020, eq. 3 and 4. Distances are computed in float64, tile
-by tile: memory grows with the number of points, not with its square. Ranks share the tiles, and all get the same.
+Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019; Naeem et al.,
+"Reliable Fidelity and Diversity Metrics for Generative Models", 2020. Distances are computed in float64, tile by tile:
+memory grows with the number of points, not with its square. Ranks share the tiles, and all get the same.
 """
 
 from __future__ import annotations
@@ -75,11 +75,10 @@ def meet(fakes: Tensor, reals: Tensor, radii: dict[int, Tensor], fake_radius: Te
         >>> meeting.balls[1].tolist(), meeting.nearest_real.tolist(), meeting.nearest_fake.tolist()
         ([1], [0], [1.0, 9.0])
     """
-    count = {"dtype": torch.long, "device": fakes.device}
-    balls = {k: torch.zeros(len(fakes), **count) for k in radii}  # type: ignore[arg-type]
-    reached = torch.zeros(len(reals), **count)  # type: ignore[arg-type]
+    balls = {k: torch.zeros(len(fakes), dtype=torch.long, device=fakes.device) for k in radii}
+    reached = torch.zeros(len(reals), dtype=torch.long, device=fakes.device)
     nearest_fake = torch.full((len(reals),), torch.inf, dtype=torch.float64, device=fakes.device)
-    nearest_real = torch.zeros(len(fakes), **count)  # type: ignore[arg-type]
+    nearest_real = torch.zeros(len(fakes), dtype=torch.long, device=fakes.device)
     for rows in shared_blocks(len(fakes), ROWS):
         closest = nearest_fake.new_full((rows.stop - rows.start,), torch.inf)
         for columns, squared in _tiles(fakes, rows, reals):

@@ -6,8 +6,7 @@ This is `GenerativeMetrics` without the question of when, and without logging.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -15,23 +14,17 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.callbacks.checks import check_positive, check_range
 from lightning_lead.callbacks.ema import GeneratorEMA
 from lightning_lead.callbacks.extractor import FeatureNetwork, find_extractor
 from lightning_lead.callbacks.feature_scores import FeatureScores
 from lightning_lead.callbacks.fingerprints import tensors_hash
-from lightning_lead.callbacks.metric_names import (
-    NEIGHBOUR_SCORES,
-    classifier_names,
-    default_splits,
-    expand_metrics,
-    logged_names,
-)
+from lightning_lead.callbacks.metric_names import classifier_names, default_splits, logged_names
 from lightning_lead.callbacks.protocol import describe_average, describe_device, describe_norms, library_versions
 from lightning_lead.callbacks.ranks import combine, place
 from lightning_lead.callbacks.reference import ReferenceImages, find_reference
 from lightning_lead.callbacks.reference_pass import cache_folder, pass_reference
 from lightning_lead.callbacks.sampling import generate, outside_range, plain_computation, to_uint8
+from lightning_lead.callbacks.score_settings import ScoreSettings
 
 __all__ = ["Measurement", "SampleScorer"]
 
@@ -62,41 +55,35 @@ class SampleScorer:
     """
 
     def __init__(
-        self,
-        extractor: torch.nn.Module | str | None = None,
-        *,
-        num_samples: int = 10_000,
-        batch_size: int = 250,
-        metrics: Sequence[str] = ("fid", "kid"),
-        value_range: tuple[float, float] = (-1.0, 1.0),
-        reference: Any = None,
-        seed: int = 0,
-        kid_subsets: int = 100,
-        kid_subset_size: int = 1000,
-        precision_k: int = 3,
-        density_k: int = 5,
-        is_splits: int | None = None,
-        cache: bool | str | Path = True,
+        self, extractor: torch.nn.Module | str | None = None, *, reference: Any = None, **settings: Any
     ) -> None:
-        check_positive(num_samples=num_samples, batch_size=batch_size, is_splits=is_splits)
-        check_positive(kid_subsets=kid_subsets, kid_subset_size=kid_subset_size)
-        check_positive(precision_k=precision_k, density_k=density_k)
-        self.metrics = expand_metrics(metrics)
+        self.settings, self.reference = ScoreSettings(**settings), reference
         network = find_extractor(extractor)
         self.features = FeatureNetwork(network)
-        if not self.metrics and not self.features.classifies:
+        if not self.settings.metrics and not self.features.classifies:
             raise ConfigurationError("Cannot score samples with nothing to compute; name 'fid' or 'kid' in metrics")
-        self.names = logged_names(self.metrics, network, classifies=self.features.classifies)
-        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
-        self.value_range, self.reference, self.cache = check_range(value_range), reference, cache
-        self.kid_subsets, self.kid_subset_size = kid_subsets, kid_subset_size
-        self.precision_k, self.density_k = precision_k, density_k
-        self.is_splits = is_splits or default_splits(network)
-        self._check_count(num_samples, "samples", "raise num_samples")
+        self.names = logged_names(self.settings.metrics, network, classifies=self.features.classifies)
+        self.splits = (self.settings.is_splits or default_splits(network)) if self.features.classifies else 1
+        if self.splits > self.settings.num_samples:
+            raise ConfigurationError(
+                f"Cannot split the samples into is_splits={self.splits} parts because there are fewer; raise "
+                f"num_samples (got {self.settings.num_samples})"
+            )
+        self._check_count(self.settings.num_samples, "samples", "raise num_samples")
         self._scores: FeatureScores | None = None
         self._card: dict[str, Any] = {}
-        self._image_shape: tuple[int, ...] = ()
+        self.image_shape: tuple[int, ...] = ()  # of the reals, once they are known
         self._device = torch.device("cpu")
+
+    def changed(self, *, extractor: torch.nn.Module | str | None = None, **settings: Any) -> SampleScorer:
+        """Another scorer with the same settings but these.
+
+        Args:
+            extractor: None keeps the network.
+            **settings: of `GenerativeMetrics`.
+        """
+        network = self.features.network if extractor is None else extractor
+        return SampleScorer(network, **({"reference": self.reference} | vars(self.settings) | settings))
 
     def prepare(self, trainer: Trainer, pl_module: Any) -> None:
         """Pass the reals; all ranks must call it.
@@ -120,35 +107,36 @@ class SampleScorer:
         Raises:
             ConfigurationError: too few, outside the value range, or an extractor that cannot work on them.
         """
+        chosen = self.settings
         self._check_count(len(reference), "real images", "pass a larger reference")
         self._device = device
         with plain_computation(device):
             self.features.to(device)
-            first = next(reference.chunks(self.batch_size, value_range=self.value_range))
+            first = next(reference.chunks(chosen.batch_size, value_range=chosen.value_range))
             probe, logits = self.features(first[:2])
-            self._image_shape = tuple(first.shape[1:])
+            self.image_shape = tuple(first.shape[1:])
             scores = FeatureScores(
                 num_features=self.features.num_features,
-                metrics=self.metrics,
-                chunk=self.batch_size,
+                metrics=chosen.metrics,
+                chunk=chosen.batch_size,
                 num_classes=None if logits is None else logits.shape[1],
-                image_shape=self._image_shape,
+                image_shape=self.image_shape,
                 score_names=classifier_names(self.features.network),
-                splits=self.is_splits,
-                kid_subsets=self.kid_subsets,
-                kid_subset_size=self.kid_subset_size,
-                precision_k=self.precision_k,
-                density_k=self.density_k,
-                seed=self.seed,
+                splits=self.splits,
+                kid_subsets=chosen.kid_subsets,
+                kid_subset_size=chosen.kid_subset_size,
+                precision_k=chosen.precision_k,
+                density_k=chosen.density_k,
+                seed=chosen.seed,
                 device=device,
             )
             sha256 = pass_reference(
                 reference,
                 self.features,
                 scores,
-                batch_size=self.batch_size,
-                value_range=self.value_range,
-                folder=cache_folder(self.cache, len(reference) * self.features.num_features),
+                batch_size=chosen.batch_size,
+                value_range=chosen.value_range,
+                folder=cache_folder(chosen.cache, len(reference) * self.features.num_features),
                 probe=probe,
                 device=device,
             )
@@ -174,15 +162,15 @@ class SampleScorer:
         Raises:
             ConfigurationError: another shape than the reals', or, if strict, values outside the range.
         """
-        count = min(self.batch_size, 64)
-        (samples,) = generate(pl_module, count, seed=self.seed, batch_size=count, ema=ema)
-        if tuple(samples.shape[1:]) != self._image_shape:
+        count = min(self.settings.batch_size, 64)
+        (samples,) = generate(pl_module, count, seed=self.settings.seed, batch_size=count, ema=ema)
+        if tuple(samples.shape[1:]) != self.image_shape:
             raise ConfigurationError(
                 "Cannot compare samples with real images because their shapes differ; make the generator return "
-                f"(n, {', '.join(map(str, self._image_shape))}) (got {tuple(samples.shape)})"
+                f"(n, {', '.join(map(str, self.image_shape))}) (got {tuple(samples.shape)})"
             )
         if strict:
-            to_uint8(samples, self.value_range, strict=True)
+            to_uint8(samples, self.settings.value_range, strict=True)
 
     def measure(self, trainer: Trainer, pl_module: Any, ema: GeneratorEMA | None) -> Measurement:
         """Draw samples and score them; all ranks must call it, and get the same.
@@ -192,8 +180,10 @@ class SampleScorer:
             pl_module: whose samples.
             ema: draw from its average.
         """
-        share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        chunks = generate(pl_module, self.num_samples, seed=self.seed, batch_size=self.batch_size, ema=ema, **share)
+        chosen, share = self.settings, {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        chunks = generate(
+            pl_module, chosen.num_samples, seed=chosen.seed, batch_size=chosen.batch_size, ema=ema, **share
+        )
         generator = pl_module.generator
         weights = {f"generator.{name}": t for name, t in (*generator.named_parameters(), *generator.named_buffers())}
         with plain_computation(self._device):
@@ -202,7 +192,7 @@ class SampleScorer:
                 "generator_mode": "eval",
                 "batch_norm": describe_norms(generator),
                 "ema": describe_average(ema),
-                "precision": str(trainer.precision),
+                "trainer_precision": str(trainer.precision),
                 "generator_sha256": tensors_hash(sampled),
             }
         return self.measure_images(chunks, protocol)
@@ -222,10 +212,10 @@ class SampleScorer:
             # images, values, values outside of the range, values that are not finite
             tally = torch.zeros(4, dtype=torch.long, device=scores.device)
             for samples in chunks:
-                broken, outside = int((~samples.isfinite()).sum()), outside_range(samples, self.value_range)
+                broken, outside = int((~samples.isfinite()).sum()), outside_range(samples, self.settings.value_range)
                 tally += torch.tensor([len(samples), samples.numel(), outside, broken], device=scores.device)
                 if not broken:
-                    images = to_uint8(samples, self.value_range, strict=False)
+                    images = to_uint8(samples, self.settings.value_range, strict=False)
                     scores.add_pixels(images, real=False)
                     scores.add(*self.features(images), real=False)
             count, total, outside, broken = combine(tally).tolist()
@@ -240,47 +230,19 @@ class SampleScorer:
         self.features.to("cpu")
 
     def _protocol(self, count: int, clipped_share: float) -> dict[str, Any]:
-        special: dict[str, Any] = {}
-        if "kid" in self.metrics:
-            special |= {"kid_subsets": self.kid_subsets, "kid_subset_size": self.kid_subset_size}
-        if set(self.metrics) & set(NEIGHBOUR_SCORES):
-            special |= {"precision_k": self.precision_k, "density_k": self.density_k}
-        if self.features.classifies:
-            special |= {"is_splits": self.is_splits}
         return {
             "num_samples": count,
             **self._card,
-            "value_range": list(self.value_range),
+            "value_range": list(self.settings.value_range),
             "quantisation": "uint8 by rounding",
             "clipped_share": clipped_share,
             "autocast": False,
             "moments": "float64",
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            **special,
+            **self.settings.describe(),
+            **({"is_splits": self.splits} if self.features.classifies else {}),
             "device": describe_device(self._device),
             "versions": library_versions(),
         }
 
     def _check_count(self, count: int, what: str, remedy: str) -> None:
-        width = self.features.num_features
-        if "fid" in self.metrics and count <= width:
-            raise ConfigurationError(
-                f"Cannot compute FID from fewer {what} than features because the covariance is singular; {remedy} "
-                f"above {width} (got {count})"
-            )
-        if "kid" in self.metrics and not 2 <= self.kid_subset_size <= count:
-            raise ConfigurationError(
-                f"Cannot draw KID's subsets because kid_subset_size must be between 2 and the number of {what}, "
-                f"{count}; lower it, or {remedy} (got {self.kid_subset_size})"
-            )
-        least = max(self.precision_k, self.density_k) if set(self.metrics) & set(NEIGHBOUR_SCORES) else 1
-        if set(self.metrics) & {*NEIGHBOUR_SCORES, "memorization"} and count <= least:
-            raise ConfigurationError(
-                f"Cannot look for {least} nearest neighbours among {count} {what}; {remedy} above {least}, or lower "
-                "precision_k and density_k"
-            )
-        if what == "samples" and self.features.classifies and count < self.is_splits:
-            raise ConfigurationError(
-                f"Cannot split {count} samples into is_splits={self.is_splits} parts; raise num_samples"
-            )
+        self.settings.check_count(count, what, remedy, num_features=self.features.num_features)

@@ -2,9 +2,9 @@
 
     folder = sha256 of (hash of every real image, network, resize, chunk, device, versions)
 
-The images are hashed every time, before anything is read. A file also holds the features of the first two images, which are
-compared with those that the network gives now: code of an extractor may change without its name or weights. Files carry a
-digest of their own; one that is damaged, or another's, is computed again.
+The images are hashed every time, before anything is read. A file also holds the features of the first two images, which
+are compared with those that the network gives now: an extractor's code may change without its name or weights. Files
+carry a digest of their own; one that is damaged, or another's, is computed again.
 """
 
 from __future__ import annotations

@@ -1,0 +1,264 @@
+"""Score a checkpoint as its recipe says, or a folder of images; the record is that of `GenerativeMetrics`."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, find_ema
+from lightning_lead.callbacks.checks import check_generates
+from lightning_lead.callbacks.reference import ReferenceImages, find_reference
+from lightning_lead.callbacks.sample_scorer import Measurement, SampleScorer
+from lightning_lead.cli import main as command_line
+from lightning_lead.evaluate.folder import PNGFolder
+
+__all__ = ["Evaluation", "evaluate_checkpoint", "evaluate_images"]
+
+QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+
+
+class Evaluation(NamedTuple):
+    """A record, as in generative_metrics.json, and the picture of "memorization"; both None on other ranks than 0.
+
+    Example:
+        >>> Evaluation({"values": {"fid": 2.0}}, None).record["values"]
+        {'fid': 2.0}
+    """
+
+    record: dict[str, Any] | None
+    picture: Tensor | None
+
+
+class _Scores(Callback):
+    """Scores once, under `trainer.validate`, when weights, buffers and devices are where they belong."""
+
+    def __init__(self, scorer: SampleScorer) -> None:
+        self.scorer = scorer
+        self.measured: Measurement | None = None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        pl_module.sync_buffers()
+        self.scorer.prepare(trainer, pl_module)
+        self.measured = self.scorer.measure(trainer, pl_module, find_ema(trainer))
+        self.scorer.free()
+
+
+def evaluate_checkpoint(
+    config: str | Path,
+    checkpoint: str | Path,
+    *,
+    reference: str = "train",
+    weights: str = "auto",
+    overrides: Sequence[str] = (),
+    **settings: Any,
+) -> Evaluation:
+    """Rebuild module and data from the recipe, load the checkpoint, and score its samples.
+
+    With no further settings this is the number that the recipe's `GenerativeMetrics` had at that step.
+
+    Args:
+        config: the recipe, as `lightning-lead fit` takes it.
+        checkpoint: of a run of that recipe; read with `weights_only=True`.
+        reference: "train", what training compares with, or "test".
+        weights: "ema", "live", or "auto": the average if the recipe has one.
+        overrides: further arguments of `fit`, "--trainer.devices=2".
+        **settings: of `GenerativeMetrics`, instead of the recipe's.
+
+    Raises:
+        ConfigurationError: no such file, a checkpoint that is more than weights, or no average where one is wanted.
+
+    Example:
+        >>> evaluate_checkpoint("examples/recipes/digits.yaml", "no.ckpt")
+        Traceback (most recent call last):
+        lightning_lead._errors.ConfigurationError: Cannot evaluate because there is no checkpoint no.ckpt; pass the path of one
+    """
+    path = Path(checkpoint)
+    content = _read_checkpoint(path)
+    built = _build(config, [*overrides, "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1", *QUIET])
+    trainer, model = built.trainer, built.model
+    check_generates(model, "evaluate")
+    scorer = _scorer(trainer, settings)
+    _check_reference(reference, scorer)
+    if reference == "test":
+        scorer.reference = _test_images(built.datamodule)
+    average = _find_average(trainer, content, weights)
+    scores = _Scores(scorer)
+    trainer.callbacks = [scores, *([average] if average is not None else [])]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks")
+        trainer.validate(model, datamodule=built.datamodule, ckpt_path=str(path), verbose=False)
+    assert scores.measured is not None
+    if not trainer.is_global_zero:
+        return Evaluation(None, None)
+    where = {"step": int(content["global_step"]), "stage": "evaluate", "checkpoint": path.name}
+    return Evaluation(where | _record(scores.measured), scores.measured.picture)
+
+
+def evaluate_images(
+    images: str | Path,
+    *,
+    reference_images: str | Path | None = None,
+    config: str | Path | None = None,
+    reference: str = "train",
+    overrides: Sequence[str] = (),
+    num_samples: int | None = None,
+    device: str = "cpu",
+    **settings: Any,
+) -> Evaluation:
+    """Score a folder of PNG files, whoever made them.
+
+    Args:
+        images: the folder of the samples.
+        reference_images: a folder of real images; or else `config`.
+        config: a recipe, whose data are the reals, and whose `GenerativeMetrics` has the settings.
+        reference: "train" or "test" of the recipe's data.
+        overrides: further arguments of `fit` for the recipe, "--data.folder=…".
+        num_samples: the first so many; default all.
+        device: of the feature network.
+        **settings: of `GenerativeMetrics`.
+
+    Raises:
+        ConfigurationError: folders that cannot be read, too few images, or shapes that differ.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> class Pixels(torch.nn.Flatten):
+        ...     num_features = 4
+        ...     def forward(self, images):
+        ...         return super().forward(images.float())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for i in range(6):
+        ...         Image.new("L", (2, 2), 40 * i).save(Path(folder) / f"{i}.png")
+        ...     found = evaluate_images(folder, reference_images=folder, extractor=Pixels(), metrics=["precision"])
+        >>> found.record["values"]
+        {'precision': 1.0}
+    """
+    samples = PNGFolder(images)
+    count = len(samples) if num_samples is None else num_samples
+    if count > len(samples):
+        raise ConfigurationError(
+            f"Cannot score {count} samples because {images} has {len(samples)} PNG files; lower it"
+        )
+    settings["num_samples"] = count
+    if reference_images is not None:
+        folder = PNGFolder(reference_images)
+        scorer = SampleScorer(**settings)
+        reals = ReferenceImages(folder, name=f"folder {folder.folder.name}")
+    elif config is not None:
+        built = _build(config, [*overrides, *QUIET])
+        scorer = _scorer(built.trainer, settings)
+        reals = _recipe_reference(built, reference, scorer)
+    else:
+        raise ConfigurationError("Cannot score images without real ones; pass reference_images= or config=")
+    _check_reference(reference, scorer)
+    scorer.take_reference(reals, torch.device(device))
+    source = ReferenceImages(torch.utils.data.Subset(samples, range(count)), name="samples")
+    shape, expected = tuple(samples[0].shape), scorer.image_shape
+    if shape != expected:
+        raise ConfigurationError(
+            f"Cannot compare samples with real images because their shapes differ; pass images of {expected} "
+            f"(channels, height, width) (got {shape})"
+        )
+    protocol = {"generator_mode": "images from a folder", "ema": None}
+    measured = scorer.measure_images(
+        source.chunks(scorer.settings.batch_size, value_range=scorer.settings.value_range), protocol
+    )
+    scorer.free()
+    return Evaluation({"stage": "evaluate", "images": samples.folder.name, **_record(measured)}, measured.picture)
+
+
+def _record(measured: Measurement) -> dict[str, Any]:
+    return {"values": measured.values, "protocol": measured.protocol}
+
+
+def _read_checkpoint(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise ConfigurationError(
+            f"Cannot evaluate because there is no checkpoint {path}; pass the path of a .ckpt file"
+        )
+    try:
+        # before Lightning reads it: a file that is more than plain weights could run anything
+        content: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"state_dict", "global_step"} <= set(content):
+            raise ValueError(f"it holds {sorted(content)}")
+    except Exception as error:
+        raise ConfigurationError(
+            f"Cannot evaluate {path} because it is no checkpoint of plain weights; pass one that `fit` wrote "
+            f"(got {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason'})"
+        ) from error
+    return content
+
+
+def _build(config: str | Path, overrides: Sequence[str]) -> Any:
+    if not Path(config).is_file():
+        raise ConfigurationError(f"Cannot find the recipe {config}; pass the path of a YAML file that `fit` takes")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python")
+        return command_line([f"--config={config}", *overrides], run=False)
+
+
+def _scorer(trainer: Trainer, settings: Mapping[str, Any]) -> SampleScorer:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    found = next((callback.scorer for callback in callbacks if isinstance(callback, GenerativeMetrics)), None)
+    return SampleScorer(**settings) if found is None else found.changed(**settings)
+
+
+def _find_average(trainer: Trainer, content: Mapping[str, Any], weights: str) -> GeneratorEMA | None:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    average = next((callback for callback in callbacks if isinstance(callback, GeneratorEMA)), None)
+    if weights == "live":
+        return None
+    saved = average is not None and bool(content.get("callbacks", {}).get(average.state_key, {}).get("average"))
+    if average is not None and not saved:
+        raise ConfigurationError(
+            "Cannot sample the averaged generator because the checkpoint holds no average; evaluate the live one with "
+            "--weights live"
+        )
+    if average is None and (weights == "ema" or "GeneratorEMA" in content.get("callbacks", {})):
+        raise ConfigurationError(
+            "Cannot sample the averaged generator because the recipe has no GeneratorEMA, which says how it was "
+            "averaged; add it to the recipe's callbacks, or evaluate the live generator with --weights live"
+        )
+    return average
+
+
+def _check_reference(reference: str, scorer: SampleScorer) -> None:
+    if reference not in ("train", "test"):
+        raise ConfigurationError(f"Cannot compare with reference={reference!r}; choose 'train' or 'test'")
+    if reference == "test" and "memorization" in scorer.settings.metrics:
+        raise ConfigurationError(
+            "Cannot look for copies of training images in the test images; leave out memorization, or compare with the "
+            "training images"
+        )
+
+
+def _recipe_reference(built: Any, reference: str, scorer: SampleScorer) -> ReferenceImages:
+    data = built.datamodule
+    data.prepare_data()
+    data.setup("fit")
+    if reference == "test":
+        return find_reference(_test_images(data), built.trainer, built.model)
+    stand_in: Any = SimpleNamespace(datamodule=data, train_dataloader=None)  # a Trainer knows its data in a run alone
+    return find_reference(scorer.reference, stand_in, built.model)
+
+
+def _test_images(data: Any) -> Any:
+    given = getattr(data, "reference_images", None)
+    if given is None or "split" not in inspect.signature(given).parameters:
+        raise ConfigurationError(
+            f"Cannot compare with test images because {type(data).__name__} has no reference_images(split=...); "
+            "compare with the training images, or pass a folder of PNG files as --reference-images"
+        )
+    data.prepare_data()
+    data.setup("test")
+    return given(split="test")
