@@ -53,7 +53,8 @@ def nearest_squared(points: Tensor, k: int) -> Tensor:
     for rows in shared_blocks(len(points), ROWS):
         best = found.new_full((rows.stop - rows.start, 0), 0.0)
         for columns, squared in _tiles(points, rows, points):
-            own = torch.arange(max(rows.start, columns.start), min(rows.stop, columns.stop), device=points.device)
+            first, last = max(rows.start, columns.start), min(rows.stop, columns.stop)
+            own = torch.arange(first, max(first, last), device=points.device)
             squared[own - rows.start, own - columns.start] = torch.inf  # nobody is a neighbour of itself
             candidates = torch.cat([best, squared], dim=1)
             best = candidates.topk(min(k, candidates.shape[1]), dim=1, largest=False).values

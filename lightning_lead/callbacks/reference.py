@@ -111,7 +111,8 @@ def find_reference(given: Any, trainer: Trainer, pl_module: Any) -> ReferenceIma
         return ReferenceImages(given, name=f"{what} given as reference", unpack=unpack)
     datamodule: Any = getattr(trainer, "datamodule", None)
     if hasattr(datamodule, "reference_images"):
-        name = f"{type(datamodule).__name__}.reference_images()"
+        split = f", {datamodule.reference_split()} split" if hasattr(datamodule, "reference_split") else ""
+        name = f"{type(datamodule).__name__}.reference_images(){split}"
         return ReferenceImages(datamodule.reference_images(), name=name, unpack=unpack)
     loader = trainer.train_dataloader
     if loader is None and datamodule is not None:

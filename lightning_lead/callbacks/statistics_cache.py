@@ -9,6 +9,7 @@ carry a digest of their own; one that is damaged, or another's, is computed agai
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -104,8 +105,8 @@ class StatisticsCache:
             rank_zero_warn(
                 f"The reference statistics are not cached because {self._path(kind)} cannot be written: {error}"
             )
-        finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
 
     def _path(self, kind: str) -> Path:
         assert self._folder is not None

@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", type=Path, help="of a run of the recipe")
     parser.add_argument("--images", type=Path, help="instead of a checkpoint: a folder of PNG files")
     parser.add_argument("--reference-images", type=Path, help="with --images: a folder of real images as PNG files")
-    parser.add_argument("--reference", choices=["train", "test"], default="train", help="which of the recipe's images")
+    parser.add_argument("--reference", choices=["train", "test"], help="which images of the recipe's data")
     parser.add_argument("--samples", type=int, dest="num_samples", help="default: the recipe's, or all of the folder")
     names = ", ".join((*METRICS, "prdc"))
     parser.add_argument("--metrics", nargs="+", help=f"of {names}; default: the recipe's")

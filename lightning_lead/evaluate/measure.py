@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,7 +55,7 @@ def evaluate_checkpoint(
     config: str | Path,
     checkpoint: str | Path,
     *,
-    reference: str = "train",
+    reference: str | None = None,
     weights: str = "auto",
     overrides: Sequence[str] = (),
     **settings: Any,
@@ -68,7 +67,7 @@ def evaluate_checkpoint(
     Args:
         config: the recipe, as `lightning-lead fit` takes it.
         checkpoint: of a run of that recipe; read with `weights_only=True`.
-        reference: "train", what training compares with, or "test".
+        reference: "train" or "test" images of a data module that has both; default the recipe's.
         weights: "ema", "live", or "auto": the average if the recipe has one.
         overrides: further arguments of `fit`, "--trainer.devices=2".
         **settings: of `GenerativeMetrics`, instead of the recipe's.
@@ -79,7 +78,7 @@ def evaluate_checkpoint(
     Example:
         >>> evaluate_checkpoint("examples/recipes/digits.yaml", "no.ckpt")
         Traceback (most recent call last):
-        lightning_lead._errors.ConfigurationError: Cannot evaluate because there is no checkpoint no.ckpt; pass the path of one
+        lightning_lead._errors.ConfigurationError: Cannot evaluate because there is no checkpoint no.ckpt; pass another
     """
     path = Path(checkpoint)
     content = _read_checkpoint(path)
@@ -87,9 +86,7 @@ def evaluate_checkpoint(
     trainer, model = built.trainer, built.model
     check_generates(model, "evaluate")
     scorer = _scorer(trainer, settings)
-    _check_reference(reference, scorer)
-    if reference == "test":
-        scorer.reference = _test_images(built.datamodule)
+    _choose_reference(built.datamodule, reference, scorer)
     average = _find_average(trainer, content, weights)
     scores = _Scores(scorer)
     trainer.callbacks = [scores, *([average] if average is not None else [])]
@@ -108,7 +105,7 @@ def evaluate_images(
     *,
     reference_images: str | Path | None = None,
     config: str | Path | None = None,
-    reference: str = "train",
+    reference: str | None = None,
     overrides: Sequence[str] = (),
     num_samples: int | None = None,
     device: str = "cpu",
@@ -120,7 +117,7 @@ def evaluate_images(
         images: the folder of the samples.
         reference_images: a folder of real images; or else `config`.
         config: a recipe, whose data are the reals, and whose `GenerativeMetrics` has the settings.
-        reference: "train" or "test" of the recipe's data.
+        reference: "train" or "test" images of a data module that has both; default the recipe's.
         overrides: further arguments of `fit` for the recipe, "--data.folder=…".
         num_samples: the first so many; default all.
         device: of the feature network.
@@ -157,10 +154,10 @@ def evaluate_images(
     elif config is not None:
         built = _build(config, [*overrides, *QUIET])
         scorer = _scorer(built.trainer, settings)
-        reals = _recipe_reference(built, reference, scorer)
+        _choose_reference(built.datamodule, reference, scorer)
+        reals = _recipe_reference(built, scorer)
     else:
         raise ConfigurationError("Cannot score images without real ones; pass reference_images= or config=")
-    _check_reference(reference, scorer)
     scorer.take_reference(reals, torch.device(device))
     source = ReferenceImages(torch.utils.data.Subset(samples, range(count)), name="samples")
     shape, expected = tuple(samples[0].shape), scorer.image_shape
@@ -183,9 +180,7 @@ def _record(measured: Measurement) -> dict[str, Any]:
 
 def _read_checkpoint(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise ConfigurationError(
-            f"Cannot evaluate because there is no checkpoint {path}; pass the path of a .ckpt file"
-        )
+        raise ConfigurationError(f"Cannot evaluate because there is no checkpoint {path}; pass another")
     try:
         # before Lightning reads it: a file that is more than plain weights could run anything
         content: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -232,33 +227,28 @@ def _find_average(trainer: Trainer, content: Mapping[str, Any], weights: str) ->
     return average
 
 
-def _check_reference(reference: str, scorer: SampleScorer) -> None:
-    if reference not in ("train", "test"):
+def _choose_reference(data: Any, reference: str | None, scorer: SampleScorer) -> None:
+    """Let the data module compare with that split."""
+    if reference not in (None, "train", "test"):
         raise ConfigurationError(f"Cannot compare with reference={reference!r}; choose 'train' or 'test'")
-    if reference == "test" and "memorization" in scorer.settings.metrics:
+    has_splits = isinstance(getattr(data, "reference", None), str)
+    if reference is not None and has_splits:
+        data.reference = reference
+    elif reference == "test":
         raise ConfigurationError(
-            "Cannot look for copies of training images in the test images; leave out memorization, or compare with the "
-            "training images"
+            f"Cannot compare with test images because {type(data).__name__} has no attribute reference to choose them "
+            "by; compare with the training images, or pass a folder of PNG files as --reference-images"
+        )
+    if "memorization" in scorer.settings.metrics and has_splits and data.reference == "test":
+        raise ConfigurationError(
+            "Cannot look for copies of training images among the test images; leave out memorization, or compare with "
+            "the training images by --reference train"
         )
 
 
-def _recipe_reference(built: Any, reference: str, scorer: SampleScorer) -> ReferenceImages:
-    data = built.datamodule
-    data.prepare_data()
-    data.setup("fit")
-    if reference == "test":
-        return find_reference(_test_images(data), built.trainer, built.model)
-    stand_in: Any = SimpleNamespace(datamodule=data, train_dataloader=None)  # a Trainer knows its data in a run alone
+def _recipe_reference(built: Any, scorer: SampleScorer) -> ReferenceImages:
+    built.datamodule.prepare_data()
+    built.datamodule.setup("fit")
+    # a Trainer knows its data in a run alone
+    stand_in: Any = SimpleNamespace(datamodule=built.datamodule, train_dataloader=None)
     return find_reference(scorer.reference, stand_in, built.model)
-
-
-def _test_images(data: Any) -> Any:
-    given = getattr(data, "reference_images", None)
-    if given is None or "split" not in inspect.signature(given).parameters:
-        raise ConfigurationError(
-            f"Cannot compare with test images because {type(data).__name__} has no reference_images(split=...); "
-            "compare with the training images, or pass a folder of PNG files as --reference-images"
-        )
-    data.prepare_data()
-    data.setup("test")
-    return given(split="test")
