@@ -40,7 +40,7 @@ class ReferenceImages:
         collate = default_collate
         if isinstance(source, DataLoader):
             source, collate = source.dataset, source.collate_fn or default_collate
-        if not isinstance(source, Tensor) and hasattr(source, "dataset"):
+        elif hasattr(source, "dataset") and not hasattr(source, "__getitem__"):  # another loader; a Subset stays one
             source = source.dataset
         if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
             raise ConfigurationError(
@@ -107,7 +107,8 @@ def find_reference(given: Any, trainer: Trainer, pl_module: Any) -> ReferenceIma
     """
     unpack = getattr(pl_module, "unpack_batch", None)
     if given is not None:
-        what = "tensor" if isinstance(given, Tensor) else type(getattr(given, "dataset", given)).__name__
+        read = given if hasattr(given, "__getitem__") else getattr(given, "dataset", given)
+        what = "tensor" if isinstance(given, Tensor) else type(read).__name__
         return ReferenceImages(given, name=f"{what} given as reference", unpack=unpack)
     datamodule: Any = getattr(trainer, "datamodule", None)
     if hasattr(datamodule, "reference_images"):
