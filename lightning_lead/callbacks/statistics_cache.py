@@ -55,6 +55,7 @@ class StatisticsCache:
         folder: where folders of statistics lie; None keeps nothing.
         settings: everything that decides the statistics, as plain types.
         probe: features of the first images, (n, F), on every rank.
+        tolerance: by which they may differ from those of another process, as a share of the largest.
 
     Attributes:
         key: 64 hexadecimal digits.
@@ -68,11 +69,13 @@ class StatisticsCache:
         torch.Size([4, 3])
     """
 
-    def __init__(self, folder: Path | None, settings: Mapping[str, Any], probe: Tensor) -> None:
+    def __init__(
+        self, folder: Path | None, settings: Mapping[str, Any], probe: Tensor, *, tolerance: float = 1e-4
+    ) -> None:
         self._settings = json.dumps({"format": FORMAT, **settings}, sort_keys=True)
         self.key = hashlib.sha256(self._settings.encode()).hexdigest()
         self._folder = None if folder is None else folder / self.key
-        self._probe = probe.detach().float().cpu()
+        self._probe, self._tolerance = probe.detach().float().cpu(), tolerance
 
     def load(self, kind: str, device: torch.device) -> Statistics | None:
         """What was saved, or None; all ranks must call it.
@@ -128,7 +131,9 @@ class StatisticsCache:
             rank_zero_warn(f"The cached reference statistics {path} are damaged and computed again.")
             return None
         scale = float(self._probe.abs().max()) if self._probe.numel() else 0.0
-        if probe.shape != self._probe.shape or not torch.allclose(probe, self._probe, rtol=0, atol=1e-5 * scale):
+        if probe.shape != self._probe.shape or not torch.allclose(
+            probe, self._probe, rtol=0, atol=self._tolerance * scale
+        ):
             rank_zero_warn(
                 f"The cached reference statistics {path} are computed again: the extractor gives other features than "
                 "the one that they are from, under the same name and weights. Give it a fingerprint of its own."
