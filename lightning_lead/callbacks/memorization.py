@@ -3,7 +3,7 @@
 d(y): distance of a sample y to the nearest training image x(y); r(x): that of a training image to its nearest other.
 
     memorization = share of samples with d(y) ≤ the 1st percentile of r    about 0.01 for new images of the same kind
-    authenticity = share of samples with d(y) > r(x(y))                    about 0.5 for new images of the same kind
+    authenticity = share of samples with d(y) > r(x(y))                    0 for copies; otherwise see held-out images
 
 Memorization is looked at in feature space and in pixel space: a network may not tell a copy from a variation, and
 pixels do not see a copy that was moved. Authenticity: Alaa et al., "How Faithful is your Synthetic Data?", 2022.

@@ -19,6 +19,7 @@ from lightning_lead.callbacks.reference import ReferenceImages, find_reference
 from lightning_lead.callbacks.sample_scorer import Measurement, SampleScorer
 from lightning_lead.cli import main as command_line
 from lightning_lead.evaluate.folder import PNGFolder
+from lightning_lead.evaluate.weights import load_weights, read_checkpoint
 
 __all__ = ["Evaluation", "evaluate_checkpoint", "evaluate_images"]
 
@@ -66,7 +67,8 @@ def evaluate_checkpoint(
 
     Args:
         config: the recipe, as `lightning-lead fit` takes it.
-        checkpoint: of a run of that recipe; read with `weights_only=True`.
+        checkpoint: of a run of that recipe, compact or not, or a file with its generator alone; read with
+            `weights_only=True`.
         reference: "train" or "test" images of a data module that has both; default the recipe's.
         weights: "ema", "live", or "auto": the average if the recipe has one.
         overrides: further arguments of `fit`, "--trainer.devices=2".
@@ -81,18 +83,18 @@ def evaluate_checkpoint(
         lightning_lead._errors.ConfigurationError: Cannot evaluate because there is no checkpoint no.ckpt; pass another
     """
     path = Path(checkpoint)
-    content = _read_checkpoint(path)
+    content = read_checkpoint(path)
     built = _build(config, [*overrides, "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1", *QUIET])
     trainer, model = built.trainer, built.model
     check_generates(model, "evaluate")
     scorer = _scorer(trainer, settings)
     _choose_reference(built.datamodule, reference, scorer)
-    average = _find_average(trainer, content, weights)
+    callbacks: list[Callback] = trainer.callbacks
+    found = next((callback for callback in callbacks if isinstance(callback, GeneratorEMA)), None)
+    average = load_weights(model, content, found, weights=weights)
     scores = _Scores(scorer)
     trainer.callbacks = [scores, *([average] if average is not None else [])]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks")
-        trainer.validate(model, datamodule=built.datamodule, ckpt_path=str(path), verbose=False)
+    trainer.validate(model, datamodule=built.datamodule, verbose=False)
     assert scores.measured is not None
     if not trainer.is_global_zero:
         return Evaluation(None, None)
@@ -178,22 +180,6 @@ def _record(measured: Measurement) -> dict[str, Any]:
     return {"values": measured.values, "protocol": measured.protocol}
 
 
-def _read_checkpoint(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise ConfigurationError(f"Cannot evaluate because there is no checkpoint {path}; pass another")
-    try:
-        # before Lightning reads it: a file that is more than plain weights could run anything
-        content: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"state_dict", "global_step"} <= set(content):
-            raise ValueError(f"it holds {sorted(content)}")
-    except Exception as error:
-        raise ConfigurationError(
-            f"Cannot evaluate {path} because it is no checkpoint of plain weights; pass one that `fit` wrote "
-            f"(got {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason'})"
-        ) from error
-    return content
-
-
 def _build(config: str | Path, overrides: Sequence[str]) -> Any:
     if not Path(config).is_file():
         raise ConfigurationError(f"Cannot find the recipe {config}; pass the path of a YAML file that `fit` takes")
@@ -206,25 +192,6 @@ def _scorer(trainer: Trainer, settings: Mapping[str, Any]) -> SampleScorer:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     found = next((callback.scorer for callback in callbacks if isinstance(callback, GenerativeMetrics)), None)
     return SampleScorer(**settings) if found is None else found.changed(**settings)
-
-
-def _find_average(trainer: Trainer, content: Mapping[str, Any], weights: str) -> GeneratorEMA | None:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    average = next((callback for callback in callbacks if isinstance(callback, GeneratorEMA)), None)
-    if weights == "live":
-        return None
-    saved = average is not None and bool(content.get("callbacks", {}).get(average.state_key, {}).get("average"))
-    if average is not None and not saved:
-        raise ConfigurationError(
-            "Cannot sample the averaged generator because the checkpoint holds no average; evaluate the live one with "
-            "--weights live"
-        )
-    if average is None and (weights == "ema" or "GeneratorEMA" in content.get("callbacks", {})):
-        raise ConfigurationError(
-            "Cannot sample the averaged generator because the recipe has no GeneratorEMA, which says how it was "
-            "averaged; add it to the recipe's callbacks, or evaluate the live generator with --weights live"
-        )
-    return average
 
 
 def _choose_reference(data: Any, reference: str | None, scorer: SampleScorer) -> None:

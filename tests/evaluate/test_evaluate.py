@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from lightning_lead import ConfigurationError, networks
+from lightning_lead import CheckpointMismatchError, ConfigurationError, networks
 from lightning_lead.callbacks.protocol import card, read_records
 from lightning_lead.cli import main
 from lightning_lead.data import DigitsDataModule
@@ -219,6 +219,39 @@ def test_checkpoints_that_cannot_be_used(run, tmp_path):
     refused(
         r"no checkpoint of plain weights.*\['weights'\]", lambda: evaluate_checkpoint(config, tmp_path / "other.ckpt")
     )
+
+
+def test_a_file_with_the_generator_alone(run, tmp_path):
+    """As `save_generator` writes it: the average's weights with the live buffers, or the live ones."""
+    config, folder = run
+    (trained,) = read_records(folder / "generative_metrics.json")
+    saved = torch.load(folder / "four.ckpt", weights_only=True)
+    live = {name: tensor for name, tensor in saved["state_dict"].items() if name.startswith("generator.")}
+    (state,) = [state for name, state in saved["callbacks"].items() if "GeneratorEMA" in name]
+    mean = live | {f"generator.{name}": tensor for name, tensor in state["average"].items()}
+    torch.save({"state_dict": mean, "global_step": 4, "averaged": True}, tmp_path / "mean.pt")
+    torch.save({"state_dict": live, "global_step": 4, "averaged": False}, tmp_path / "live.pt")
+    found = evaluate_checkpoint(config, tmp_path / "mean.pt")
+    assert found.record["values"] == trained["values"]
+    assert found.record["protocol"] == trained["protocol"]
+    now = evaluate_checkpoint(config, tmp_path / "live.pt", weights="live", metrics=["fid"])
+    assert now.record["values"]["fid"] != trained["values"]["fid"]
+    refused("holds the averaged one alone", lambda: evaluate_checkpoint(config, tmp_path / "mean.pt", weights="live"))
+
+
+def test_weights_of_other_networks(run, tmp_path):
+    config, folder = run
+    with pytest.raises(CheckpointMismatchError, match="other networks than the recipe's"):
+        evaluate_checkpoint(config, folder / "four.ckpt", overrides=["--model.generator.init_args.width=8"])
+
+
+def test_compact_checkpoints(run, tmp_path):
+    compact = pytest.importorskip("lightning_lead.compact", reason="this version writes none")
+    config, folder = run
+    (trained,) = read_records(folder / "generative_metrics.json")
+    saved = torch.load(folder / "four.ckpt", weights_only=True)
+    compact.CompactCheckpointIO(max_part_mib=0.05).save_checkpoint(saved, tmp_path / "parts.ckpt")
+    assert evaluate_checkpoint(config, tmp_path / "parts.ckpt").record["values"] == trained["values"]
 
 
 def test_averages_that_are_missing(run, tmp_path):
