@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, DifferentiationError, DivergenceError
 
 if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type checkers and editors can see them
-    from lightning_lead import analysis, calculus, callbacks, compare, data, fetch, games, networks, objectives, rules
+    from lightning_lead import (
+        analysis,
+        calculus,
+        callbacks,
+        compare,
+        data,
+        evaluate,
+        fetch,
+        games,
+        networks,
+        objectives,
+        rules,
+    )
     from lightning_lead.callbacks import (
         GenerativeMetrics,
         GeneratorEMA,
@@ -67,6 +79,7 @@ __all__ = [
     "callbacks",
     "compare",
     "data",
+    "evaluate",
     "fetch",
     "games",
     "networks",
@@ -101,6 +114,7 @@ _SUBPACKAGES = (
     "callbacks",
     "compare",
     "data",
+    "evaluate",
     "fetch",
     "games",
     "networks",

@@ -1,4 +1,4 @@
-"""The command `lightning-lead`: fit, validate, test, predict from a YAML recipe through LightningCLI, compare, fetch.
+"""The command `lightning-lead`: fit, validate, test, predict by LightningCLI; compare, evaluate, fetch beside them.
 
 lightning-lead fit --config examples/recipes/digits.yaml --game ExtraAdam
 """
@@ -21,7 +21,8 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
         run: whether to run the subcommand; otherwise there is none, and everything is built for the caller to use.
 
     Returns:
-        The LightningCLI object, with its `trainer`, `model` and `datamodule`; of compare and fetch, its exit status.
+        The LightningCLI object, with its `trainer`, `model` and `datamodule`; of compare, evaluate and fetch, the exit
+        status.
 
     Raises:
         ConfigurationError: jsonargparse, which the command line needs, is not installed.
@@ -40,6 +41,10 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
         from lightning_lead.compare import compare
 
         return compare(words[1:])
+    if run and words[:1] == ["evaluate"]:
+        from lightning_lead.evaluate import evaluate
+
+        return evaluate(words[1:])
     if run and words[:1] == ["fetch"]:
         from lightning_lead.fetch import fetch
 
@@ -85,6 +90,7 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
         args=args,
         parser_kwargs={
             "epilog": "And `lightning-lead compare --help`: several game optimizers on one recipe; "
+            "`lightning-lead evaluate --help`: scores of a checkpoint or of a folder of images; "
             "`lightning-lead fetch --help`: CIFAR-10, and the network of FID."
         },
     )

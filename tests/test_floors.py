@@ -48,6 +48,7 @@ FLOORS = {
     "data": 4,
     "cli": 5,
     "compare": 5,
+    "evaluate": 5,
 }
 # On one floor the components stand apart, except for these (importer, imported): the order in which floor 4 is built.
 NEIGHBOURS = {
@@ -80,6 +81,8 @@ NEIGHBOURS = {
     ("callbacks", "data"),
     ("compare", "cli"),
     ("cli", "compare"),
+    ("evaluate", "cli"),
+    ("cli", "evaluate"),
 }
 # Besides torch and the standard library, a floor may use:
 ALLOWED = {0: set(), 1: set(), 2: set(), 3: {"scipy", "numpy"}}

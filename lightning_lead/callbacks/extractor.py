@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
+from importlib import import_module
 
 import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.callbacks.fingerprints import tensors_hash
 
-__all__ = ["FeatureNetwork", "fingerprint"]
+__all__ = ["FeatureNetwork", "find_extractor", "fingerprint"]
+
+
+def find_extractor(given: nn.Module | str | None) -> nn.Module:
+    """The feature network that was given, or the one of that name.
+
+    Args:
+        given: a module, a name that `lightning_lead.networks.feature_network` knows, or None for "inception".
+
+    Raises:
+        ConfigurationError: there is no network of that name, or its weights are not here.
+
+    Example:
+        >>> find_extractor(nn.Identity())
+        Identity()
+    """
+    if given is not None and not isinstance(given, str):
+        return given
+    network: nn.Module = import_module("lightning_lead.networks").feature_network(given or "inception")
+    return network
 
 
 class FeatureNetwork:
@@ -41,6 +61,7 @@ class FeatureNetwork:
         self.num_features = width
         self.name = type(network).__name__
         self.classifies = callable(getattr(network, "classify", None))
+        self.resize = str(getattr(network, "resize", "by the extractor, if at all"))
         self._device = torch.device("cpu")
 
     def to(self, device: torch.device | str) -> None:
@@ -105,12 +126,7 @@ def fingerprint(network: nn.Module) -> str:
     own = getattr(network, "fingerprint", None)
     if isinstance(own, str):
         return own
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_hash(network.state_dict())
 
 
 def _what(value: object) -> str:

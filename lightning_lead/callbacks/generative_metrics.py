@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
+from torchvision.transforms.functional import to_pil_image
 
 from lightning_lead.callbacks.checks import check_generates, check_positive
 from lightning_lead.callbacks.ema import find_ema
@@ -28,8 +29,11 @@ __all__ = ["GenerativeMetrics"]
 class GenerativeMetrics(Callback):
     """Scores samples every so many game steps, or at each validation, and under `trainer.validate` and `trainer.test`.
 
-    Logged: `fid`, `kid`, and with a classifier `classifier_score` (the Inception Score of that classifier),
-    `class_coverage` (the smallest class's share of the samples) and `confidence` (mean top probability). They are seen
+    Logged: the metrics by their names, and with a classifier `classifier_score` (the Inception Score of that
+    classifier), `class_coverage` (the smallest class's share of the samples) and `confidence` (mean top probability),
+    or, of an extractor with an attribute `score_name`, the score alone under that name: `inception_score`. With
+    "memorization" also `memorization_pixels`, `authenticity`, and a picture of samples above their nearest reals,
+    nearest_00000500.png (500: the game step). They are seen
     by `ModelCheckpoint(monitor="fid")` and `EarlyStopping(monitor="fid")` and reach every logger at their own step. The
     protocol goes with each: into the log, into `history`, and into generative_metrics.json in the log folder.
 
@@ -41,20 +45,28 @@ class GenerativeMetrics(Callback):
     and no score is computed.
 
     Args:
-        extractor: bytes (n, C, H, W) -> features (n, num_features) of floats, with an attribute `num_features`. With a
-            method `classify(features) -> logits (n, K)` the classifier's scores are logged, too. An attribute
-            `fingerprint` (text) names it in the protocol; the default is a hash of its weights. It is frozen, stays
-            out of the LightningModule, and so out of checkpoints.
+        extractor: a name that `networks.feature_network` knows, None for "inception", or a module:
+            bytes (n, C, H, W) -> features (n, num_features) of floats, with an attribute `num_features`. With a method
+            `classify(features) -> logits (n, K)` the classifier's scores are logged, too. An attribute `fingerprint`
+            (text) names it in the protocol; the default is a hash of its weights. It is frozen, stays out of the
+            LightningModule, and so out of checkpoints.
         every_n_steps: game steps between scores in a fit, ≥ 1, or None for each validation.
         num_samples: fakes, > num_features for FID.
         batch_size: images per forward, ≥ 1; part of the protocol, as another one draws other samples.
-        metrics: which of "fid" and "kid"; KID keeps all features in memory.
+        metrics: which of "fid", "kid", "precision", "recall", "density", "coverage" ("prdc" is the last four) and
+            "memorization"; all but FID keep all features in memory.
         value_range: the values of images that become black and white.
         reference: the reals, a tensor (N, C, H, W), a dataset or a DataLoader (its dataset is read in order); default
             the data module's `reference_images()`, else the training data.
         seed: of the samples and of KID's subsets.
         kid_subsets: random subsets that KID averages over, ≥ 1.
         kid_subset_size: samples in each, ≥ 2.
+        precision_k: nearest neighbours of precision and recall, ≥ 1.
+        density_k: nearest neighbours of density and coverage, ≥ 1.
+        is_splits: parts that the classifier's score is averaged over, ≥ 1; default 10 for Inception Scores, and 1 for
+            other classifiers. With more than one, the record has the deviation over parts, and the score of the whole.
+        cache: folder of reference statistics; True is "statistics" in $LIGHTNING_LEAD_HOME or ~/.cache/lightning-lead,
+            used where there is enough to compute; False computes them anew each time.
         name_prefix: before the names that are logged, for a second instance.
 
     Raises:
@@ -71,7 +83,7 @@ class GenerativeMetrics(Callback):
 
     def __init__(
         self,
-        extractor: nn.Module,
+        extractor: nn.Module | str | None = None,
         *,
         every_n_steps: int | None = None,
         num_samples: int = 10_000,
@@ -82,6 +94,10 @@ class GenerativeMetrics(Callback):
         seed: int = 0,
         kid_subsets: int = 100,
         kid_subset_size: int = 1000,
+        precision_k: int = 3,
+        density_k: int = 5,
+        is_splits: int | None = None,
+        cache: bool | str | Path = True,
         name_prefix: str = "",
     ) -> None:
         check_positive(every_n_steps=every_n_steps)
@@ -95,6 +111,10 @@ class GenerativeMetrics(Callback):
             seed=seed,
             kid_subsets=kid_subsets,
             kid_subset_size=kid_subset_size,
+            precision_k=precision_k,
+            density_k=density_k,
+            is_splits=is_splits,
+            cache=cache,
         )
         self.every_n_steps, self.name_prefix = every_n_steps, name_prefix
         self.history: list[dict[str, Any]] = []
@@ -111,6 +131,10 @@ class GenerativeMetrics(Callback):
     def state_key(self) -> str:
         """Tells several instances in one Trainer apart."""
         return self._generate_state_key(name_prefix=self.name_prefix)
+
+    @property
+    def _stem(self) -> str:
+        return self.name_prefix.replace("/", "_")
 
     # ---- when -------------------------------------------------------------------------------------------------------
 
@@ -178,7 +202,7 @@ class GenerativeMetrics(Callback):
 
     def _prepare(self, trainer: Trainer, pl_module: Any) -> None:
         folder = trainer.log_dir or trainer.default_root_dir  # log_dir is agreed on by all ranks
-        self._path = Path(folder) / f"{self.name_prefix.replace('/', '_')}generative_metrics.json"
+        self._path = Path(folder) / f"{self._stem}generative_metrics.json"
         self.scorer.prepare(trainer, pl_module)
 
     def _score(self, trainer: Trainer, pl_module: Any) -> None:
@@ -190,7 +214,7 @@ class GenerativeMetrics(Callback):
             ema.update_if_due(trainer, pl_module)  # it may stand after this callback in the Trainer's list
         pl_module.sync_buffers()
         step = trainer.global_step if fitting or self._loaded_step is None else self._loaded_step
-        values, protocol, broken = self.scorer.measure(trainer, pl_module, ema)
+        values, protocol, broken, picture = self.scorer.measure(trainer, pl_module, ema)
         if broken:
             rank_zero_warn(
                 f"{broken} values of the samples at step {step} are not finite: the generator has diverged, and the "
@@ -202,6 +226,8 @@ class GenerativeMetrics(Callback):
         self._publish(trainer, pl_module, {name: values[name] for name in self.scorer.names})
         if trainer.is_global_zero:
             write_records(self._path, [*read_records(self._path), record])
+            if picture is not None:
+                to_pil_image(picture).save(self._path.with_name(f"{self._stem}nearest_{step:08d}.png"))
         rank_zero_info(describe(record))
 
     def _publish(self, trainer: Trainer, pl_module: Any, values: dict[str, float]) -> None:
@@ -214,7 +240,9 @@ class GenerativeMetrics(Callback):
             settings = {"logger": False if trainer.state.fn == "fit" else None, "on_epoch": True, "batch_size": 1}
             settings |= {"reduce_fx": "max", "sync_dist": trainer.world_size > 1}
         for name, value in values.items():
-            pl_module.log(name, value, prog_bar=name == self.names[0], **settings)  # the bar is narrow
+            # in a fit on the host, because Lightning reads what is in the bar after every step; the bar is narrow
+            shown = torch.tensor(value) if trainer.training else value
+            pl_module.log(name, shown, prog_bar=name == self.names[0], **settings)
         if trainer.state.fn == "fit":  # at its own step, whatever log_every_n_steps is
             for target in trainer.loggers:
                 target.log_metrics(values, step=trainer.global_step)

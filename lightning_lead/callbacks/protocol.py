@@ -6,16 +6,28 @@ import json
 import math
 import os
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from lightning_lead import __version__
 from lightning_lead.callbacks.ema import GeneratorEMA
 
-__all__ = ["describe", "describe_average", "library_versions", "read_records", "write_records"]
+__all__ = [
+    "card",
+    "describe",
+    "describe_average",
+    "describe_device",
+    "describe_norms",
+    "library_versions",
+    "read_records",
+    "write_records",
+]
 
 
 def library_versions() -> dict[str, str]:
@@ -23,13 +35,49 @@ def library_versions() -> dict[str, str]:
 
     Example:
         >>> sorted(library_versions())
-        ['python', 'pytorch-lightning', 'torch', 'torchmetrics']
+        ['lightning-lead', 'python', 'pytorch-lightning', 'torch', 'torchmetrics', 'torchvision']
     """
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # with the build, unlike the package's metadata
-        **{name: version(name) for name in ("pytorch-lightning", "torchmetrics")},
+        "lightning-lead": __version__,
+        **{name: version(name) for name in ("pytorch-lightning", "torchmetrics", "torchvision")},
     }
+
+
+def describe_device(device: torch.device | str) -> dict[str, Any]:
+    """What the features are computed on, and how exactly.
+
+    Args:
+        device: of the feature network.
+
+    Example:
+        >>> describe_device("cpu")
+        {'name': 'cpu', 'tf32': False}
+    """
+    device = torch.device(device)
+    if device.type != "cuda":
+        return {"name": device.type, "tf32": False}
+    with warnings.catch_warnings():  # torch is changing how this is asked for
+        warnings.simplefilter("ignore")
+        tf32 = bool(torch.backends.cudnn.allow_tf32)
+    return {"name": torch.cuda.get_device_name(device), "tf32": tf32}
+
+
+def describe_norms(network: nn.Module) -> str | None:
+    """What batch normalisation in a network in eval mode normalises by; None if there is none.
+
+    Args:
+        network: the generator.
+
+    Example:
+        >>> describe_norms(nn.BatchNorm1d(2))
+        'running statistics'
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return None
+    return "running statistics" if all(norm.running_mean is not None for norm in norms) else "statistics of the batch"
 
 
 def describe_average(ema: GeneratorEMA | None) -> dict[str, float | None] | None:
@@ -63,6 +111,33 @@ def describe(record: Mapping[str, Any]) -> str:
         f"{protocol['clipped_share']:.2%} clipped, {protocol['extractor']} {protocol['extractor_fingerprint'][:12]} "
         f"({protocol['num_features']} features)"
     )
+
+
+def card(record: Mapping[str, Any]) -> str:
+    """A record as a table in Markdown: the scores, and below them everything that decided them.
+
+    Args:
+        record: as in generative_metrics.json, or as `lightning-lead evaluate` writes it.
+
+    Example:
+        >>> record = {"step": 5, "stage": "fit", "values": {"fid": 2.5}, "protocol": {"num_samples": 100, "ema": None}}
+        >>> print(card(record))
+        | score | value |
+        |---|---|
+        | fid | 2.5 |
+        <BLANKLINE>
+        | protocol | |
+        |---|---|
+        | step | 5 |
+        | num_samples | 100 |
+        | ema | none |
+    """
+    scores = [
+        f"| {name} | {'nan' if value is None else format(value, '.6g')} |" for name, value in record["values"].items()
+    ]
+    rows = [f"| {name} | {_cell(record[name])} |" for name in ("checkpoint", "images", "step") if name in record]
+    rows += [f"| {name} | {_cell(value)} |" for name, value in record["protocol"].items()]
+    return "\n".join(["| score | value |", "|---|---|", *scores, "", "| protocol | |", "|---|---|", *rows])
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -100,3 +175,14 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_cell(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return " to ".join(_cell(item) for item in value) if len(value) == 2 else ", ".join(map(_cell, value))
+    words: dict[Any, str] = {None: "none", True: "yes", False: "no"}
+    if value is None or isinstance(value, bool):
+        return words[value]
+    return format(value, ".6g") if isinstance(value, float) else str(value).replace("|", "\\|")

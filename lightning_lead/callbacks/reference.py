@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.noise import mix_seed, private_rng
-from lightning_lead.callbacks.feature_scores import gather_in_order
+from lightning_lead.callbacks.ranks import gather_in_order
 from lightning_lead.callbacks.sampling import to_uint8
 
 __all__ = ["ImageHash", "ReferenceImages", "find_reference"]
@@ -40,7 +40,7 @@ class ReferenceImages:
         collate = default_collate
         if isinstance(source, DataLoader):
             source, collate = source.dataset, source.collate_fn or default_collate
-        if not isinstance(source, Tensor) and hasattr(source, "dataset"):
+        elif hasattr(source, "dataset") and not hasattr(source, "__getitem__"):  # another loader; a Subset stays one
             source = source.dataset
         if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
             raise ConfigurationError(
@@ -107,11 +107,13 @@ def find_reference(given: Any, trainer: Trainer, pl_module: Any) -> ReferenceIma
     """
     unpack = getattr(pl_module, "unpack_batch", None)
     if given is not None:
-        what = "tensor" if isinstance(given, Tensor) else type(getattr(given, "dataset", given)).__name__
+        read = given if hasattr(given, "__getitem__") else getattr(given, "dataset", given)
+        what = "tensor" if isinstance(given, Tensor) else type(read).__name__
         return ReferenceImages(given, name=f"{what} given as reference", unpack=unpack)
     datamodule: Any = getattr(trainer, "datamodule", None)
     if hasattr(datamodule, "reference_images"):
-        name = f"{type(datamodule).__name__}.reference_images()"
+        split = f", {datamodule.reference_split()} split" if hasattr(datamodule, "reference_split") else ""
+        name = f"{type(datamodule).__name__}.reference_images(){split}"
         return ReferenceImages(datamodule.reference_images(), name=name, unpack=unpack)
     loader = trainer.train_dataloader
     if loader is None and datamodule is not None:

@@ -1,11 +1,14 @@
 """Run by torchrun on every rank: trains a little under DDP with all callbacks, and writes what this rank found.
 
 python -m torch.distributed.run --nproc-per-node 2 tests/callbacks/metric_ranks.py FOLDER
+
+With a number it starts so many processes itself, which only validate: python tests/callbacks/metric_ranks.py FOLDER 4
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import warnings
 from pathlib import Path
@@ -18,7 +21,29 @@ import callback_kit as kit
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, SampleGrid
+from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, SampleGrid, neighbours
+
+
+def validate(folder: Path, *, world_size: int) -> dict[str, Any]:
+    """Score frozen weights twice, the second time with the statistics of the first; ranks must not matter.
+
+    Of three chunks a fourth rank gets none, and there are several tiles for everybody.
+    """
+    neighbours.ROWS, neighbours.COLUMNS = 8, 16
+    every = {"metrics": ["fid", "kid", "prdc", "memorization"], "is_splits": 5, "batch_size": 20}
+    found: dict[str, Any] = {}
+    for name in ("frozen", "cached"):
+        extractor = kit.TinyExtractor()
+        settings = kit.SMALL | every | {"reference": kit.images(), "cache": folder / "statistics"}
+        scores = GenerativeMetrics(extractor, **settings)
+        validator = kit.trainer(
+            folder, callbacks=[scores], strategy="ddp" if world_size > 1 else "auto", devices=world_size
+        )
+        (returned,) = validator.validate(kit.gan(), kit.loader(12), verbose=False)
+        found[name] = scores.history[0]
+        found[f"{name} forwards"] = extractor.forwards
+        found["returned"] = {key: float(value) for key, value in returned.items()}
+    return found
 
 
 def train(folder: Path, *, rank: int, world_size: int) -> dict[str, Any]:
@@ -40,12 +65,6 @@ def train(folder: Path, *, rank: int, world_size: int) -> dict[str, Any]:
     torch.manual_seed(1)
     trainer.fit(kit.gan(), DataLoader(data, size, sampler=sampler))
 
-    frozen = GenerativeMetrics(kit.TinyExtractor(), **kit.SMALL, reference=kit.images())
-    validator = kit.trainer(
-        folder, callbacks=[frozen], strategy="ddp" if world_size > 1 else "auto", devices=world_size
-    )
-    (returned,) = validator.validate(kit.gan(), kit.loader(12), verbose=False)
-
     uneven = GeneratorEMA(halflife_images=100)
     few = kit.images(14)[: 8 if rank == 0 else 6] if world_size > 1 else kit.images(14)
     runner = kit.trainer(
@@ -56,15 +75,34 @@ def train(folder: Path, *, rank: int, world_size: int) -> dict[str, Any]:
         "fit": metrics.history,
         "seen": [ema.state_dict()["seen"], uneven.state_dict()["seen"]],
         "average": ema.state_dict()["average"],
-        "frozen": frozen.history[0],
-        "returned": {name: float(value) for name, value in returned.items()},
         "best": [save.best_model_path, float(save.best_model_score)],
         "files": sorted(str(path.relative_to(folder)) for path in folder.rglob("*.png")),
     }
 
 
+def run(folder: Path, *, rank: int, world_size: int, only_frozen: bool) -> None:
+    """What one process does."""
+    result = {} if only_frozen else train(folder / "run", rank=rank, world_size=world_size)
+    result |= validate(folder / "frozen", world_size=world_size)
+    torch.save(result, folder / f"rank{rank}.pt")
+
+
+def forked(rank: int, folder: Path, world_size: int, port: int) -> None:
+    """A rank whose imports were done before the fork, which is most of what a process of so little work costs."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+    names |= {"GROUP_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "here"}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    run(folder, rank=rank, world_size=world_size, only_frozen=True)
+
+
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", "The '.*' does not have many workers")
-    here = int(os.environ["RANK"])
-    result = train(Path(sys.argv[1]) / "run", rank=here, world_size=int(os.environ["WORLD_SIZE"]))
-    torch.save(result, Path(sys.argv[1]) / f"rank{here}.pt")
+    target = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        ranks = int(sys.argv[2])
+        torch.multiprocessing.start_processes(forked, (target, ranks, port), nprocs=ranks, start_method="fork")
+    else:
+        run(target, rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]), only_frozen=False)

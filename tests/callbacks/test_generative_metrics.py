@@ -443,3 +443,87 @@ def test_datasets_with_random_transforms_are_read_the_same_way_every_time(kit, f
         # the trainer's and the module's construction draw nothing that is not put back
         assert torch.equal(torch.rand(1), expected)
     assert found[0] == found[1]
+
+
+def test_a_part_of_a_dataset_is_that_part(kit, fit, metrics):
+    """Subset has an attribute `dataset`, as a loader has, and is not to be taken for one."""
+    whole = torch.utils.data.TensorDataset(kit.images())
+    part = torch.utils.data.Subset(whole, range(20, 50))
+    found = []
+    for reference in (part, torch.utils.data.DataLoader(part, 7), kit.images()[20:50]):
+        callback = metrics(every_n_steps=4, reference=reference)
+        fit(callback)
+        found.append(callback.history[0])
+    assert [record["protocol"]["num_reference"] for record in found] == [30, 30, 30]
+    assert len({record["protocol"]["reference_sha256"] for record in found}) == 1
+    assert found[0]["protocol"]["reference"] == "Subset given as reference"
+    callback = metrics(every_n_steps=4)
+    fit(callback, data={"train_dataloaders": torch.utils.data.DataLoader(part, 10)})
+    assert callback.history[0]["protocol"]["reference_sha256"] == found[0]["protocol"]["reference_sha256"]
+
+
+# ---- names, neighbours, pictures ------------------------------------------------------------------------------------
+
+
+def test_an_extractor_that_names_its_score(kit, fit, metrics):
+    class Inception(kit.TinyExtractor):
+        score_name = "inception_score"
+
+    callback = metrics(Inception(), every_n_steps=4)
+    assert callback.names == ["fid", "kid", "inception_score"]
+    trainer = fit(callback)
+    (record,) = callback.history
+    assert {"inception_score", "inception_score_std", "inception_score_whole"} <= record["values"].keys()
+    assert "confidence" not in record["values"]
+    assert record["protocol"]["is_splits"] == 10  # as published Inception Scores
+    assert "inception_score" in trainer.callback_metrics
+    whole = metrics(Inception(), every_n_steps=4, is_splits=1)
+    fit(whole)
+    values = whole.history[0]["values"]
+    assert "inception_score_std" not in values
+    assert values["inception_score"] == record["values"]["inception_score_whole"]
+
+
+def test_neighbours_and_copies_in_a_fit(fit, metrics, tmp_path):
+    callback = metrics(metrics=["prdc", "memorization"], precision_k=2, density_k=4)
+    fit(callback)
+    names = ["precision", "recall", "density", "coverage", "memorization", "memorization_pixels", "authenticity"]
+    assert callback.names[:7] == names
+    for record in callback.history:
+        assert all(math.isfinite(record["values"][name]) for name in names)
+        assert {key: record["protocol"][key] for key in ("precision_k", "density_k")} == {
+            "precision_k": 2,
+            "density_k": 4,
+        }
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["nearest_00000002.png", "nearest_00000004.png"]
+
+
+def test_no_extractor_means_inception(kit, monkeypatch):
+    from lightning_lead import networks
+
+    asked = []
+    monkeypatch.setattr(
+        networks, "feature_network", lambda spec: asked.append(spec) or kit.TinyExtractor(), raising=False
+    )
+    GenerativeMetrics(**kit.SMALL)
+    GenerativeMetrics("digits", **kit.SMALL)
+    assert asked == ["inception", "digits"]
+
+
+def test_too_few_for_neighbours_and_splits(kit, fit, metrics):
+    few = {"num_samples": 5, "metrics": ["prdc"]}
+    refused(r"Cannot look for 5 nearest neighbours.*too few samples.*got 5", lambda: metrics(**few))
+    metrics(**few, density_k=4)
+    refused(r"too few real images.*got 4", lambda: fit(metrics(metrics=["coverage"], reference=kit.images(4))))
+    refused(r"is_splits=51 parts.*got 50", lambda: metrics(is_splits=51))
+    refused("is_splits", lambda: metrics(is_splits=0))
+
+
+def test_the_generator_s_weights_are_identified(kit, fit, metrics):
+    callback = metrics()
+    fit(callback)
+    first, second = (record["protocol"] for record in callback.history)
+    assert first["generator_sha256"] != second["generator_sha256"]
+    assert first["batch_norm"] == "running statistics"
+    assert first["trainer_precision"] == "32-true"
+    assert first["device"] == {"name": "cpu", "tf32": False}

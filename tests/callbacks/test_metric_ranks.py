@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_lead.callbacks import neighbours
 from lightning_lead.callbacks.feature_scores import FeatureScores
 
 SCRIPT = Path(__file__).with_name("metric_ranks.py")
@@ -22,36 +23,64 @@ def alone(tmp_path_factory, kit):
     spec = importlib.util.spec_from_file_location("metric_ranks", SCRIPT)
     ranks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(ranks)
-    return ranks.train(tmp_path_factory.mktemp("alone"), rank=0, world_size=1)
+    folder = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:  # the script changes the size of the tiles for good
+        patch.setattr(neighbours, "ROWS", neighbours.ROWS)
+        patch.setattr(neighbours, "COLUMNS", neighbours.COLUMNS)
+        return ranks.train(folder / "run", rank=0, world_size=1) | ranks.validate(folder / "frozen", world_size=1)
+
+
+def started(folder, ranks, *command):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(SCRIPT), str(folder)], env=environment, capture_output=True, text=True, timeout=180
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return started(folder, 2, *launcher, str(SCRIPT), str(folder))
 
 
-def test_the_same_scores_from_one_and_from_two(alone, together):
-    for result in together:
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("four")
+    return started(folder, 4, str(SCRIPT), str(folder), "4")
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_the_same_scores_from_one_and_from_more(alone, request, ranks):
+    results = request.getfixturevalue({2: "together", 4: "four"}[ranks])
+    names = {"fid", "kid", "precision", "recall", "density", "coverage", "memorization", "memorization_pixels"}
+    assert names | {"authenticity", "classifier_score", "classifier_score_std"} <= alone["frozen"]["values"].keys()
+    assert len(results) == ranks
+    for result in results:
         for name, value in alone["frozen"]["values"].items():
             assert result["frozen"]["values"][name] == pytest.approx(value, rel=1e-9), name
         assert result["frozen"]["protocol"] == alone["frozen"]["protocol"]  # the hash of the reals, too
         assert result["returned"] == pytest.approx(alone["returned"], rel=1e-6)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_agree_that_the_statistics_are_there(alone, request, ranks):
+    """The reals pass the network once, over all ranks; then they come from the disk, bit for bit the same."""
+    results = [alone] if ranks == 1 else request.getfixturevalue({2: "together", 4: "four"}[ranks])
+    trial = 2
+    forwards = [sum(result[f"{name} forwards"] - trial for result in results) for name in ("frozen", "cached")]
+    assert forwards == [60 + 50, 50]
+    for result in results:
+        assert result["cached"] == result["frozen"]
+
+
 def test_half_of_the_samples_is_another_score(kit, alone):
     """The control: a rank that scored its own chunks alone would be caught."""
     from lightning_lead.callbacks import generate, to_uint8
 
-    scores, extractor = FeatureScores(num_features=6, metrics=["fid"], chunk=8), kit.TinyExtractor()
+    scores, extractor = FeatureScores(num_features=6, metrics=["fid"], chunk=20), kit.TinyExtractor()
     scores.add(extractor(to_uint8(kit.images())), real=True)
-    for images in generate(kit.gan(), 50, seed=0, batch_size=8, rank=0, world_size=2):
+    for images in generate(kit.gan(), 50, seed=0, batch_size=20, rank=0, world_size=2):
         scores.add(extractor(to_uint8(images)), real=False)
     assert scores.compute()["fid"] != pytest.approx(alone["frozen"]["values"]["fid"], rel=1e-3)
 

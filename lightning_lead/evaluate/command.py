@@ -1,0 +1,159 @@
+"""The command `lightning-lead evaluate`: a table, the protocol card, and a file with both."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.transforms.functional import to_pil_image
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.callbacks.metric_names import METRICS
+from lightning_lead.callbacks.protocol import card, write_records
+from lightning_lead.evaluate.measure import evaluate_checkpoint, evaluate_images
+
+__all__ = ["differences", "evaluate"]
+
+OUTCOMES = ("clipped_share", "generator_sha256")
+"""What a protocol says of the samples themselves, and not of how they were measured."""
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """The command `lightning-lead evaluate`.
+
+    Args:
+        arguments: of the command line, after the word evaluate.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigurationError: files that are missing, or settings that cannot work.
+
+    Example:
+        >>> import contextlib, io
+        >>> with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
+        ...     evaluate(["--help"])
+        >>> "--checkpoint" in out.getvalue()
+        True
+    """
+    parser = _parser()
+    chosen, overrides = parser.parse_known_args(arguments)
+    if strange := [argument for argument in overrides if not argument.startswith("--")]:
+        parser.error(f"write --argument=value for what goes to the recipe (got {' '.join(strange)})")
+    if (chosen.checkpoint is None) == (chosen.images is None):
+        parser.error("pass --config with --checkpoint, or --images: one of the two")
+    names = ("extractor", "metrics", "num_samples", "batch_size", "seed", "kid_subset_size", "is_splits", "cache")
+    settings = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
+    if chosen.checkpoint is not None:
+        if chosen.config is None or chosen.reference_images is not None:
+            parser.error("--checkpoint needs --config, whose data it is compared with")
+        devices = {"devices": chosen.devices, "accelerator": chosen.accelerator}
+        overrides += [f"--trainer.{name}={value}" for name, value in devices.items() if value is not None]
+        found = evaluate_checkpoint(
+            chosen.config,
+            chosen.checkpoint,
+            reference=chosen.reference,
+            weights=chosen.weights,
+            overrides=overrides,
+            **settings,
+        )
+    else:
+        if chosen.devices not in (None, 1):
+            parser.error("a folder of images is scored by one process; leave out --devices")
+        if (chosen.reference_images is None) == (chosen.config is None):
+            parser.error("--images needs --reference-images or --config: one of the two")
+        if chosen.config is None and overrides:
+            parser.error(f"unknown arguments (got {' '.join(overrides)})")
+        found = evaluate_images(
+            chosen.images,
+            reference_images=chosen.reference_images,
+            config=chosen.config,
+            reference=chosen.reference,
+            overrides=overrides,
+            device=_device(chosen.accelerator),
+            **settings,
+        )
+    if found.record is None:
+        return 0
+    write_records(chosen.output, [found.record])
+    print(card(found.record))
+    print(f"\nwritten to {chosen.output}")
+    if found.picture is not None:
+        picture = chosen.output.with_suffix(".nearest.png")
+        to_pil_image(found.picture).save(picture)
+        print(f"samples above their nearest training images: {picture}")
+    return 0
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What two numbers differ in besides what was measured: name -> both values; numbers compare if there is nothing.
+
+    Args:
+        a: a record with a "protocol", as in generative_metrics.json, or a protocol itself.
+        b: another.
+
+    Example:
+        >>> a = {"protocol": {"num_samples": 50_000, "versions": {"torch": "2.8"}}}
+        >>> b = {"protocol": {"num_samples": 10_000, "versions": {"torch": "2.8"}}}
+        >>> differences(a, b)
+        {'num_samples': (50000, 10000)}
+    """
+    left, right = (_flat(record.get("protocol", record)) for record in (a, b))
+    names = [name for name in (*left, *(name for name in right if name not in left)) if name not in OUTCOMES]
+    return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _device(accelerator: str | None) -> str:
+    if accelerator in (None, "cpu"):
+        return "cpu"
+    if accelerator in ("gpu", "cuda", "auto"):
+        if torch.cuda.is_available():
+            return "cuda"
+        if accelerator == "auto":
+            return "cpu"
+    raise ConfigurationError(
+        f"Cannot compute on this machine's {accelerator!r}; leave out --accelerator, or pass 'cpu'"
+    )
+
+
+def _cache(text: str) -> bool | str:
+    return False if text == "none" else text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lightning-lead evaluate",
+        description="Score a checkpoint as its recipe says, or a folder of PNG files, and say how it was measured.",
+        epilog="Any other argument goes to the recipe, as in --data.folder=… or --trainer.precision=32-true.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", type=Path, help="the recipe, as fit takes it")
+    parser.add_argument("--checkpoint", type=Path, help="of a run of the recipe")
+    parser.add_argument("--images", type=Path, help="instead of a checkpoint: a folder of PNG files")
+    parser.add_argument("--reference-images", type=Path, help="with --images: a folder of real images as PNG files")
+    parser.add_argument("--reference", choices=["train", "test"], help="which images of the recipe's data")
+    parser.add_argument("--samples", type=int, dest="num_samples", help="default: the recipe's, or all of the folder")
+    names = ", ".join((*METRICS, "prdc"))
+    parser.add_argument("--metrics", nargs="+", help=f"of {names}; default: the recipe's")
+    parser.add_argument("--extractor", help="inception, digits, ...; default: the recipe's, or inception")
+    parser.add_argument("--weights", choices=["auto", "ema", "live"], default="auto", help="of the generator")
+    parser.add_argument("--batch-size", type=int, help="another one draws other samples")
+    parser.add_argument("--seed", type=int, help="of the samples; default: the recipe's")
+    parser.add_argument("--kid-subset-size", type=int, help="samples in each of KID's subsets")
+    parser.add_argument("--is-splits", type=int, help="parts that the classifier's score is averaged over")
+    parser.add_argument("--cache", type=_cache, help="folder of reference statistics, or none")
+    parser.add_argument("--devices", type=int, help="processes that share the work")
+    parser.add_argument("--accelerator", help="cpu, gpu or auto; default: the recipe's, or cpu for folders")
+    parser.add_argument("--output", type=Path, default=Path("scores.json"), help="default: %(default)s")
+    return parser

@@ -1,0 +1,221 @@
+"""Score a checkpoint as its recipe says, or a folder of images; the record is that of `GenerativeMetrics`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, find_ema
+from lightning_lead.callbacks.checks import check_generates
+from lightning_lead.callbacks.reference import ReferenceImages, find_reference
+from lightning_lead.callbacks.sample_scorer import Measurement, SampleScorer
+from lightning_lead.cli import main as command_line
+from lightning_lead.evaluate.folder import PNGFolder
+from lightning_lead.evaluate.weights import load_weights, read_checkpoint
+
+__all__ = ["Evaluation", "evaluate_checkpoint", "evaluate_images"]
+
+QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+
+
+class Evaluation(NamedTuple):
+    """A record, as in generative_metrics.json, and the picture of "memorization"; both None on other ranks than 0.
+
+    Example:
+        >>> Evaluation({"values": {"fid": 2.0}}, None).record["values"]
+        {'fid': 2.0}
+    """
+
+    record: dict[str, Any] | None
+    picture: Tensor | None
+
+
+class _Scores(Callback):
+    """Scores once, under `trainer.validate`, when weights, buffers and devices are where they belong."""
+
+    def __init__(self, scorer: SampleScorer) -> None:
+        self.scorer = scorer
+        self.measured: Measurement | None = None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        pl_module.sync_buffers()
+        self.scorer.prepare(trainer, pl_module)
+        self.measured = self.scorer.measure(trainer, pl_module, find_ema(trainer))
+        self.scorer.free()
+
+
+def evaluate_checkpoint(
+    config: str | Path,
+    checkpoint: str | Path,
+    *,
+    reference: str | None = None,
+    weights: str = "auto",
+    overrides: Sequence[str] = (),
+    **settings: Any,
+) -> Evaluation:
+    """Rebuild module and data from the recipe, load the checkpoint, and score its samples.
+
+    With no further settings this is the number that the recipe's `GenerativeMetrics` had at that step.
+
+    Args:
+        config: the recipe, as `lightning-lead fit` takes it.
+        checkpoint: of a run of that recipe, compact or not, or a file with its generator alone; read with
+            `weights_only=True`.
+        reference: "train" or "test" images of a data module that has both; default the recipe's.
+        weights: "ema", "live", or "auto": the average if the recipe has one.
+        overrides: further arguments of `fit`, "--trainer.devices=2".
+        **settings: of `GenerativeMetrics`, instead of the recipe's.
+
+    Raises:
+        ConfigurationError: no such file, a checkpoint that is more than weights, or no average where one is wanted.
+
+    Example:
+        >>> evaluate_checkpoint("examples/recipes/digits.yaml", "no.ckpt")
+        Traceback (most recent call last):
+        lightning_lead._errors.ConfigurationError: Cannot evaluate because there is no checkpoint no.ckpt; pass another
+    """
+    path = Path(checkpoint)
+    content = read_checkpoint(path)
+    built = _build(config, [*overrides, "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1", *QUIET])
+    trainer, model = built.trainer, built.model
+    check_generates(model, "evaluate")
+    scorer = _scorer(trainer, settings)
+    _choose_reference(built.datamodule, reference, scorer)
+    callbacks: list[Callback] = trainer.callbacks
+    found = next((callback for callback in callbacks if isinstance(callback, GeneratorEMA)), None)
+    average = load_weights(model, content, found, weights=weights)
+    scores = _Scores(scorer)
+    trainer.callbacks = [scores, *([average] if average is not None else [])]
+    trainer.validate(model, datamodule=built.datamodule, verbose=False)
+    assert scores.measured is not None
+    if not trainer.is_global_zero:
+        return Evaluation(None, None)
+    where = {"step": int(content["global_step"]), "stage": "evaluate", "checkpoint": path.name}
+    return Evaluation(where | _record(scores.measured), scores.measured.picture)
+
+
+def evaluate_images(
+    images: str | Path,
+    *,
+    reference_images: str | Path | None = None,
+    config: str | Path | None = None,
+    reference: str | None = None,
+    overrides: Sequence[str] = (),
+    num_samples: int | None = None,
+    device: str = "cpu",
+    **settings: Any,
+) -> Evaluation:
+    """Score a folder of PNG files, whoever made them.
+
+    Args:
+        images: the folder of the samples.
+        reference_images: a folder of real images; or else `config`.
+        config: a recipe, whose data are the reals, and whose `GenerativeMetrics` has the settings.
+        reference: "train" or "test" images of a data module that has both; default the recipe's.
+        overrides: further arguments of `fit` for the recipe, "--data.folder=…".
+        num_samples: the first so many; default all.
+        device: of the feature network.
+        **settings: of `GenerativeMetrics`.
+
+    Raises:
+        ConfigurationError: folders that cannot be read, too few images, or shapes that differ.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> class Pixels(torch.nn.Flatten):
+        ...     num_features = 4
+        ...     def forward(self, images):
+        ...         return super().forward(images.float())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for i in range(6):
+        ...         Image.new("L", (2, 2), 40 * i).save(Path(folder) / f"{i}.png")
+        ...     found = evaluate_images(folder, reference_images=folder, extractor=Pixels(), metrics=["precision"])
+        >>> found.record["values"]
+        {'precision': 1.0}
+    """
+    samples = PNGFolder(images)
+    count = len(samples) if num_samples is None else num_samples
+    if count > len(samples):
+        raise ConfigurationError(
+            f"Cannot score {count} samples because {images} has {len(samples)} PNG files; lower it"
+        )
+    settings["num_samples"] = count
+    if reference_images is not None:
+        folder = PNGFolder(reference_images)
+        scorer = SampleScorer(**settings)
+        reals = ReferenceImages(folder, name=f"folder {folder.folder.name}")
+    elif config is not None:
+        built = _build(config, [*overrides, *QUIET])
+        scorer = _scorer(built.trainer, settings)
+        _choose_reference(built.datamodule, reference, scorer)
+        reals = _recipe_reference(built, scorer)
+    else:
+        raise ConfigurationError("Cannot score images without real ones; pass reference_images= or config=")
+    scorer.take_reference(reals, torch.device(device))
+    source = ReferenceImages(torch.utils.data.Subset(samples, range(count)), name="samples")
+    shape, expected = tuple(samples[0].shape), scorer.image_shape
+    if shape != expected:
+        raise ConfigurationError(
+            f"Cannot compare samples with real images because their shapes differ; pass images of {expected} "
+            f"(channels, height, width) (got {shape})"
+        )
+    protocol = {"generator_mode": "images from a folder", "ema": None}
+    measured = scorer.measure_images(
+        source.chunks(scorer.settings.batch_size, value_range=scorer.settings.value_range), protocol
+    )
+    scorer.free()
+    return Evaluation({"stage": "evaluate", "images": samples.folder.name, **_record(measured)}, measured.picture)
+
+
+def _record(measured: Measurement) -> dict[str, Any]:
+    return {"values": measured.values, "protocol": measured.protocol}
+
+
+def _build(config: str | Path, overrides: Sequence[str]) -> Any:
+    if not Path(config).is_file():
+        raise ConfigurationError(f"Cannot find the recipe {config}; pass the path of a YAML file that `fit` takes")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python")
+        return command_line([f"--config={config}", *overrides], run=False)
+
+
+def _scorer(trainer: Trainer, settings: Mapping[str, Any]) -> SampleScorer:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    found = next((callback.scorer for callback in callbacks if isinstance(callback, GenerativeMetrics)), None)
+    return SampleScorer(**settings) if found is None else found.changed(**settings)
+
+
+def _choose_reference(data: Any, reference: str | None, scorer: SampleScorer) -> None:
+    """Let the data module compare with that split."""
+    if reference not in (None, "train", "test"):
+        raise ConfigurationError(f"Cannot compare with reference={reference!r}; choose 'train' or 'test'")
+    has_splits = isinstance(getattr(data, "reference", None), str)
+    if reference is not None and has_splits:
+        data.reference = reference
+    elif reference == "test":
+        raise ConfigurationError(
+            f"Cannot compare with test images because {type(data).__name__} has no attribute reference to choose them "
+            "by; compare with the training images, or pass a folder of PNG files as --reference-images"
+        )
+    if "memorization" in scorer.settings.metrics and has_splits and data.reference == "test":
+        raise ConfigurationError(
+            "Cannot look for copies of training images among the test images; leave out memorization, or compare with "
+            "the training images by --reference train"
+        )
+
+
+def _recipe_reference(built: Any, scorer: SampleScorer) -> ReferenceImages:
+    built.datamodule.prepare_data()
+    built.datamodule.setup("fit")
+    # a Trainer knows its data in a run alone
+    stand_in: Any = SimpleNamespace(datamodule=built.datamodule, train_dataloader=None)
+    return find_reference(scorer.reference, stand_in, built.model)

@@ -1,0 +1,130 @@
+"""Which weights are sampled: those of a checkpoint, compact or not, or of a file with the generator alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
+from lightning_lead.callbacks import GeneratorEMA
+
+__all__ = ["load_weights", "read_checkpoint"]
+
+COMPACT = "lightning_lead_compact"  # marks what `compact.CompactCheckpointIO` writes
+PREFIX = "generator."
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, by `weights_only=True`: a file that is more than plain weights could run anything.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ConfigurationError: no such file, or one of another kind.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"state_dict": {}, "global_step": 5}, Path(folder) / "a.ckpt")
+        ...     read_checkpoint(Path(folder) / "a.ckpt")["global_step"]
+        5
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"Cannot evaluate because there is no checkpoint {path}; pass another")
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if COMPACT in content:
+            reader = import_module("lightning_lead.compact").CompactCheckpointIO()
+            content = reader.load_checkpoint(path, map_location="cpu", weights_only=True)
+        if not {"state_dict", "global_step"} <= set(content):
+            raise ValueError(f"it holds {sorted(content)}")
+    except CheckpointMismatchError:
+        raise  # a part of a compact one is missing or damaged, and it says so
+    except Exception as error:
+        raise ConfigurationError(
+            f"Cannot evaluate {path} because it is no checkpoint of plain weights; pass one that `fit` wrote "
+            f"(got {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason'})"
+        ) from error
+    return content
+
+
+def load_weights(
+    model: Any, content: Mapping[str, Any], average: GeneratorEMA | None, *, weights: str = "auto"
+) -> GeneratorEMA | None:
+    """Put the weights into the module, and the average into its callback.
+
+    Args:
+        model: the module of the recipe.
+        content: of the checkpoint.
+        average: the recipe's callback, if it has one.
+        weights: "ema", "live", or "auto": the average if the recipe has one.
+
+    Returns:
+        The callback whose average is to be sampled; None for the live weights.
+
+    Raises:
+        ConfigurationError: an average that is wanted and missing, in the checkpoint or in the recipe.
+        CheckpointMismatchError: the weights are those of other networks.
+
+    Example:
+        >>> from torch import nn
+        >>> from lightning_lead import LeadGANModule
+        >>> gan = LeadGANModule(nn.Linear(3, 2), nn.Linear(2, 1), latent_dim=3)
+        >>> load_weights(gan, {"state_dict": gan.state_dict()}, None) is None
+        True
+    """
+    if weights not in ("auto", "ema", "live"):
+        raise ConfigurationError(f"Cannot sample weights={weights!r}; choose 'auto', 'ema' or 'live'")
+    alone = bool(content.get("averaged", False))  # a file with the averaged generator and nothing else
+    state = None if average is None else content.get("callbacks", {}).get(average.state_key)
+    if average is not None and alone:
+        parameters = {name for name, _ in model.generator.named_parameters()}
+        saved = {name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items()}
+        mean = {name: tensor.float() for name, tensor in saved.items() if name in parameters}
+        state = {"average": mean, "seen": 0, "step": int(content["global_step"])}
+    if alone and weights == "live":
+        raise ConfigurationError(
+            "Cannot sample the live generator because the file holds the averaged one alone; leave out --weights live"
+        )
+    wanted = weights != "live" and (average is not None or alone or _has_average(content) or weights == "ema")
+    if wanted and average is None:
+        raise ConfigurationError(
+            "Cannot sample the averaged generator because the recipe has no GeneratorEMA, which says how it was "
+            "averaged; add it to the recipe's callbacks, or evaluate the live generator with --weights live"
+        )
+    if wanted and not (state and state["average"]):
+        raise ConfigurationError(
+            "Cannot sample the averaged generator because the checkpoint holds no average; evaluate the live one with "
+            "--weights live"
+        )
+    _fill(model, content)
+    if not wanted or average is None:
+        return None
+    average.load_state_dict(dict(state or {}))
+    return average
+
+
+def _has_average(content: Mapping[str, Any]) -> bool:
+    states = content.get("callbacks", {})
+    return any(isinstance(state, Mapping) and state.get("average") for state in states.values())
+
+
+def _fill(model: Any, content: Mapping[str, Any]) -> None:
+    state = content["state_dict"]
+    only_generator = bool(state) and all(name.startswith(PREFIX) for name in state)
+    try:
+        if only_generator:
+            model.generator.load_state_dict({name.removeprefix(PREFIX): tensor for name, tensor in state.items()})
+        else:
+            model.on_load_checkpoint(dict(content))
+            model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointMismatchError(
+            f"Cannot evaluate these weights because they are those of other networks than the recipe's; pass the "
+            f"recipe that they were trained by (got {error})"
+        ) from error
