@@ -1,7 +1,9 @@
 """Networks for the recipes: MLPs for points, DCGANs and ResNets for images, and the digits' feature network."""
 
 from lightning_lead.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from lightning_lead.networks.dcgan32 import DCGAN32Discriminator, DCGAN32Generator
 from lightning_lead.networks.digits_classifier import DigitsClassifier
+from lightning_lead.networks.labels import ConditionalNorm
 from lightning_lead.networks.mlp import MLPDiscriminator, MLPGenerator
 from lightning_lead.networks.sngan import SNGANDiscriminator, SNGANGenerator
 
@@ -10,7 +12,10 @@ __all__ = [
     "MLPDiscriminator",
     "DCGANGenerator",
     "DCGANDiscriminator",
+    "DCGAN32Generator",
+    "DCGAN32Discriminator",
     "SNGANGenerator",
     "SNGANDiscriminator",
+    "ConditionalNorm",
     "DigitsClassifier",
 ]

@@ -1,0 +1,95 @@
+"""Image recipes on a few synthetic pictures: the same text, with another data set and a feature network that is small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
+
+from lightning_lead.data.base import AbstractGANDataModule
+
+RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
+QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+NARROW = {  # widths that a core trains in no time
+    "sngan": ["--model.generator.width=8", "--model.discriminator.width=4", "--model.generator.latent_dim=16"],
+    "dcgan": ["--model.generator.width=4", "--model.discriminator.width=4", "--model.generator.latent_dim=16"],
+}
+
+
+def pictures(count: int, *, size: int = 32, classes: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bytes (count, 3, size, size) that are smooth and bright where their class is, and labels (count,)."""
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.arange(count) % classes
+    coarse = torch.rand(count, 3, 4, 4, generator=generator)
+    coarse.flatten(1)[torch.arange(count), labels] = 1.0
+    images = interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+    return (images * 255).round().to(torch.uint8), labels
+
+
+def write_store(folder: Path, *, train: int = 400, test: int = 100) -> Path:
+    """The synthetic pictures as a folder that `lightning-lead fetch cifar10` would leave."""
+    folder.mkdir(parents=True)
+    for part, count in (("train", train), ("test", test)):
+        images, labels = pictures(count)
+        np.save(folder / f"{part}_images.npy", images.numpy())
+        np.save(folder / f"{part}_labels.npy", labels.numpy())
+    (folder / "manifest.json").write_text(json.dumps({"name": "cifar10", "source": "synthetic"}))
+    return folder
+
+
+class SyntheticImages(AbstractGANDataModule):
+    """In place of CIFAR-10 and STL-10, with the same settings."""
+
+    image_range = (-1.0, 1.0)
+    num_classes = 10
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 64,
+        seed: int = 0,
+        flip: bool = False,
+        noise: float = 1 / 128,
+        image_size: int = 32,
+        num_images: int = 400,
+    ) -> None:
+        super().__init__(batch_size=batch_size, seed=seed, num_workers=0, num_predict=16)
+        self.flip, self.noise, self.image_size, self.num_images = flip, noise, image_size, num_images
+
+    def load(self) -> tuple[torch.Tensor, ...]:
+        images, labels = pictures(self.num_images, size=self.image_size)
+        return images.float() / 127.5 - 1, labels
+
+
+class Colours(nn.Module):
+    """Mean colours of a 2×2 grid: 12 features that cost nothing."""
+
+    num_features = 12
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return adaptive_avg_pool2d(images.float() / 255, 2).flatten(1)
+
+
+def synthetic(name: str, folder: Path, *, data: bool = True) -> Path:
+    """A recipe of the repository with the synthetic pictures and with `Colours`.
+
+    Args:
+        name: of the file, without its ending.
+        folder: for the copy.
+        data: exchange the data set too.
+    """
+    text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    changes = {"extractor: inception": "extractor: {class_path: recipe_kit.Colours}"}
+    changes["num_samples: 10000"] = "num_samples: 40"
+    if data:
+        changes["lightning_lead.CIFAR10DataModule"] = "recipe_kit.SyntheticImages"
+        changes["lightning_lead.STL10DataModule"] = "recipe_kit.SyntheticImages"
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    path = folder / f"{name}.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
