@@ -5,6 +5,7 @@ from lightning_lead.networks.dcgan32 import DCGAN32Discriminator, DCGAN32Generat
 from lightning_lead.networks.digits_classifier import DigitsClassifier
 from lightning_lead.networks.labels import ConditionalNorm
 from lightning_lead.networks.mlp import MLPDiscriminator, MLPGenerator
+from lightning_lead.networks.porting import port_generator
 from lightning_lead.networks.sngan import SNGANDiscriminator, SNGANGenerator
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "SNGANDiscriminator",
     "ConditionalNorm",
     "DigitsClassifier",
+    "port_generator",
 ]

@@ -32,7 +32,7 @@ PUBLISHED = {
     "cifar10_ours": SNGAN32 | {"batch": 640, "fakes": 256, "decay": (1.0, 0.0, 300_000)},
 }
 SMALL = {  # batches
-    "cifar10_sngan32": ["--data.batch_size=40", "--model.generator_batch_size=8", *NARROW["sngan"]],
+    "cifar10_sngan32": ["--data.batch_size=20", "--model.generator_batch_size=4", *NARROW["sngan"]],
     "cifar10_dcgan": ["--data.batch_size=8", *NARROW["dcgan"]],
 }
 
