@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,8 @@ def write_store(folder: Path, *, train: int = 400, test: int = 100) -> Path:
         images, labels = pictures(count)
         np.save(folder / f"{part}_images.npy", images.numpy())
         np.save(folder / f"{part}_labels.npy", labels.numpy())
-    (folder / "manifest.json").write_text(json.dumps({"name": "cifar10", "source": "synthetic"}))
+    files = {path.name: {"bytes": path.stat().st_size} for path in sorted(folder.glob("*.npy"))}
+    (folder / "manifest.json").write_text(json.dumps({"name": "cifar10", "source": "synthetic", "files": files}))
     return folder
 
 
@@ -56,6 +58,8 @@ class SyntheticImages(AbstractGANDataModule):
         noise: float = 1 / 128,
         image_size: int = 32,
         num_images: int = 400,
+        root: str = "",
+        download: bool = False,
     ) -> None:
         super().__init__(batch_size=batch_size, seed=seed, num_workers=0, num_predict=16)
         self.flip, self.noise, self.image_size, self.num_images = flip, noise, image_size, num_images
@@ -74,22 +78,26 @@ class Colours(nn.Module):
         return adaptive_avg_pool2d(images.float() / 255, 2).flatten(1)
 
 
-def synthetic(name: str, folder: Path, *, data: bool = True) -> Path:
+def synthetic(name: str, folder: Path, *rewritten: tuple[str, str], data: bool = True, **changes: str) -> Path:
     """A recipe of the repository with the synthetic pictures and with `Colours`.
 
     Args:
         name: of the file, without its ending.
         folder: for the copy.
+        rewritten: text, and what stands there in the copy.
         data: exchange the data set too.
+        changes: key -> its value, wherever the recipe has that key.
     """
     text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
-    changes = {"extractor: inception": "extractor: {class_path: recipe_kit.Colours}"}
-    changes["num_samples: 10000"] = "num_samples: 40"
-    if data:
-        changes["lightning_lead.CIFAR10DataModule"] = "recipe_kit.SyntheticImages"
-        changes["lightning_lead.STL10DataModule"] = "recipe_kit.SyntheticImages"
-    for old, new in changes.items():
+    for old, new in rewritten:
+        assert old in text, old
         text = text.replace(old, new)
+    changes = {"extractor": "{class_path: recipe_kit.Colours}", "num_samples": "40"} | changes
+    for key, value in changes.items():
+        text, found = re.subn(rf"(\b{key}:) [^#\n]+", rf"\1 {value} ", text)
+        assert found, key
+    if data:
+        text = re.sub(r"lightning_lead\.\w+DataModule", "recipe_kit.SyntheticImages", text)
     path = folder / f"{name}.yaml"
     path.write_text(text, encoding="utf-8")
     return path
