@@ -1,4 +1,4 @@
-"""Image recipes on a few synthetic pictures: the same text, with another data set and a feature network that is small."""
+"""Image recipes on a few synthetic pictures: the same text, with another data set and a small feature network."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_lead.data.base import AbstractGANDataModule
+from lightning_lead.data import ResumableDataLoader
 
 RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
@@ -43,30 +45,33 @@ def write_store(folder: Path, *, train: int = 400, test: int = 100) -> Path:
     return folder
 
 
-class SyntheticImages(AbstractGANDataModule):
-    """In place of CIFAR-10 and STL-10, with the same settings."""
-
-    image_range = (-1.0, 1.0)
-    num_classes = 10
+class SyntheticImages(pl.LightningDataModule):
+    """In place of CIFAR-10 and STL-10, with the settings that the recipes give them."""
 
     def __init__(
         self,
         *,
         batch_size: int = 64,
-        seed: int = 0,
         flip: bool = False,
-        noise: float = 1 / 128,
+        noise: float = 0.0,
         image_size: int = 32,
         num_images: int = 400,
         root: str = "",
         download: bool = False,
     ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed, num_workers=0, num_predict=16)
-        self.flip, self.noise, self.image_size, self.num_images = flip, noise, image_size, num_images
+        super().__init__()
+        self.batch_size, self.flip, self.noise = batch_size, flip, noise
+        images, labels = pictures(num_images, size=image_size)
+        self.images = TensorDataset(images.float() / 127.5 - 1, labels)
 
-    def load(self) -> tuple[torch.Tensor, ...]:
-        images, labels = pictures(self.num_images, size=self.image_size)
-        return images.float() / 127.5 - 1, labels
+    def train_dataloader(self) -> ResumableDataLoader:
+        return ResumableDataLoader(self.images, self.batch_size)
+
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader(self.images, self.batch_size)
+
+    def reference_images(self) -> torch.Tensor:
+        return self.images.tensors[0]
 
 
 class Colours(nn.Module):

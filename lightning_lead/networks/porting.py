@@ -7,7 +7,7 @@
     mimicry                    l1       the same                                         b5, c5           bilinear
       the same, conditional             b1 and b2 are {bn, embed}
 
-All three convolve behind the upsampling, on the shortcut too, where the order makes no difference for a 1×1 convolution.
+All three convolve behind the upsampling, on the shortcut too, where a 1×1 convolution may as well stand before it.
 sngan.pytorch and mimicry name their weights alike and compute different functions of them, so which one it is must be
 said, unless the checkpoint file says so. All were trained on normal latents and images in [−1, 1].
 
@@ -51,19 +51,19 @@ def port_generator(state: Mapping[str, Any], *, layout: str | None = None) -> SN
         ConfigurationError: the names are of no known layout, or of two; or the weights are of another architecture.
 
     Example:
-        Weights of mimicry's names, made from one of ours for the sake of the example:
+        Weights under mimicry's names, of a generator of ours:
 
-        >>> ours = SNGANGenerator(width=8, upsampling="bilinear").state_dict()
-        >>> renamed = {"stem": "l1", "norm": "b5", "head": "c5", "norm1": "b1", "norm2": "b2", "shortcut": "c_sc"}
-        >>> renamed |= {"conv1": "c1", "conv2": "c2"} | {f"blocks.{b}": f"block{b + 2}" for b in range(3)}
-        >>> def their_name(name):
-        ...     for mine in sorted(renamed, key=len, reverse=True):
-        ...         name = re.sub(rf"(^|[.]){mine}[.]", rf"\\g<1>{renamed[mine]}.", name)
-        ...     return name
-        >>> import re
-        >>> theirs = {their_name(name): tensor for name, tensor in ours.items()}
-        >>> port_generator(theirs, layout="mimicry").blocks[0].upsampling
-        'bilinear'
+        >>> names = {f"blocks.{b}": f"block{b + 2}" for b in range(3)} | {"stem": "l1", "head": "c5", "conv": "c"}
+        >>> names |= {"shortcut": "c_sc", "norm1": "b1", "norm2": "b2", "norm": "b5"}
+        >>> theirs = {}
+        >>> for name, tensor in SNGANGenerator(width=8).state_dict().items():
+        ...     for our_part, their_part in names.items():
+        ...         name = name.replace(our_part, their_part)
+        ...     theirs[name] = tensor
+        >>> sorted(theirs)[-2:]
+        ['l1.bias', 'l1.weight']
+        >>> port_generator(theirs, layout="mimicry").latent_dim
+        128
     """
     tensors, told = _generator_of(state)
     layout = _layout(tensors, layout or told)
@@ -72,7 +72,9 @@ def port_generator(state: Mapping[str, Any], *, layout: str | None = None) -> SN
     for name, tensor in tensors.items():
         module, _, leaf = name.rpartition(".")
         if module.endswith(".embed") and module in names:  # scales, then shifts, of each class
-            ported |= dict(zip([f"{names[module]}.scale.{leaf}", f"{names[module]}.shift.{leaf}"], tensor.chunk(2, 1), strict=True))
+            ported |= dict(
+                zip([f"{names[module]}.scale.{leaf}", f"{names[module]}.shift.{leaf}"], tensor.chunk(2, 1), strict=True)
+            )
         elif module in names:
             ported[f"{names[module]}.{leaf}"] = tensor
         else:
@@ -157,9 +159,11 @@ def _names(layout: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     if layout != "pytorch-gan-collections":
         return names | {"l1": "stem", "b5": "norm", "c5": "head"}
     older = "blocks.5.weight" in tensors
-    return names | {"linear": "stem", "blocks.3" if older else "output.0": "norm"} | {
-        "blocks.5" if older else "output.2": "head"
-    }
+    return (
+        names
+        | {"linear": "stem", "blocks.3" if older else "output.0": "norm"}
+        | {"blocks.5" if older else "output.2": "head"}
+    )
 
 
 def _built(layout: str, theirs: Mapping[str, str], ported: Mapping[str, Tensor]) -> SNGANGenerator:
@@ -187,7 +191,7 @@ def _built(layout: str, theirs: Mapping[str, str], ported: Mapping[str, Tensor])
                 upsampling=_UPSAMPLING[layout],
             )
     raise ConfigurationError(
-        "Cannot port the weights because they are of another architecture: SNGANGenerator keeps its channels from 4×4 on "
-        f"or halves them three times from 6×6 on (got channels {' → '.join(map(str, widths))}, and {rows} outputs of the "
-        "first layer)"
+        "Cannot port the weights because they are of another architecture; pass a generator that keeps its channels from "
+        f"4×4 on or halves them three times from 6×6 on (got channels {' → '.join(map(str, widths))}, and {rows} outputs "
+        "of the first layer)"
     )

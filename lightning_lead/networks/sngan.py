@@ -3,41 +3,34 @@
     G: z ─Linear→ s/8 × s/8 @ w₀ ─[up block]×3→ s×s @ w₃ ─norm, ReLU, conv3, tanh→ image in [−1, 1]
     D: image ─first block ÷2→ … ─block÷2→ … ─block→ … ─ReLU, sum over pixels→ φ ─linear, no bias→ logit
 
-    up block     x ↦ up(conv1(x)) + conv3(ReLU(norm(conv3(up(ReLU(norm(x)))))))
-    down block   x ↦ conv1(pool(x)) + pool(conv3(ReLU(conv3(ReLU(x)))))         the first block without its first ReLU
-
     channels     s = 32 (CIFAR-10)                      s = 48 (STL-10)
     G            256 → 256 → 256 → 256                  512 → 256 → 128 → 64
     D            ÷128, ÷128, 128, 128                   ÷64, ÷128, ÷256, ÷512, 1024
 
-A 1×1 convolution commutes with upsampling and with average pooling, so it runs on the smaller side of both: the same
-function for a quarter of the arithmetic. Every layer of D is divided by its spectral norm. Weights start from Xavier's
-uniform distribution, with gain √2 for the 3×3 convolutions of residual blocks; biases from zero. Between the two 3×3
-convolutions of a block there are as many channels as at its output, which the paper leaves open.
+The blocks are those of `networks.residual`. Every layer of D is divided by its spectral norm. Weights start from
+Xavier's uniform distribution, with gain √2 for the 3×3 convolutions of residual blocks; biases from zero.
 
 A conditional G has norms of the sample's class inside its blocks, and a common one at the end; a conditional D adds a
 projection (see `networks.labels`).
 
-References: Miyato, Kataoka, Koyama and Yoshida, "Spectral Normalization for Generative Adversarial Networks", ICLR 2018,
-appendix B.4, tables 4 and 5; Miyato and Koyama, "cGANs with Projection Discriminator", ICLR 2018. The default sizes are
-those of the LEAD authors' experiment on CIFAR-10.
+References: Miyato, Kataoka, Koyama and Yoshida, "Spectral Normalization for Generative Adversarial Networks", ICLR
+2018, appendix B.4, tables 4 and 5; Miyato and Koyama, "cGANs with Projection Discriminator", ICLR 2018. The default
+sizes are those of the LEAD authors' experiment on CIFAR-10.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TypeVar, cast, final
+from itertools import pairwise
+from typing import final
 
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, relu
-from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
+from torch.nn.functional import relu
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.networks.labels import ConditionalNorm, check_labels, projected
+from lightning_lead.networks.labels import check_labels, projected
+from lightning_lead.networks.residual import DownBlock, UpBlock, initialized, norm
 
 __all__ = ["SNGANDiscriminator", "SNGANGenerator"]
-
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 _UP = {32: (1, 1, 1, 1), 48: (8, 4, 2, 1)}  # image size -> channels of G, from the stem on, relative to the last
 _DOWN = {32: (1, 1, 1, 1), 48: (1, 2, 4, 8, 16)}  # image size -> channels of D's blocks, relative to the first
@@ -59,63 +52,6 @@ def _width(name: str, player: int, image_size: int, width: int | None, **counts:
                 f"Cannot build {name} because {setting} must be an integer ≥ 1; pass one (got {value!r})."
             )
     return width
-
-
-def _initialized(layer: Layer, *, gain: float = 1.0, normed: bool = False) -> Layer:
-    """Xavier weights, zero bias; then the spectral norm, whose first singular vectors should see these weights."""
-    nn.init.xavier_uniform_(layer.weight, gain)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return cast(Layer, with_spectral_norm(layer)) if normed else layer
-
-
-def _norm(width: int, normalization: str, num_classes: int | None = None) -> nn.Module:
-    if num_classes is not None:
-        return ConditionalNorm(width, num_classes, batch=normalization == "batch")
-    return nn.BatchNorm2d(width) if normalization == "batch" else nn.Identity()
-
-
-class _UpBlock(nn.Module):
-    """Twice the size."""
-
-    def __init__(self, inputs: int, outputs: int, normalization: str, num_classes: int | None, upsampling: str) -> None:
-        super().__init__()
-        self.upsampling = upsampling
-        self.norm1 = _norm(inputs, normalization, num_classes)
-        self.norm2 = _norm(outputs, normalization, num_classes)
-        self.conv1 = _initialized(nn.Conv2d(inputs, outputs, 3, padding=1), gain=math.sqrt(2))
-        self.conv2 = _initialized(nn.Conv2d(outputs, outputs, 3, padding=1), gain=math.sqrt(2))
-        self.shortcut = _initialized(nn.Conv2d(inputs, outputs, 1))
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        known = () if labels is None else (labels,)
-        h = self.conv1(self._up(relu(self.norm1(x, *known))))
-        h = self.conv2(relu(self.norm2(h, *known)))
-        out: Tensor = h + self._up(self.shortcut(x))
-        return out
-
-    def _up(self, x: Tensor) -> Tensor:
-        smooth = self.upsampling == "bilinear"
-        return interpolate(x, scale_factor=2, mode=self.upsampling, align_corners=False if smooth else None)
-
-
-class _DownBlock(nn.Module):
-    """Half the size if `pool`; the first block of a network sees an image, which no ReLU may touch."""
-
-    def __init__(self, inputs: int, outputs: int, *, pool: bool, first: bool, normed: bool) -> None:
-        super().__init__()
-        self.pool, self.first = pool, first
-        self.conv1 = _initialized(nn.Conv2d(inputs, outputs, 3, padding=1), gain=math.sqrt(2), normed=normed)
-        self.conv2 = _initialized(nn.Conv2d(outputs, outputs, 3, padding=1), gain=math.sqrt(2), normed=normed)
-        learned = pool or inputs != outputs
-        self.shortcut = _initialized(nn.Conv2d(inputs, outputs, 1), normed=normed) if learned else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv2(relu(self.conv1(x if self.first else relu(x))))
-        if self.pool:
-            h, x = avg_pool2d(h, 2), avg_pool2d(x, 2)
-        out: Tensor = h + self.shortcut(x)
-        return out
 
 
 @final
@@ -178,13 +114,12 @@ class SNGANGenerator(nn.Module):
             )
         self.latent_dim, self.num_classes, self.side = latent_dim, num_classes, image_size // 8
         widths = [width * share // _UP[image_size][0] for share in _UP[image_size]]
-        self.stem = _initialized(nn.Linear(latent_dim, width * self.side**2))
+        self.stem = initialized(nn.Linear(latent_dim, width * self.side**2))
         self.blocks = nn.ModuleList(
-            _UpBlock(inputs, outputs, normalization, num_classes, upsampling)
-            for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
+            UpBlock(inputs, outputs, normalization, num_classes, upsampling) for inputs, outputs in pairwise(widths)
         )
-        self.norm = _norm(widths[-1], normalization)
-        self.head = _initialized(nn.Conv2d(widths[-1], channels, 3, padding=1))
+        self.norm = norm(widths[-1], normalization)
+        self.head = initialized(nn.Conv2d(widths[-1], channels, 3, padding=1))
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images (n, channels, image_size, image_size) in (−1, 1).
@@ -244,13 +179,13 @@ class SNGANDiscriminator(nn.Module):
         widths = [channels, *(width * share for share in _DOWN[image_size])]
         self.blocks = nn.Sequential(
             *(
-                _DownBlock(inputs, outputs, pool=at < _POOLED[image_size], first=at == 0, normed=spectral_norm)
-                for at, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+                DownBlock(inputs, outputs, pool=at < _POOLED[image_size], first=at == 0, normed=spectral_norm)
+                for at, (inputs, outputs) in enumerate(pairwise(widths))
             )
         )
-        self.head = _initialized(nn.Linear(widths[-1], 1, bias=False), normed=spectral_norm)
+        self.head = initialized(nn.Linear(widths[-1], 1, bias=False), normed=spectral_norm)
         self.projection = (
-            _initialized(nn.Linear(widths[-1], num_classes, bias=False), normed=spectral_norm) if num_classes else None
+            initialized(nn.Linear(widths[-1], num_classes, bias=False), normed=spectral_norm) if num_classes else None
         )
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

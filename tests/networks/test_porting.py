@@ -1,6 +1,8 @@
-"""Ported weights compute the function that they were trained to: each project's generator is written out a second time."""
+"""Ported weights compute the function that they were trained to: each project's generator is written out again."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import pytest
 import torch
@@ -39,7 +41,7 @@ class Sequence(nn.Module):
         super().__init__()
         self.side, self.older, widths = side, older, WIDTHS[side]
         self.linear = nn.Linear(5, side**2 * widths[0])
-        blocks = [self.Block(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)]
+        blocks = [self.Block(i, o) for i, o in pairwise(widths)]
         end = [nn.BatchNorm2d(widths[-1]), nn.ReLU(), nn.Conv2d(widths[-1], 3, 3, 1, 1), nn.Tanh()]
         self.blocks = nn.Sequential(*blocks, *(end if older else []))
         if not older:
@@ -81,9 +83,7 @@ class Numbered(nn.Module):
         super().__init__()
         self.side, widths = side, WIDTHS[side]
         self.l1 = nn.Linear(5, side**2 * widths[0])
-        self.block2, self.block3, self.block4 = (
-            self.Block(i, o, up, conditional) for i, o in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.block2, self.block3, self.block4 = (self.Block(i, o, up, conditional) for i, o in pairwise(widths))
         self.b5, self.c5 = nn.BatchNorm2d(widths[-1]), nn.Conv2d(widths[-1], 3, 3, 1, 1)
 
     def forward(self, z, *labels):

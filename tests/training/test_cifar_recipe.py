@@ -75,6 +75,7 @@ def test_it_makes_its_steps_and_its_scores(whole):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # each run of the recipe gets a folder of its own
 def test_resumed_in_the_middle_of_an_epoch_it_ends_bitwise_the_same(whole, tmp_path):
     again = fit(tmp_path / "again", f"--ckpt_path={whole.folder / 'last.ckpt'}")
     state = everything(again)
@@ -87,6 +88,7 @@ def test_resumed_in_the_middle_of_an_epoch_it_ends_bitwise_the_same(whole, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.skipif(not hasattr(lightning_lead, "CIFAR10DataModule"), reason="there is no CIFAR10DataModule")
 def test_it_reads_the_store_and_resumes_from_it(tmp_path):
     """The recipe's own data module, on a folder as `lightning-lead fetch cifar10` leaves it."""
@@ -101,19 +103,16 @@ def test_it_reads_the_store_and_resumes_from_it(tmp_path):
 
 @pytest.mark.download
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")  # savers have another rhythm here
 def test_real_inception_judges_a_checkpoint(whole, tmp_path):
     """KID, because FID wants more samples than the network has features."""
     settings = {"extractor": "inception", "metrics": "[kid]", "num_samples": "48", "dirpath": str(tmp_path)}
-    recipe = synthetic(
-        "cifar10_sngan32", tmp_path, default_root_dir=str(tmp_path), save_dir=str(tmp_path), **settings
-    )
+    recipe = synthetic("cifar10_sngan32", tmp_path, default_root_dir=str(tmp_path), save_dir=str(tmp_path), **settings)
     recipe.write_text(recipe.read_text().replace("metrics: [kid]", "metrics: [kid]\n        kid_subset_size: 24"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["lightning-lead"])
         few = ["--data.num_images=48", "--trainer.limit_test_batches=1"]
-        judged = main(
-            ["test", f"--config={recipe}", *SMALL, *few, f"--ckpt_path={whole.folder / 'last.ckpt'}"]
-        )
+        judged = main(["test", f"--config={recipe}", *SMALL, *few, f"--ckpt_path={whole.folder / 'last.ckpt'}"])
     (path,) = tmp_path.rglob("generative_metrics.json")
     (record,) = json.loads(path.read_text())
     assert record["step"] == MIDDLE
