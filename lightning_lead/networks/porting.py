@@ -191,7 +191,7 @@ def _built(layout: str, theirs: Mapping[str, str], ported: Mapping[str, Tensor])
                 upsampling=_UPSAMPLING[layout],
             )
     raise ConfigurationError(
-        "Cannot port the weights because they are of another architecture; pass a generator that keeps its channels from "
-        f"4×4 on or halves them three times from 6×6 on (got channels {' → '.join(map(str, widths))}, and {rows} outputs "
-        "of the first layer)"
+        "Cannot port the weights because they are of another architecture; pass a generator that keeps its channels "
+        f"from 4×4 on or halves them three times from 6×6 on (got channels {' → '.join(map(str, widths))}, and {rows} "
+        "outputs of the first layer)"
     )
