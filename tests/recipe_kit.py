@@ -18,7 +18,7 @@ from lightning_lead.data import ResumableDataLoader
 RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 NARROW = {  # widths that a core trains in no time
-    "sngan": ["--model.generator.width=8", "--model.discriminator.width=4", "--model.generator.latent_dim=16"],
+    "sngan": ["--model.generator.width=8", "--model.discriminator.width=2", "--model.generator.latent_dim=8"],
     "dcgan": ["--model.generator.width=4", "--model.discriminator.width=4", "--model.generator.latent_dim=16"],
 }
 

@@ -14,13 +14,13 @@ from recipe_kit import NARROW, QUIET, synthetic, write_store
 import lightning_lead
 from lightning_lead.cli import main
 
-STEPS, MIDDLE = 200, 150  # 20 game steps an epoch: the checkpoint is from the middle of one
-SMALL = [*NARROW["sngan"], "--data.batch_size=20", "--model.generator_batch_size=4", f"--trainer.max_steps={STEPS}"]
+STEPS, MIDDLE = 200, 170  # 40 game steps an epoch: the checkpoint is from the middle of one
+SMALL = [*NARROW["sngan"], "--data.batch_size=10", "--model.generator_batch_size=2", f"--trainer.max_steps={STEPS}"]
 SMALL += [f"--model.scheduler.init_args.total_iters={STEPS}", *QUIET]
 
 
 def fit(folder: Path, *more: str, stored: Path | None = None):
-    """The recipe as a user runs it, with a score every 100 steps and a checkpoint of the 150th."""
+    """The recipe as a user runs it, with a score every 100 steps and a checkpoint of the 170th."""
     folder.mkdir()
     recipe = synthetic(
         "cifar10_sngan32",
