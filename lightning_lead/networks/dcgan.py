@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.networks.labels import check_labels
 
 __all__ = ["DCGANDiscriminator", "DCGANGenerator"]
 
@@ -46,27 +47,6 @@ def _check(name: str, *, counts: dict[str, int], image_size: int, normalization:
         raise ConfigurationError(
             f"Cannot build {name} because its normalization is unknown; pass one of {', '.join(_NORMALIZATIONS)} "
             f"(got {normalization!r})."
-        )
-
-
-def _check_labels(name: str, labels: Tensor | None, num_classes: int | None, batch: int) -> None:
-    """Shape and type only: a look at the values would make a GPU wait."""
-    if num_classes is None:
-        if labels is not None:
-            raise ConfigurationError(
-                f"Cannot use labels because this {name} is unconditional; build it with num_classes= or leave the "
-                f"labels out (got labels of shape {tuple(labels.shape)})."
-            )
-        return
-    if labels is None:
-        raise ConfigurationError(
-            f"Cannot evaluate {name} without labels because it is conditional; pass labels of shape ({batch},), each "
-            f"in 0..{num_classes - 1} (got None)."
-        )
-    if labels.dtype not in (torch.int64, torch.int32) or labels.shape != (batch,):
-        raise ConfigurationError(
-            f"Cannot look up the labels of {name} because they must be integers (int64), one per sample; pass shape "
-            f"({batch},) (got {tuple(labels.shape)} of {labels.dtype})."
         )
 
 
@@ -140,7 +120,7 @@ class DCGANGenerator(nn.Module):
             latents: (n, latent_dim).
             labels: (n,) int64, in 0..num_classes−1; only for a conditional generator.
         """
-        _check_labels("DCGANGenerator", labels, self.num_classes, len(latents))
+        check_labels("DCGANGenerator", labels, self.num_classes, len(latents))
         if self.label_code is not None:
             latents = torch.cat([latents, self.label_code(labels)], dim=1)  # (n, 2·latent_dim)
         images: Tensor = self.head(self.blocks(self.stem(latents).unflatten(1, (-1, 4, 4))))
@@ -211,7 +191,7 @@ class DCGANDiscriminator(nn.Module):
             images: (n, channels, image_size, image_size), in [−1, 1].
             labels: (n,) int64, in 0..num_classes−1; only for a conditional discriminator.
         """
-        _check_labels("DCGANDiscriminator", labels, self.num_classes, len(images))
+        check_labels("DCGANDiscriminator", labels, self.num_classes, len(images))
         features = self.features(images)  # (n, 16·2ᵏw)
         logits: Tensor = self.head(features).squeeze(1)
         if self.projection is not None:

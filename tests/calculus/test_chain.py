@@ -16,6 +16,9 @@ from lightning_lead.calculus import CrossTerm
 from lightning_lead.calculus.chain import Structure
 from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
 from lightning_lead.networks import (
+    ConditionalNorm,
+    DCGAN32Discriminator,
+    DCGAN32Generator,
     DCGANDiscriminator,
     DCGANGenerator,
     MLPDiscriminator,
@@ -46,13 +49,22 @@ def networks(kind):
         )
     elif kind == "conditional dcgan":
         pair = DCGANGenerator(latent_dim=4, width=2, num_classes=3), DCGANDiscriminator(width=2, num_classes=3)
+    elif kind == "strided dcgan":
+        pair = DCGAN32Generator(latent_dim=4, width=1), DCGAN32Discriminator(width=1)
     else:
-        pair = SNGANGenerator(latent_dim=4, width=4), SNGANDiscriminator(width=4)
+        classes = 3 if "conditional" in kind else None
+        pair = (
+            SNGANGenerator(latent_dim=4, width=4, num_classes=classes),
+            SNGANDiscriminator(width=4, num_classes=classes),
+        )
+        for module in pair[0].modules():  # all classes begin alike
+            if isinstance(module, ConditionalNorm):
+                nn.init.normal_(module.scale.weight, 1.0, 0.3)
     return tuple(network.double() for network in pair)
 
 
 def batches(kind):
-    shape = (2,) if "mlp" in kind else (3, 32, 32) if kind == "sngan" else (1, 8, 8)
+    shape = (2,) if "mlp" in kind else (3, 32, 32) if "sngan" in kind or "strided" in kind else (1, 8, 8)
     generator = torch.Generator().manual_seed(3)
     real = torch.randn(36, *shape, generator=generator, dtype=torch.float64)
     return torch.utils.data.DataLoader(
@@ -122,6 +134,25 @@ def test_both_ways_give_the_same_for_residual_networks_and_every_schedule(form, 
         for structured in (True, False)
     ]
     assert furthest(*states) < 1e-12
+
+
+@pytest.mark.parametrize("form", ["opponent", "own", "difference"])
+@pytest.mark.parametrize("kind", ["conditional sngan", "strided dcgan"])
+def test_both_ways_give_the_same_for_the_networks_of_the_recipes(kind, form):
+    settings = {"objective": "hinge"} if "sngan" in kind else {}
+    states = [
+        trained(kind, structured=structured, game=strategy(form), optimizer=torch.optim.SGD, **settings)
+        for structured in (True, False)
+    ]
+    assert furthest(*states) < 1e-12
+
+
+@pytest.mark.parametrize(("kind", "fast"), [("conditional sngan", True), ("conditional dcgan", False)])
+def test_a_projection_by_a_linear_layer_leaves_the_discriminator_piecewise_linear(kind, fast):
+    gan = LeadGANModule(*networks(kind), game=LEADStrategy(0.7), objective="hinge")
+    tiny_trainer(1).fit(gan, batches(kind))
+    assert gan._structure.chained
+    assert (gan._structure.not_piecewise_linear is None) == fast
 
 
 def test_the_comparison_would_see_a_wrong_sign():

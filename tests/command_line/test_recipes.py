@@ -1,0 +1,111 @@
+"""The image recipes are what they say, and each method of their tables plays them."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from recipe_kit import NARROW, QUIET, RECIPES, synthetic
+
+from lightning_lead.cli import main
+from lightning_lead.compare.plan import plan_runs, read_entries
+from lightning_lead.compare.worker import run as run_here
+from lightning_lead.objectives import adversarial_objective
+from lightning_lead.systems import find_game
+
+SNGAN32 = {"generator": 4276739, "discriminator": 1053824, "objective": "hinge", "steps": 5, "batch": 320, "fakes": 128}
+SNGAN32 |= {"betas": (0.0, 0.9), "decay": (1.0, 0.0, 100_000)}
+PUBLISHED = {
+    "cifar10_sngan32": SNGAN32,
+    "cifar10_sngan32_conditional": SNGAN32 | {"generator": 4304387, "discriminator": 1055104},
+    "stl10_sngan48": SNGAN32 | {"generator": 4878083, "discriminator": 19542720},
+    "cifar10_dcgan": {
+        "generator": 12140035,
+        "discriminator": 10517761,
+        "objective": "non_saturating",
+        "steps": 1,
+        "batch": 64,
+        "fakes": None,
+        "betas": (0.5, 0.999),
+        "decay": None,
+    },
+    "cifar10_ours": SNGAN32 | {"batch": 640, "fakes": 256, "decay": (1.0, 0.0, 300_000)},
+}
+SMALL = {  # batches
+    "cifar10_sngan32": ["--data.batch_size=20", "--model.generator_batch_size=4", *NARROW["sngan"]],
+    "cifar10_dcgan": ["--data.batch_size=8", *NARROW["dcgan"]],
+}
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lightning-lead"])
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_recipe_has_the_published_numbers(name, here):
+    wanted = PUBLISHED[name]
+    built = main([f"--config={synthetic(name, here)}", *QUIET], run=False)
+    model, data = built.model, built.datamodule
+    for player in ("generator", "discriminator"):
+        assert sum(p.numel() for p in getattr(model, player).parameters()) == wanted[player]
+    assert type(model.objective) is type(adversarial_objective(wanted["objective"]))
+    assert (model.discriminator_steps, model.generator_batch_size) == (wanted["steps"], wanted["fakes"])
+    assert (data.batch_size, data.noise, data.flip) == (wanted["batch"], 1 / 128, name == "cifar10_ours")
+    made = model.configure_optimizers()
+    made = made if isinstance(made, dict) else {"optimizer": made}
+    assert isinstance(made["optimizer"], torch.optim.Adam)
+    groups = made["optimizer"].param_groups
+    assert [(group.get("initial_lr", group["lr"]), group["betas"]) for group in groups] == [(2e-4, wanted["betas"])] * 2
+    decay = made["lr_scheduler"]["scheduler"] if "lr_scheduler" in made else None
+    assert (decay and (decay.start_factor, decay.end_factor, decay.total_iters)) == wanted["decay"]
+    assert built.trainer.max_steps == (decay.total_iters if decay else 100_000)
+    assert model.game.rule.name == "LEAD"
+    assert any(type(c).__name__ == "GeneratorEMA" for c in built.trainer.callbacks) == (name == "cifar10_ours")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "games"), [("cifar10_sngan32", "cifar10_games"), ("cifar10_dcgan", "cifar10_dcgan_games")]
+)
+def test_every_method_of_the_table_plays_the_recipe(name, games, here):
+    """As `compare` runs them, but in this process."""
+    entries = read_entries([], RECIPES / f"{games}.yaml")
+    assert [entry.label.split()[0].strip(",") for entry in entries] == [
+        "Adam",
+        "LEAD-Adam",
+        "LEAD-Adam",
+        "ExtraAdam",
+        "ODE-GAN",
+    ]
+    extra = [*SMALL[name], "--trainer.max_steps=2", "--every=2", "--trainer.accelerator=cpu"]
+    for run in plan_runs(entries, synthetic(name, here), [0], here / "out", extra):
+        result = run_here(run.folder, run.fingerprint, list(run.arguments))
+        assert result["steps"] == 2, run.entry.label
+        assert result["history"][-1]["values"]["fid"] > 0
+        assert result["skipped_turns"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10_sngan32_conditional", "stl10_sngan48", "cifar10_ours"])
+def test_the_other_recipes_make_their_steps(name, here):
+    small = ["--data.batch_size=20", "--model.generator_batch_size=8", *NARROW["sngan"], "--trainer.max_steps=2"]
+    fitted = main(["fit", f"--config={synthetic(name, here)}", *small, *QUIET])
+    assert fitted.trainer.global_step == 2
+    structure = fitted.model._structure
+    assert structure.chained
+    assert (structure.not_piecewise_linear is None) == (name != "cifar10_ours")  # whose form differentiates once
+    assert (fitted.model.sample_labels(4) is not None) == ("conditional" in name)
+
+
+def test_the_sweep_of_a_has_both_forms_of_every_value():
+    entries = read_entries([], RECIPES / "sweep_alpha_games.yaml")
+    assert entries[0].game == "AlternatingGDA"  # a = 0
+    swept = [(form, a) for form in ("exact", "difference") for a in ("0.1", "0.3", "1", "3", "10")]
+    assert [entry.label for entry in entries[1:]] == [f"{form}, a = {a}" for form, a in swept]
+    for entry, (form, a) in zip(entries[1:], swept, strict=True):
+        rule = find_game(entry.game).rule
+        assert (rule.alpha, rule.cross) == (float(a), form)
