@@ -2,6 +2,7 @@
 
 from lightning_lead.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.networks.digits_classifier import DigitsClassifier
+from lightning_lead.networks.inception import Inception2015
 from lightning_lead.networks.mlp import MLPDiscriminator, MLPGenerator
 from lightning_lead.networks.sngan import SNGANDiscriminator, SNGANGenerator
 
@@ -13,4 +14,5 @@ __all__ = [
     "SNGANGenerator",
     "SNGANDiscriminator",
     "DigitsClassifier",
+    "Inception2015",
 ]
