@@ -15,7 +15,6 @@ Trained by a Two Time-Scale Update Rule", NeurIPS 2017; Salimans et al., "Improv
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, final, get_args
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.networks.fingerprints import is_counter, weights_sha256
 from lightning_lead.networks.inception_weights import read_inception_weights
 from lightning_lead.networks.resizing import resize_tf1
 
@@ -132,8 +132,8 @@ class Inception2015(nn.Module):
         Raises:
             ConfigurationError: a name is missing or too much, or a shape differs.
         """
-        given = {name: tensor for name, tensor in weights.items() if not _is_counter(name)}
-        wanted = {_public(name): tensor for name, tensor in self.state_dict().items() if not _is_counter(name)}
+        given = {name: tensor for name, tensor in weights.items() if not is_counter(name)}
+        wanted = {_public(name): tensor for name, tensor in self.state_dict().items() if not is_counter(name)}
         given.pop("fc.bias", None)
         if self.fc is None:
             given.pop("fc.weight", None)
@@ -157,9 +157,9 @@ class Inception2015(nn.Module):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the features' weights, then the resize, the dtype and the classifier's SHA-256 if there is one."""
-        body = _sha256(self.body)
+        body = weights_sha256(self.body)
         parts = [body, f"resize={self.resize}", f"dtype={str(self.dtype).removeprefix('torch.')}"]
-        return " ".join([*parts, f"classifier={_sha256(self.fc)[:12]}"] if self.fc is not None else parts)
+        return " ".join([*parts, f"classifier={weights_sha256(self.fc)[:12]}"] if self.fc is not None else parts)
 
     def train(self, mode: bool = True) -> Inception2015:
         """Stay in eval mode: in training mode the batch would be normalised by itself, and every score be wrong."""
@@ -205,18 +205,5 @@ class Inception2015(nn.Module):
         return self.fc
 
 
-def _is_counter(name: str) -> bool:
-    return name.endswith("num_batches_tracked")  # only training reads it, and files may lack it
-
-
 def _public(name: str) -> str:
     return name.removeprefix("body.")
-
-
-def _sha256(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, weight in sorted(module.state_dict().items()):
-        if not _is_counter(name):
-            digest.update(name.encode())
-            digest.update(weight.detach().cpu().float().contiguous().numpy())
-    return digest.hexdigest()
