@@ -121,14 +121,16 @@ class TorchvisionFeatures(nn.Module):
 
     def _prepare(self, images: Tensor) -> Tensor:
         """(n, 3, side, side), normalised as the weights want it."""
+        prepared: Tensor
         if self.resize == "preset":
-            prepared: Tensor = self.preset(images)
+            prepared = self.preset(images)
             return prepared
         from torchvision.transforms.functional import convert_image_dtype, normalize, resize
 
         side = [*self.preset.crop_size, *self.preset.crop_size]
         images = resize(images, side, interpolation=self.preset.interpolation, antialias=self.preset.antialias)
-        return normalize(convert_image_dtype(images, torch.float), self.preset.mean, self.preset.std)
+        prepared = normalize(convert_image_dtype(images, torch.float), self.preset.mean, self.preset.std)
+        return prepared
 
     @property
     def classify(self) -> Callable[[Tensor], Tensor]:
@@ -142,14 +144,15 @@ def _build(name: str, weights: str | Path | None, entry: Any) -> nn.Module:
 
     if entry is not None:
         try:
-            return models.get_model(name, weights=entry)
+            network: nn.Module = models.get_model(name, weights=entry)
         except OSError as error:  # urllib's, no network among them
             raise ConfigurationError(
                 f"Cannot load {name} because its weights are neither in torch hub's cache nor to be had; fetch "
                 f"{entry.url} elsewhere and pass weights='its path' (got {error})."
             ) from error
+        return network
     settings = {"init_weights": False, "transform_input": True} if name in _INITIALISED_SLOWLY else {}
-    network: nn.Module = models.get_model(name, weights=None, **settings)
+    network = models.get_model(name, weights=None, **settings)
     if weights is None:
         return network
     members = ", ".join(models.get_model_weights(name).__members__)
@@ -170,12 +173,11 @@ def _build(name: str, weights: str | Path | None, entry: Any) -> nn.Module:
 
 def _take_off_last_linear(network: nn.Module, name: str) -> nn.Linear:
     """The layer that makes the logits; an identity takes its place."""
-    *_, (place, last) = ((place, m) for place, m in network.named_modules() if not list(m.children()))
-    linears = [(place, module) for place, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if not linears or linears[-1][1] is not last:
+    *_, (place, last) = ((place, module) for place, module in network.named_modules() if not list(module.children()))
+    if not isinstance(last, nn.Linear):
         raise ConfigurationError(
             f"Cannot take features from {name} because it does not end in a linear layer; take a backbone that does, "
             f"such as resnet18 (got {type(last).__name__} at {place})."
         )
     network.set_submodule(place, nn.Identity())
-    return linears[-1][1]
+    return last

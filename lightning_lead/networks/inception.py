@@ -94,7 +94,7 @@ class Inception2015(nn.Module):
         self.body = inception_body()
         self.fc = nn.Linear(self.num_features, self.num_classes, bias=False) if classifier else None
         if channels_last:
-            self.body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.body.to(memory_format=torch.channels_last)
         self.requires_grad_(False).eval()
 
     @classmethod

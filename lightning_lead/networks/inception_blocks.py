@@ -81,7 +81,7 @@ class _Mean(nn.Module):
 def inception_body() -> nn.Module:
     """(n, 3, 299, 299) scaled to about (−1, 1) -> (n, 2048), with random weights."""
     blocks = [BasicConv2d, _BlockA, InceptionB, _BlockC, InceptionD, _BlockE, InceptionAux]
-    body = Inception3(num_classes=1, aux_logits=False, init_weights=False, inception_blocks=blocks)
+    body: nn.Module = Inception3(num_classes=1, aux_logits=False, init_weights=False, inception_blocks=blocks)
     body.Mixed_7c = _LastBlockE(2048)
     body.avgpool, body.dropout, body.fc = _Mean(), nn.Identity(), nn.Identity()
     return body

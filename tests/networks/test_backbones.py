@@ -136,9 +136,18 @@ def test_feature_networks_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(feature_network("digits"), DigitsClassifier)
     own = nn.Flatten()
     assert feature_network(own) is own
+    asked: list[dict[str, object]] = []
     found = Inception2015(classifier=False)
-    monkeypatch.setattr(Inception2015, "pretrained", lambda: found)
+
+    def pretrained(**settings: object) -> Inception2015:
+        asked.append(settings)
+        return found
+
+    monkeypatch.setattr(Inception2015, "pretrained", pretrained)
     assert feature_network("inception") is found
-    for wrong in ("vgg", "torchvision:", "torchvision", None):
-        with pytest.raises(ConfigurationError, match=r"take 'inception', 'digits', 'torchvision:resnet18'.*got"):
+    feature_network("inception:bilinear")
+    feature_network("inception:channels_last,bfloat16")
+    assert asked == [{}, {"resize": "bilinear"}, {"channels_last": True, "dtype": torch.bfloat16}]
+    for wrong in ("vgg", "torchvision:", "torchvision", "inception:bicubic", "digits:large", None):
+        with pytest.raises(ConfigurationError, match=r"take 'inception', alone .*'torchvision:resnet18'.*got"):
             feature_network(wrong)  # type: ignore[arg-type]
