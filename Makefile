@@ -14,14 +14,17 @@ help:  ## show this list
 demo: $(VENV)/.installed-demo  ## train GANs on digits with LEAD and with Adam, and print the comparison
 	$(BIN)/python examples/demo.py
 
+# One process per core: the tests are small and use one thread each.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
 test: $(VENV)/.installed-test  ## run the test suite, with the examples in docstrings and docs
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/.installed-dev  ## lint, format, types, and everything that `make test` runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 TALK := eigenvalues potential_well forces bilinear cost rates regime strong_coupling modes robustness
 talk: $(VENV)/.installed-demo  ## draw the figures of docs/talk.md into runs/talk; one of them by TALK=rates
