@@ -12,7 +12,13 @@ from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, 
 if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type checkers and editors can see them
     from lightning_lead import analysis, calculus, callbacks, compare, data, fetch, games, networks, objectives, rules
     from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, ImageWriter, ModeCounter, SampleGrid
-    from lightning_lead.data import DigitsDataModule, GaussiansDataModule
+    from lightning_lead.data import (
+        CIFAR10DataModule,
+        DigitsDataModule,
+        GaussiansDataModule,
+        ImageFolderDataModule,
+        STL10DataModule,
+    )
     from lightning_lead.gan import LeadGANModule
     from lightning_lead.mixin import LeadMixin
     from lightning_lead.module import LeadModule
@@ -33,6 +39,9 @@ __all__ = [
     "GeneratorEMA",
     "ImageWriter",
     "ModeCounter",
+    "CIFAR10DataModule",
+    "STL10DataModule",
+    "ImageFolderDataModule",
     "DigitsDataModule",
     "GaussiansDataModule",
     # errors
@@ -65,6 +74,9 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "GeneratorEMA": "lightning_lead.callbacks",
     "ImageWriter": "lightning_lead.callbacks",
     "ModeCounter": "lightning_lead.callbacks",
+    "CIFAR10DataModule": "lightning_lead.data",
+    "STL10DataModule": "lightning_lead.data",
+    "ImageFolderDataModule": "lightning_lead.data",
     "DigitsDataModule": "lightning_lead.data",
     "GaussiansDataModule": "lightning_lead.data",
 }

@@ -1,10 +1,16 @@
-"""Data modules, scikit-learn's digits and mixtures of Gaussians, and the loader that resumes in mid-epoch."""
+"""Data modules for images and for mixtures of Gaussians, and the loader that resumes in mid-epoch."""
 
+from lightning_lead.data.cifar10 import CIFAR10DataModule
 from lightning_lead.data.digits import DigitsDataModule
 from lightning_lead.data.gaussians import GaussiansDataModule, ModeCoverage, modes_covered
+from lightning_lead.data.image_folder import ImageFolderDataModule
 from lightning_lead.data.loader import EpochSampler, ResumableDataLoader
+from lightning_lead.data.stl10 import STL10DataModule
 
 __all__ = [
+    "CIFAR10DataModule",
+    "STL10DataModule",
+    "ImageFolderDataModule",
     "DigitsDataModule",
     "GaussiansDataModule",
     "ModeCoverage",

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.data.base import AbstractGANDataModule
+from lightning_lead.data.base import AbstractTensorDataModule
 
 __all__ = ["DigitsDataModule"]
 
@@ -24,7 +24,7 @@ _SIZES = (8, 16, 32)
 
 
 @final
-class DigitsDataModule(AbstractGANDataModule):
+class DigitsDataModule(AbstractTensorDataModule):
     """Batches (images, labels) of scikit-learn's digits; all 1,797 are training data.
 
     Images are float32 (n, 1, image_size, image_size) in [−1, 1], labels int64 (n,).

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.data.base import AbstractGANDataModule
+from lightning_lead.data.base import AbstractTensorDataModule
 from lightning_lead.data.loader import check_count
 
 __all__ = ["GaussiansDataModule", "ModeCoverage", "modes_covered"]
@@ -93,7 +93,7 @@ def modes_covered(points: Tensor, modes: Tensor, *, std: float, within: float = 
 
 
 @final
-class GaussiansDataModule(AbstractGANDataModule):
+class GaussiansDataModule(AbstractTensorDataModule):
     """Batches of points (n, 2), float32, from a mixture of 8 Gaussians on a ring or 25 on a grid.
 
     The points are drawn once, from the seed; each mode has the same number of them, give or take one.

@@ -2,6 +2,9 @@
 
     order of epoch e = permutation drawn from hash(seed, e);  rank r of w sees its entries r, r + w, r + 2w, …
 
+A dataset of N samples that says `indexed_by_epoch = True` is asked for i + e·N in place of i, so that what it adds at
+random can be a function of (sample, epoch) alone, whoever loads it and in whatever batch.
+
 Lightning finds `state_dict` and `load_state_dict` on a train loader, saves the state with each checkpoint and hands it
 back before the first batch. Habits of Lightning 2.6 that shape the code:
 
@@ -79,13 +82,16 @@ class EpochSampler(DistributedSampler[Any]):
         self.skip = self.offset = 0
 
     def __iter__(self) -> Iterator[int]:
-        """Indices into the dataset, `len(self)` of them, less those to skip."""
+        """Indices into the dataset, `len(self)` of them, less those to skip; with the epoch if the dataset asks."""
         count = len(self.dataset)  # type: ignore[arg-type]  # a Dataset need not have a length, this one has
+        epoch = self.epoch - self.offset
         if self.shuffle:
-            seed = _mixed(self.seed, self.epoch - self.offset)
+            seed = _mixed(self.seed, epoch)
             order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
         else:
             order = torch.arange(count)
+        if getattr(self.dataset, "indexed_by_epoch", False):
+            order = order + epoch * count
         skip, self.skip = self.skip, 0
         return iter(order[self.rank : self.total_size : self.num_replicas][skip:].tolist())
 

@@ -165,6 +165,6 @@ def _check(path: Path, archive: Archive) -> None:
     path.unlink()
     got = f"{size:,} bytes in place of {archive.size:,}" if found is None else f"sha256 {found}"
     raise FetchError(
-        f"Cannot use {archive.name} because it is truncated or corrupt; it has been removed, so run the command again "
+        f"Cannot use {archive.name} because it is truncated or corrupt; it has been removed and can be fetched anew "
         f"(got {got}, expected sha256 {archive.sha256})"
     )

@@ -65,6 +65,8 @@ class WebFile(AbstractSource):
                     self._continue(part, before, bar.reach)
                     reason = "the connection ended early"
                 except urllib.error.HTTPError as error:
+                    if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:  # no part of what the server has
+                        part.write_bytes(b"")
                     raise FetchError(self._complaint(f"the server answers {error.code}", before)) from error
                 except (OSError, http.client.HTTPException) as error:  # URLError, timeouts and resets are OSErrors
                     reason = str(getattr(error, "reason", error)) or type(error).__name__

@@ -1,0 +1,134 @@
+"""STL-10: 105,000 images of 96×96 pixels, 100,000 of them without a label, made smaller for GANs.
+
+Reference: Coates, Lee and Ng, "An analysis of single layer networks in unsupervised feature learning", AISTATS 2011;
+48×48 as in Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.data.image_base import AbstractImageDataModule
+from lightning_lead.data.image_cache import cached_images
+from lightning_lead.data.loader import check_count
+
+__all__ = ["STL10DataModule"]
+
+_SIDE, _CHUNK = 96, 1000
+_BYTES = 3 * _SIDE * _SIDE  # of an image
+
+
+@final
+class STL10DataModule(AbstractImageDataModule):
+    """Batches (images,) of STL-10's unlabelled and training images; most have no label, so none is handed out.
+
+    Images are float32 (n, 3, image_size, image_size) in [−1, 1], made smaller bilinearly with antialiasing, once; the
+    result is kept.
+
+    Args:
+        root: torchvision's folder, in which `stl10_binary` is or will be.
+        download: let torchvision fetch it (2.6 GB) if it is not there, on one process per node.
+        image_size: pixels along one side, ≥ 1.
+        batch_size: images per training batch and rank, ≥ 1; the last batch is dropped if it is not full.
+        seed: of the order, the flips and the noise, ≥ 0.
+        cache: where the small images are kept; default `images` in the store.
+        flip: mirror half of the training images.
+        noise: width of the uniform noise on training images, ≥ 0; 1/128 in SNGAN's recipe.
+        subset: the first so many images only, ≥ 1, or None.
+        num_workers: loader processes, ≥ 0.
+        pin_memory: hand batches over in pinned memory, where there is a CUDA device.
+        on_device: keep all images (730 MB at 48×48) on the training device and cut the batches there.
+        num_predict: samples that `trainer.predict` makes, ≥ 1.
+
+    Attributes:
+        image_shape: (3, image_size, image_size).
+        image_range: (−1.0, 1.0).
+        num_classes: None.
+
+    Raises:
+        ConfigurationError: a setting out of its range, or no data and `download=False`.
+
+    Example:
+        >>> STL10DataModule(root="a folder to be", download=True).image_shape
+        (3, 48, 48)
+    """
+
+    num_classes: int | None = None
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        download: bool = False,
+        image_size: int = 48,
+        batch_size: int = 64,
+        seed: int = 0,
+        cache: str | None = None,
+        flip: bool = False,
+        noise: float = 0.0,
+        subset: int | None = None,
+        num_workers: int = 0,
+        pin_memory: bool = True,
+        on_device: bool = False,
+        num_predict: int = 64,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            seed=seed,
+            num_workers=num_workers,
+            num_predict=num_predict,
+            flip=flip,
+            noise=noise,
+            subset=subset,
+            pin_memory=pin_memory,
+            on_device=on_device,
+        )
+        check_count("STL10DataModule", "image_size", image_size)
+        self.root, self.download, self.image_size, self.cache = root, download, image_size, cache
+        self.image_shape = (3, image_size, image_size)
+        if not download and not (Path(root) / "stl10_binary").is_dir():
+            raise ConfigurationError(
+                f"Cannot find STL-10 because there is no stl10_binary in {root}; pass download=True, or unpack the "
+                "archive there (got nothing)"
+            )
+
+    def prepare_data(self) -> None:
+        """Fetch and make smaller what has not been; Lightning calls this on one process per node."""
+        if self.download:
+            from torchvision.datasets import STL10
+
+            STL10(self.root, split="train+unlabeled", download=True)
+        self.load("train")
+
+    def reference_split(self) -> str:
+        """All of it."""
+        return "train"
+
+    def load(self, split: str) -> tuple[Tensor, Tensor | None]:
+        """Images, the labelled ones first, memory-mapped; no labels.
+
+        Args:
+            split: "train".
+        """
+        files = [Path(self.root) / "stl10_binary" / name for name in ("train_X.bin", "unlabeled_X.bin")]
+        counts = [file.stat().st_size // _BYTES for file in files]
+        what = {"set": "stl10 train+unlabeled", "counts": counts, "image_size": self.image_size, "format": 1}
+        shape = (sum(counts), 3, self.image_size, self.image_size)
+        return cached_images(what, shape, lambda: self._chunks(files), cache=self.cache)
+
+    def _chunks(self, files: list[Path]) -> Iterator[np.ndarray[Any, Any]]:
+        from torchvision.transforms.v2.functional import resize
+
+        for file in files:
+            # column by column within a channel, as the authors' Matlab wrote it; 2.8 GB: not all in memory
+            images = np.memmap(file, np.uint8, mode="r").reshape(-1, 3, _SIDE, _SIDE).swapaxes(2, 3)
+            for start in range(0, len(images), _CHUNK):
+                chunk = torch.from_numpy(np.ascontiguousarray(images[start : start + _CHUNK]))
+                yield resize(chunk, [self.image_size, self.image_size], antialias=True).numpy()

@@ -1,0 +1,389 @@
+"""Data modules of images: the same batches whoever loads them, and what is refused; CIFAR-10 has 60 images here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lightning_lead import ConfigurationError
+from lightning_lead.data import CIFAR10DataModule, ImageFolderDataModule, STL10DataModule, cifar10
+from lightning_lead.fetch.store import install
+
+SIZES = {"train": 50, "test": 10}
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LIGHTNING_LEAD_HOME", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+def write_cifar10(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """A complete store of a few images."""
+    rng, arrays, made = np.random.default_rng(0), {}, folder / "made"
+    made.mkdir(parents=True)
+    for split, size in SIZES.items():
+        arrays[f"{split}_images.npy"] = rng.integers(0, 256, (size, 3, 32, 32), dtype=np.uint8)
+        arrays[f"{split}_labels.npy"] = np.arange(size) % 10
+    for name, array in arrays.items():
+        np.save(made / name, array)
+    install(made, folder, list(arrays), {"source": "a test"})
+    return arrays
+
+
+@pytest.fixture
+def arrays(store: Path) -> dict[str, np.ndarray[Any, Any]]:
+    return write_cifar10(store / "cifar10")
+
+
+def epochs(data: CIFAR10DataModule, count: int = 2) -> list[list[Tensor]]:
+    """Batches of the first epochs."""
+    loader, batches = data.train_dataloader(), []
+    for epoch in range(count):
+        loader.order.set_epoch(epoch)
+        batches += list(loader)
+    return batches
+
+
+def same(one: list[list[Tensor]], other: list[list[Tensor]]) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True)
+    )
+
+
+class FakeTrainer:
+    """What a data module asks a trainer for."""
+
+    def __init__(self, rank: int = 0, ranks: int = 1) -> None:
+        self.world_size, self.global_rank = ranks, rank
+        self.strategy = self
+        self.root_device = torch.device("cpu")
+
+
+AUGMENTED: dict[str, Any] = {"batch_size": 8, "flip": True, "noise": 1 / 128, "seed": 3}
+
+
+# ---- the same batches ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{"num_workers": 2}, {"on_device": True}, {"pin_memory": False}], ids=str)
+def test_batches_are_the_same_however_they_are_loaded(arrays: Any, settings: dict[str, Any]) -> None:
+    plain = epochs(CIFAR10DataModule(**AUGMENTED))
+    assert len(plain) == 12
+    assert same(epochs(CIFAR10DataModule(**AUGMENTED, **settings)), plain)
+    assert not same(epochs(CIFAR10DataModule(**(AUGMENTED | {"seed": 4}), **settings)), plain)  # the control
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_workers": 2}, {"on_device": True}], ids=str)
+def test_loading_goes_on_in_mid_epoch(arrays: Any, settings: dict[str, Any]) -> None:
+    whole = epochs(CIFAR10DataModule(**AUGMENTED))
+    loader = CIFAR10DataModule(**AUGMENTED, **settings).train_dataloader()
+    loader.order.set_epoch(1)
+    running = iter(loader)
+    for _ in range(2):
+        next(running)
+    resumed = CIFAR10DataModule(**AUGMENTED, **settings).train_dataloader()
+    resumed.load_state_dict(loader.state_dict())
+    assert same(list(resumed), whole[8:])
+
+
+def test_ranks_together_have_the_batches_of_one(arrays: Any) -> None:
+    shares = []
+    for rank in (0, 1):
+        data = CIFAR10DataModule(**(AUGMENTED | {"batch_size": 4}))
+        data.trainer = FakeTrainer(rank, 2)  # type: ignore[assignment]
+        shares.append(epochs(data))
+    joint = [
+        [torch.stack([a, b], 1).flatten(0, 1) for a, b in zip(*pair, strict=True)] for pair in zip(*shares, strict=True)
+    ]
+    assert same(joint, epochs(CIFAR10DataModule(**AUGMENTED)))
+
+
+def test_flips_and_noise_differ_from_epoch_to_epoch(arrays: Any) -> None:
+    data = CIFAR10DataModule(**(AUGMENTED | {"batch_size": 50}))
+    first, second = epochs(data)
+    one, two = first[0][first[1].argsort(stable=True)], second[0][second[1].argsort(stable=True)]
+    assert not torch.equal(one.flatten().sort().values, two.flatten().sort().values)
+    plain = CIFAR10DataModule(batch_size=50)
+    first, second = epochs(plain)
+    assert torch.equal(first[0].flatten().sort().values, second[0].flatten().sort().values)
+
+
+def test_the_global_random_state_is_left_alone(arrays: Any) -> None:
+    before = torch.get_rng_state()
+    epochs(CIFAR10DataModule(**AUGMENTED))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+class Recorder(pl.LightningModule):
+    """Writes down its batches; keeps a checkpoint after the eighth."""
+
+    def __init__(self, keep: Path | None) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.seen: list[list[Tensor]] = []
+        self.keep = keep
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.seen.append([part.clone() for part in batch])
+        optimizer: Any = self.optimizers()
+        optimizer.step()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.keep is not None and self.trainer.global_step == 8:
+            self.trainer.save_checkpoint(self.keep)
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        pass
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(steps: int, *, keep: Path | None = None, ckpt: Path | None = None, **settings: Any) -> list[list[Tensor]]:
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        max_steps=steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    model = Recorder(keep)
+    more: dict[str, Any] = {} if ckpt is None else {"ckpt_path": ckpt, "weights_only": True}
+    trainer.fit(model, CIFAR10DataModule(**AUGMENTED, **settings), **more)
+    return model.seen
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_trainer_resumes_bitwise_and_may_change_where_the_data_are(
+    arrays: Any, tmp_path: Path, on_device: bool
+) -> None:
+    whole = fit(15, keep=tmp_path / "a.ckpt", on_device=on_device)
+    assert same(whole[:12], epochs(CIFAR10DataModule(**AUGMENTED)))
+    assert same(fit(15, ckpt=tmp_path / "a.ckpt", on_device=not on_device), whole[8:])
+
+
+# ---- CIFAR-10 --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reference", ["train", "test"])
+def test_the_reference(arrays: Any, reference: str) -> None:
+    data = CIFAR10DataModule(reference=reference, flip=True, noise=1 / 128, batch_size=7)
+    images, labels = data.reference_images(), data.reference_labels()
+    assert images.dtype == torch.uint8
+    assert np.array_equal(images.numpy(), arrays[f"{reference}_images.npy"])
+    assert np.array_equal(labels.numpy(), arrays[f"{reference}_labels.npy"])
+    seen = [torch.cat(parts) for parts in zip(*data.val_dataloader(), strict=True)]  # in order, not augmented
+    assert torch.equal(((seen[0] + 1) * 127.5).round().to(torch.uint8), images)
+    assert torch.equal(seen[1], labels)
+
+
+def test_the_images_are_mapped_and_the_file_cannot_be_written(arrays: Any, store: Path) -> None:
+    images = CIFAR10DataModule().reference_images()
+    assert "train_images.npy" in Path("/proc/self/maps").read_text() if Path("/proc/self/maps").exists() else True
+    images.zero_()
+    assert np.array_equal(np.load(store / "cifar10" / "train_images.npy"), arrays["train_images.npy"])
+
+
+def test_a_subset_is_the_first_images_of_each_split(arrays: Any) -> None:
+    data = CIFAR10DataModule(subset=6, batch_size=3, reference="test")
+    assert np.array_equal(data.reference_images().numpy(), arrays["test_images.npy"][:6])
+    known = {image.tobytes() for image in arrays["train_images.npy"][:6]}
+    for images, _ in data.train_dataloader():
+        assert {image.numpy().tobytes() for image in ((images + 1) * 127.5).round().to(torch.uint8)} <= known
+
+
+def test_what_is_missing_shows_at_construction(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"`lightning-lead fetch cifar10`.*\(got nothing in the store\)"):
+        CIFAR10DataModule()
+    with pytest.raises(ConfigurationError, match=r"nothing in the store and .*here"):
+        CIFAR10DataModule(root=str(tmp_path / "here"))
+    late = CIFAR10DataModule(download=True)
+    with pytest.raises(ConfigurationError, match="lightning-lead fetch"):
+        late.train_dataloader()  # prepare_data has not been called
+    other = write_cifar10(tmp_path / "other")
+    images = CIFAR10DataModule(folder=str(tmp_path / "other")).reference_images()
+    assert np.array_equal(images.numpy(), other["train_images.npy"])
+
+
+def test_download_fetches_once_per_node_and_only_if_asked(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[Any] = []
+
+    def fetch(folder: Any) -> None:
+        fetched.append(folder)
+        write_cifar10(store / "cifar10")
+
+    monkeypatch.setattr(cifar10, "fetch_cifar10", fetch)
+    data = CIFAR10DataModule(download=True, batch_size=8)
+    assert data.prepare_data_per_node
+    data.prepare_data()
+    assert fetched == [None]
+    assert len(data.train_dataloader()) == 6
+    CIFAR10DataModule().prepare_data()
+    assert fetched == [None]
+
+
+def test_torchvisions_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+
+    class Stand_in:
+        def __init__(self, root: str, *, train: bool) -> None:
+            self.data, self.targets = (pixels, list(range(20))) if train else (pixels[:5], list(range(5)))
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Stand_in)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    data = CIFAR10DataModule(root=str(tmp_path), download=True)
+    data.prepare_data()  # nothing to fetch
+    assert np.array_equal(data.reference_images().numpy(), pixels.transpose(0, 3, 1, 2))
+    assert data.reference_labels().tolist() == list(range(20))
+    assert len(CIFAR10DataModule(root=str(tmp_path), reference="test").reference_images()) == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reference": "val"}, r"reference='train' or 'test' \(got 'val'\)"),
+        ({"noise": -0.1}, "noise is a width"),
+        ({"noise": float("nan")}, "got nan"),
+        ({"subset": 0}, "subset must be an integer ≥ 1"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"on_device": True, "num_workers": 2}, r"num_workers=0 or on_device=False \(got num_workers=2\)"),
+    ],
+    ids=str,
+)
+def test_refused_settings(arrays: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        CIFAR10DataModule(**settings)
+
+
+# ---- folders of pictures ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Two classes of grey-levelled pictures of several shapes and kinds, and things that are no pictures."""
+    folder = tmp_path / "album"
+    for k, name in enumerate(["cats", "dogs/small", "dogs"]):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 20 + k), (10 * k, 100, 200)).save(folder / name / "a.png")
+    Image.new("L", (9, 9), 50).save(folder / "cats" / "b.JPG")
+    (folder / "cats" / "notes.txt").write_text("no picture")
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "c.png").write_text("no picture either")
+    return folder
+
+
+def test_a_folder_of_classes(album: Path) -> None:
+    data = ImageFolderDataModule(folder=str(album), image_size=16, batch_size=2)
+    assert (data.classes, data.num_classes, data.image_shape) == (("cats", "dogs"), 2, (3, 16, 16))
+    images = data.reference_images()
+    assert images.shape == (4, 3, 16, 16)
+    assert images[:, :, 8, 8].tolist()[0] == [0, 100, 200]
+    assert data.reference_labels().tolist() == [0, 0, 1, 1]
+    assert len(next(iter(data.train_dataloader()))) == 2
+
+
+def test_pictures_are_upright_scaled_and_cropped_in_the_middle(tmp_path: Path) -> None:
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:, 10:30, 0] = 255  # the middle square is red
+    picture[:, 10:20, 1] = 255  # its left half yellow
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    Image.fromarray(picture).save(tmp_path / "b.png", exif=turned)
+    images = ImageFolderDataModule(folder=str(tmp_path), image_size=10).reference_images()
+    assert (images[:, 0, :, 1:-1] >= 253).all()  # at the edges the filter sees what is cropped, and it rings a little
+    assert (images[:, 1, 5, [1, 8]] > 128).tolist() == [[True, False], [False, True]]
+    grey = ImageFolderDataModule(folder=str(tmp_path), image_size=10, channels=1)
+    assert grey.image_shape == grey.reference_images().shape[1:] == (1, 10, 10)
+
+
+def test_scaling_does_not_alias(tmp_path: Path) -> None:
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "a.png")
+    images = ImageFolderDataModule(folder=str(tmp_path), image_size=8).reference_images()
+    assert images.float().mean().item() == pytest.approx(127.5, abs=1.5)
+    assert images.float().std().item() < 3
+
+
+def test_pictures_are_read_once_and_again_if_something_changes(album: Path, store: Path) -> None:
+    def made() -> set[str]:
+        ImageFolderDataModule(folder=str(album), image_size=8).prepare_data()
+        return {folder.name for folder in (store / "images").iterdir()}
+
+    first = made()
+    before = [file.stat().st_mtime_ns for file in sorted((store / "images").rglob("*.npy"))]
+    assert made() == first
+    assert [file.stat().st_mtime_ns for file in sorted((store / "images").rglob("*.npy"))] == before
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(album / "dogs" / "new.png")
+    assert len(made()) == 2
+    assert (
+        ImageFolderDataModule(folder=str(album), image_size=8).reference_images()[-2, :, 0, 0]
+        == torch.tensor([1, 2, 3])
+    ).all()
+    assert len(list((store / "images").glob("*/labels.npy"))) == 2
+
+
+def test_no_classes_where_pictures_lie_beside_the_subfolders(album: Path) -> None:
+    Image.new("RGB", (8, 8)).save(album / "top.png")
+    data = ImageFolderDataModule(folder=str(album), image_size=8, batch_size=2)
+    assert (data.classes, data.num_classes) == ((), None)
+    assert [part.shape for part in next(iter(data.train_dataloader()))] == [(2, 3, 8, 8)]
+    with pytest.raises(ConfigurationError, match="have none"):
+        data.reference_labels()
+
+
+def test_a_subset_is_spread_over_the_folder(album: Path) -> None:
+    data = ImageFolderDataModule(folder=str(album), image_size=8, subset=2, batch_size=2)
+    assert data.reference_labels().tolist() == [0, 1]
+
+
+def test_folders_that_are_refused(album: Path, tmp_path: Path) -> None:
+    (album / "dogs" / "bad.png").write_text("no picture")
+    data = ImageFolderDataModule(folder=str(album), image_size=8)
+    with pytest.raises(ConfigurationError, match=r"Cannot read .*bad.png because"):
+        data.prepare_data()
+    (album / "dogs" / "bad.png").unlink()
+    assert len(ImageFolderDataModule(folder=str(album), image_size=8).reference_images()) == 4  # a retry completes
+    with pytest.raises(ConfigurationError, match="no such folder"):
+        ImageFolderDataModule(folder=str(tmp_path / "nothing"), image_size=8)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigurationError, match=r"no picture in it .*\.jpg, .*\(got none\)"):
+        ImageFolderDataModule(folder=str(tmp_path / "empty"), image_size=8)
+    with pytest.raises(ConfigurationError, match="image_size"):
+        ImageFolderDataModule(folder=str(album), image_size=0)
+    with pytest.raises(ConfigurationError, match="channels=3 or channels=1"):
+        ImageFolderDataModule(folder=str(album), image_size=8, channels=4)
+
+
+# ---- STL-10 ----------------------------------------------------------------------------------------------------------
+
+
+def test_stl10(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="download=True"):
+        STL10DataModule(root=str(tmp_path))
+    binary = tmp_path / "stl10_binary"
+    binary.mkdir()
+    half = np.zeros((5, 3, 96, 96), np.uint8)
+    half[:, :, :48] = 200  # in the file's order, which is by columns: the left half
+    half[:3].tofile(binary / "train_X.bin")
+    (half[3:] // 2).tofile(binary / "unlabeled_X.bin")
+    data = STL10DataModule(root=str(tmp_path), batch_size=2)
+    images = data.reference_images()
+    assert images.shape == (5, *data.image_shape) == (5, 3, 48, 48)
+    assert images[:, 0, 20, 10].tolist() == [200, 200, 200, 100, 100]
+    assert images[:, 0, 20, 40].tolist() == [0] * 5
+    assert [part.shape for part in next(iter(data.train_dataloader()))] == [(2, 3, 48, 48)]
+    assert STL10DataModule(root=str(tmp_path), image_size=32).reference_images().shape == (5, 3, 32, 32)

@@ -1,0 +1,169 @@
+"""Downloads that break off and go on, clients that fail, and the store's habits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lightning_lead.fetch import FetchError, home
+from lightning_lead.fetch.clients import PipWheel, run_client
+from lightning_lead.fetch.sources import Archive, obtain
+from lightning_lead.fetch.store import read_manifest, replacing, sha256_of
+from lightning_lead.fetch.web import WebFile
+
+from .conftest import Server, archive_of
+
+CONTENT = bytes(range(256)) * 40
+Serve = Callable[[bytes], Server]
+
+
+def web(server: Server, content: bytes = CONTENT) -> WebFile:
+    return WebFile(archive_of("file.bin", content), url=server.url)
+
+
+def test_a_broken_download_goes_on_by_range(tmp_path: Path, serve: Serve) -> None:
+    server = serve(CONTENT)
+    server.cut = 3000
+    _, path = obtain("it", [web(server)], tmp_path, "auto")
+    assert path.read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=3000-", "bytes=6000-", "bytes=9000-"]
+
+
+def test_the_next_try_goes_on_where_the_last_one_ended(tmp_path: Path, serve: Serve) -> None:
+    server = serve(CONTENT)
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:4000])  # as an interrupted process leaves it
+    obtain("it", [web(server)], tmp_path, "auto")
+    assert server.ranges == ["bytes=4000-"]
+
+
+def test_a_complete_part_is_only_checked(tmp_path: Path, serve: Serve) -> None:
+    server = serve(CONTENT)
+    (tmp_path / "file.bin.part").write_bytes(CONTENT)
+    obtain("it", [web(server)], tmp_path, "auto")
+    assert server.ranges == []
+
+
+def test_a_server_without_ranges_begins_anew(tmp_path: Path, serve: Serve) -> None:
+    server = serve(CONTENT)
+    server.knows_ranges = False
+    (tmp_path / "file.bin.part").write_bytes(b"x" * 4000)
+    _, path = obtain("it", [web(server)], tmp_path, "auto")
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_part_of_another_file_is_found_out(tmp_path: Path, serve: Serve) -> None:
+    server = serve(CONTENT)
+    part = tmp_path / "file.bin.part"
+    part.write_bytes(b"x" * 4000)
+    with pytest.raises(FetchError, match="truncated or corrupt"):
+        obtain("it", [web(server)], tmp_path, "auto")
+    assert not part.exists()
+    assert obtain("it", [web(server)], tmp_path, "auto")[1].read_bytes() == CONTENT
+    part.write_bytes(b"x" * 20_000)  # longer than the file: no part of it at all
+    (tmp_path / "file.bin").unlink()
+    assert obtain("it", [web(server)], tmp_path, "auto")[1].read_bytes() == CONTENT
+
+
+def test_a_connection_that_brings_nothing_more_is_given_up(tmp_path: Path, serve: Serve) -> None:
+    server = serve(CONTENT[:4000])  # says that this is all
+    with pytest.raises(FetchError, match=r"4,000 of 10,240 bytes are kept"):
+        obtain("it", [web(server)], tmp_path, "auto")
+    server.content = CONTENT
+    assert obtain("it", [web(server)], tmp_path, "auto")[1].read_bytes() == CONTENT
+    assert server.ranges[-1] == "bytes=4000-"
+
+
+def test_a_part_that_the_server_cannot_continue_is_dropped(tmp_path: Path, serve: Serve) -> None:
+    server = serve(CONTENT)
+    (tmp_path / "file.bin.part").write_bytes(b"x" * 4000)
+    server.status = 416
+    with pytest.raises(FetchError, match="the server answers 416"):
+        obtain("it", [web(server)], tmp_path, "auto")
+    server.status = None
+    assert obtain("it", [web(server)], tmp_path, "auto")[1].read_bytes() == CONTENT
+    assert server.ranges == ["bytes=4000-", None]
+
+
+def test_a_client_that_fails_has_the_last_word(tmp_path: Path) -> None:
+    failing = [sys.executable, "-c", "print('a'); print('b'); raise SystemExit('no such host')"]
+    with pytest.raises(FetchError, match=r"exit status 1; .*\(got a / b / no such host\)|no such host"):
+        run_client(failing, tmp_path, Archive("x", "", 1))
+    with pytest.raises(FetchError, match="does not start"):
+        run_client([str(tmp_path / "nothing")], tmp_path, Archive("x", "", 1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pip_is_that_of_this_interpreter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wheel = PipWheel(Archive("a-1-py3-none-any.whl", "", 1), package="a", version="1")
+    assert wheel.command()[:4] == [sys.executable, "-m", "pip", "download"]
+    assert wheel.command()[-1] == "a==1"
+    assert "--no-deps" in wheel.command()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FetchError, match="pip is not installed; run `python -m ensurepip`"):
+        wheel.command()
+    (tmp_path / "pip").write_text("#!/bin/sh\n")
+    (tmp_path / "pip").chmod(0o755)
+    assert wheel.command()[0] == str(tmp_path / "pip")
+
+
+def test_something_else_than_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = PipWheel(Archive("a-1-py3-none-any.whl", "", 1), package="a", version="1")
+    script = "open('a-1-cp311-linux.whl', 'w').close()"
+    monkeypatch.setattr(PipWheel, "command", lambda self: [sys.executable, "-c", script])
+    with pytest.raises(FetchError, match=r"brought something else; .*got \['a-1-cp311-linux.whl'\]"):
+        wheel.download(tmp_path)
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "a.txt"
+    with replacing(file) as draft:
+        draft.write_text("old")
+
+    def interrupted() -> None:
+        with replacing(file) as draft:
+            draft.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert file.read_text() == "old"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_sha256(tmp_path: Path) -> None:
+    file = tmp_path / "abc"
+    file.write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert sha256_of(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"files": 3}', '{"files": {"a": {}}}', '{"files": {"b": {"bytes": 1}}}']
+)
+def test_a_manifest_that_says_nothing_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "manifest.json").write_text(text)
+    assert read_manifest(tmp_path) is None
+
+
+def test_the_store_is_in_the_home_folder_unless_the_variable_says_otherwise(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert home() == store
+    monkeypatch.delenv("LIGHTNING_LEAD_HOME")
+    assert home() == Path.home() / ".cache" / "lightning-lead"
+
+
+def test_to_look_for_things_costs_no_torch() -> None:
+    script = (
+        "import sys, lightning_lead.fetch as fetch\n"
+        "fetch.find_cifar10()\n"
+        "print([m for m in ('torch', 'numpy', 'PIL', 'tqdm', 'filelock', 'pytorch_lightning') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
