@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=50_000, help="training images, the first so many")
     parser.add_argument("--rival", action="store_true", help="torch-fidelity's network and distance as well")
     parser.add_argument("--resize", choices=["tf1", "bilinear"], default="tf1")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--dtype", choices=["float32", "float16"], default="float32")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=25, help="images per forward; more on a GPU")

@@ -19,7 +19,7 @@ __all__ = ["feature_network"]
 _OPTIONS: dict[str, dict[str, Any]] = {
     "bilinear": {"resize": "bilinear"},
     "channels_last": {"channels_last": True},
-    "bfloat16": {"dtype": torch.bfloat16},
+    "float16": {"dtype": torch.float16},
 }
 
 

@@ -72,7 +72,7 @@ class _LastBlockE(_BlockE):
 
 
 class _Mean(nn.Module):
-    """Mean over the pixels in float32: under bf16 its rounding would stay in every feature."""
+    """Mean over the pixels in float32: half precision's rounding would stay in every feature."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.float().mean(dim=(2, 3), keepdim=True)

@@ -146,8 +146,8 @@ def test_feature_networks_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Inception2015, "pretrained", pretrained)
     assert feature_network("inception") is found
     feature_network("inception:bilinear")
-    feature_network("inception:channels_last,bfloat16")
-    assert asked == [{}, {"resize": "bilinear"}, {"channels_last": True, "dtype": torch.bfloat16}]
+    feature_network("inception:channels_last,float16")
+    assert asked == [{}, {"resize": "bilinear"}, {"channels_last": True, "dtype": torch.float16}]
     for wrong in ("vgg", "torchvision:", "torchvision", "inception:bicubic", "digits:large", None):
         with pytest.raises(ConfigurationError, match=r"take 'inception', alone .*'torchvision:resnet18'.*got"):
             feature_network(wrong)  # type: ignore[arg-type]
