@@ -11,7 +11,6 @@ only: write the `fingerprint` beside the number.
 
 from __future__ import annotations
 
-import hashlib
 from importlib.resources import files
 from typing import final
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.networks.fingerprints import weights_sha256
 
 __all__ = ["DigitsClassifier"]
 
@@ -77,12 +77,7 @@ class DigitsClassifier(nn.Module):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all weights, names included, as 64 hexadecimal digits."""
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            # the values' bytes, and not the file's: saving the same weights again gives another file
-            digest.update(bytes(weight.detach().cpu().float().contiguous().view(torch.uint8).flatten().tolist()))
-        return digest.hexdigest()
+        return weights_sha256(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (n, 64).
