@@ -46,7 +46,7 @@ class Inception2015(nn.Module):
         resize: "tf1" or "bilinear", see above.
         channels_last: run the convolutions in that memory format, faster on GPUs with tensor cores.
         dtype: of the convolutions, torch.float32 or torch.float16 (by autocast: weights, batch normalisation's
-            statistics and the last mean stay float32). bfloat16 is not offered: it moves FID by 0.3 % (docs/features.md).
+            statistics and the last mean stay float32). bfloat16 is not offered: it moves FID (docs/features.md).
 
     Attributes:
         num_features: 2,048.
