@@ -100,6 +100,15 @@ def command(*words: str) -> Any:
     return command_line().trainer
 
 
+def scored(trainer: Any) -> list[dict[str, Any]]:
+    """The records of the recipe's GenerativeMetrics."""
+    found = [callback.history for callback in trainer.callbacks if isinstance(callback, GenerativeMetrics)]
+    if not found:
+        raise SystemExit("lease.py: the recipe has no GenerativeMetrics, so there is nothing to compare; add one")
+    history: list[dict[str, Any]] = found[0]
+    return history
+
+
 def segment(name: str, chosen: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any]:
     """One segment of one method, and its score."""
     folder = chosen.output / name
@@ -110,11 +119,11 @@ def segment(name: str, chosen: argparse.Namespace, changes: dict[str, Any]) -> d
     how = [f"--config={file}", f"--game={METHODS[name]}"]
     trainer = command("fit", *how, "--ckpt_path=last")
     speed = next(c for c in trainer.callbacks if isinstance(c, Throughput)).latest
-    scores = next(c for c in trainer.callbacks if isinstance(c, GenerativeMetrics)).history
+    scores = scored(trainer)
     if not scores or scores[-1]["step"] != trainer.global_step:
         last = f"--ckpt_path={folder / 'last.ckpt'}"
         judged = command("validate", *how, last, "--trainer.limit_val_batches=1")
-        scores = next(c for c in judged.callbacks if isinstance(c, GenerativeMetrics)).history
+        scores = scored(judged)
     files = [path for path in folder.iterdir() if path.suffix in (".ckpt", ".part")]
     return {
         "segment": json.loads((folder / "segment.json").read_text(encoding="utf-8")) | speed,

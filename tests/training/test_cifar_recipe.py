@@ -11,7 +11,6 @@ import pytest
 import torch
 from recipe_kit import NARROW, QUIET, synthetic, write_store
 
-import lightning_lead
 from lightning_lead.cli import main
 
 STEPS, MIDDLE = 200, 170  # 40 game steps an epoch: the checkpoint is from the middle of one
@@ -19,14 +18,14 @@ SMALL = [*NARROW["sngan"], "--data.batch_size=10", "--model.generator_batch_size
 SMALL += [f"--model.scheduler.init_args.total_iters={STEPS}", *QUIET]
 
 
-def fit(folder: Path, *more: str, stored: Path | None = None):
-    """The recipe as a user runs it, with a score every 100 steps and a checkpoint of the 170th."""
+def fit(folder: Path, *more: str, stored: Path | None = None, saved: int = MIDDLE):
+    """The recipe as a user runs it, with a score every 100 steps and a checkpoint of one step."""
     folder.mkdir()
     recipe = synthetic(
         "cifar10_sngan32",
         folder,
         ("steps: 5000\n", "steps: 100\n"),
-        ("steps: 500\n", f"steps: {MIDDLE}\n"),
+        ("steps: 500\n", f"steps: {saved}\n"),
         data=stored is None,
         default_root_dir=str(folder),
         save_dir=str(folder),
@@ -89,14 +88,13 @@ def test_resumed_in_the_middle_of_an_epoch_it_ends_bitwise_the_same(whole, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
-@pytest.mark.skipif(not hasattr(lightning_lead, "CIFAR10DataModule"), reason="there is no CIFAR10DataModule")
 def test_it_reads_the_store_and_resumes_from_it(tmp_path):
     """The recipe's own data module, on a folder as `lightning-lead fetch cifar10` leaves it."""
     store = write_store(tmp_path / "cifar10")
-    built = fit(tmp_path / "first", "--trainer.max_steps=4", stored=store)
-    built.trainer.save_checkpoint(tmp_path / "4.ckpt")
-    again = fit(tmp_path / "again", "--trainer.max_steps=8", f"--ckpt_path={tmp_path / '4.ckpt'}", stored=store)
-    straight = fit(tmp_path / "straight", "--trainer.max_steps=8", stored=store)
+    straight = fit(tmp_path / "straight", "--trainer.max_steps=8", stored=store, saved=5)
+    last = tmp_path / "straight" / "last.ckpt"
+    again = fit(tmp_path / "again", "--trainer.max_steps=8", f"--ckpt_path={last}", stored=store, saved=5)
+    assert torch.load(last, weights_only=True)["global_step"] == 5
     assert straight.datamodule.reference_images().shape == (400, 3, 32, 32)
     assert all(torch.equal(a, b) for a, b in zip(everything(again), everything(straight), strict=True))
 
