@@ -368,6 +368,38 @@ def test_folders_that_are_refused(album: Path, tmp_path: Path) -> None:
         ImageFolderDataModule(folder=str(album), image_size=8, channels=4)
 
 
+@pytest.mark.parametrize(("mode", "ending"), [("I;16", "png"), ("I", "tiff"), ("F", "tiff")])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_deeper_than_eight_bits_are_refused(tmp_path: Path, mode: str, ending: str, channels: int) -> None:
+    kind: Any = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    Image.fromarray(np.full((4, 4), 1000, kind)).save(tmp_path / f"deep.{ending}")
+    data = ImageFolderDataModule(folder=str(tmp_path), image_size=4, channels=channels)
+    with pytest.raises(ConfigurationError, match=rf"deep\.{ending} because it has more than 8 bits.*got mode '{mode}'"):
+        data.prepare_data()
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_transparent_pictures_are_refused_and_opaque_ones_are_read(tmp_path: Path, mode: str) -> None:
+    colour: Any = {"LA": (90, 255), "RGBA": (90, 90, 90, 255), "P": 0}[mode]
+    picture = Image.new(mode, (4, 4), colour)
+    if mode == "P":
+        picture.putpalette([90, 90, 90, 10, 20, 30])
+        picture.info["transparency"] = 1  # a colour that no pixel has
+    picture.save(tmp_path / "a.png")
+    data = ImageFolderDataModule(folder=str(tmp_path), image_size=4)
+    assert data.reference_images().unique().tolist() == [90]
+    picture.putpixel((1, 2), {"LA": (90, 254), "RGBA": (90, 90, 90, 0), "P": 1}[mode])
+    picture.save(tmp_path / "a.png", **({"transparency": 1} if mode == "P" else {}))
+    with pytest.raises(ConfigurationError, match=r"a\.png because it is transparent in places"):
+        ImageFolderDataModule(folder=str(tmp_path), image_size=4).prepare_data()
+
+
+def test_other_colours_of_eight_bits_are_read(tmp_path: Path) -> None:
+    Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(tmp_path / "print.jpg", quality=100)
+    images = ImageFolderDataModule(folder=str(tmp_path), image_size=4).reference_images()
+    assert (images[0, :, 0, 0] - torch.tensor([255, 0, 0])).abs().max() <= 3  # JPEG
+
+
 # ---- STL-10 ----------------------------------------------------------------------------------------------------------
 
 
