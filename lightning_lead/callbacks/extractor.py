@@ -88,9 +88,15 @@ class FeatureNetwork:
 
         Raises:
             ConfigurationError: the network fails on such images, or returns something else.
+            OutOfMemoryError: they are too many at once.
         """
         try:
             features = self.network(images.to(self._device))
+        except torch.OutOfMemoryError as error:  # a RuntimeError too, but nothing is wrong with the network
+            raise torch.OutOfMemoryError(
+                f"Cannot extract features because {self.name} needs more memory for {len(images)} images at once than "
+                f"{self._device} has left; lower batch_size of the scores (got {error})"
+            ) from error
         except (RuntimeError, ValueError, TypeError) as error:
             raise ConfigurationError(
                 f"Cannot extract features because {self.name} fails on bytes of shape {tuple(images.shape)}; "

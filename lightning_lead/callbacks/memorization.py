@@ -65,6 +65,8 @@ def pixel_points(images: Tensor) -> Tensor:
     size = min(height, LARGEST_SIDE), min(width, LARGEST_SIDE)
     if size == (height, width):
         return images
+    if not len(images):  # not every device averages nothing
+        return images.new_zeros(*images.shape[:-2], *size)
     return adaptive_avg_pool2d(images.float(), size).round().to(torch.uint8)
 
 

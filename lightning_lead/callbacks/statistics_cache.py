@@ -9,10 +9,8 @@ carry a digest of their own; one that is damaged, or another's, is computed agai
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from torch import Tensor
 
 from lightning_lead.callbacks.fingerprints import tensors_hash
 from lightning_lead.callbacks.ranks import broadcast_tensors, place
-from lightning_lead.fetch.store import home
+from lightning_lead.fetch.store import home, replacing
 
 __all__ = ["WORTH_A_FILE", "StatisticsCache", "default_folder"]
 
@@ -95,17 +93,13 @@ class StatisticsCache:
             return
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         content = {"settings": self._settings, "probe": self._probe, "tensors": plain, "sha256": tensors_hash(plain)}
-        part = self._path(kind).with_suffix(f".{os.getpid()}.part")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            torch.save(content, part)
-            os.replace(part, self._path(kind))
-        except OSError as error:
+            with replacing(self._path(kind)) as draft:
+                torch.save(content, draft)
+        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
             rank_zero_warn(
                 f"The reference statistics are not cached because {self._path(kind)} cannot be written: {error}"
             )
-            with contextlib.suppress(OSError):
-                part.unlink()
 
     def _path(self, kind: str) -> Path:
         assert self._folder is not None

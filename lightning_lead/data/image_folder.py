@@ -14,6 +14,7 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead.data.image_base import AbstractImageDataModule
 from lightning_lead.data.image_cache import cached_images
 from lightning_lead.data.loader import check_count
+from lightning_lead.data.pictures import check_mode, opaque
 
 __all__ = ["ImageFolderDataModule"]
 
@@ -27,6 +28,9 @@ class ImageFolderDataModule(AbstractImageDataModule):
     Each is turned upright as its camera says, scaled so that its shorter side has `image_size` pixels (Lanczos, with
     antialiasing) and cropped in the middle; float32 (n, channels, image_size, image_size) in [−1, 1] in a batch. That
     is done once: the result is kept, and made again if a file is added, removed or changed.
+
+    Pictures of more than 8 bits a channel are refused, and those that are transparent somewhere: what belongs behind
+    them is not known.
 
     If the pictures lie in two or more subfolders, and none beside them, each subfolder is a class, in the order of
     their names.
@@ -53,7 +57,8 @@ class ImageFolderDataModule(AbstractImageDataModule):
         num_classes: their number, or None.
 
     Raises:
-        ConfigurationError: a setting out of its range, no such folder, no picture in it, or one that cannot be read.
+        ConfigurationError: a setting out of its range, no such folder, no picture in it; on reading, one that is
+            damaged, transparent or deeper than 8 bits.
 
     Example:
         >>> import os, tempfile
@@ -132,7 +137,7 @@ class ImageFolderDataModule(AbstractImageDataModule):
         for file in self._files:
             about = file.stat()
             listed.update(f"{file.relative_to(root).as_posix()}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
-        what = {"files": listed.hexdigest(), "image_size": self.image_size, "channels": self.channels, "format": 1}
+        what = {"files": listed.hexdigest(), "image_size": self.image_size, "channels": self.channels, "format": 2}
         shape = (len(self._files), *self.image_shape)
         facts = {"folder": str(root.resolve())}
         return cached_images(what, shape, self._chunks, labels=self._labels, cache=self.cache, facts=facts)
@@ -143,8 +148,11 @@ class ImageFolderDataModule(AbstractImageDataModule):
         for file in self._files:
             try:
                 with Image.open(file) as opened:
-                    upright = ImageOps.exif_transpose(opened).convert(_MODES[self.channels])
+                    check_mode(file, opened.mode)
+                    upright = opaque(file, ImageOps.exif_transpose(opened)).convert(_MODES[self.channels])
                     fitted = ImageOps.fit(upright, (self.image_size, self.image_size), Image.Resampling.LANCZOS)
+            except ConfigurationError:  # a ValueError too, and says already what is wrong
+                raise
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 raise ConfigurationError(
                     f"Cannot read {file} because it is no picture that Pillow understands; repair it or move it out of "

@@ -7,6 +7,7 @@ Reference: Coates, Lee and Ng, "An analysis of single layer networks in unsuperv
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
@@ -18,11 +19,13 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead.data.image_base import AbstractImageDataModule
 from lightning_lead.data.image_cache import cached_images
 from lightning_lead.data.loader import check_count
+from lightning_lead.fetch.store import locked
 
 __all__ = ["STL10DataModule"]
 
 _SIDE, _CHUNK = 96, 1000
 _BYTES = 3 * _SIDE * _SIDE  # of an image
+_COUNTS = {"train_X.bin": 5_000, "unlabeled_X.bin": 100_000}  # images in the files, the labelled ones first
 
 
 @final
@@ -30,11 +33,11 @@ class STL10DataModule(AbstractImageDataModule):
     """Batches (images,) of STL-10's unlabelled and training images; most have no label, so none is handed out.
 
     Images are float32 (n, 3, image_size, image_size) in [−1, 1], made smaller bilinearly with antialiasing, once; the
-    result is kept.
+    result is kept, and made again if the files change.
 
     Args:
         root: torchvision's folder, in which `stl10_binary` is or will be.
-        download: let torchvision fetch it (2.6 GB) if it is not there, on one process per node.
+        download: let torchvision fetch it (2.6 GB) if it is not there or not whole, on one process per node.
         image_size: pixels along one side, ≥ 1.
         batch_size: images per training batch and rank, ≥ 1; the last batch is dropped if it is not full.
         seed: of the order, the flips and the noise, ≥ 0.
@@ -53,7 +56,7 @@ class STL10DataModule(AbstractImageDataModule):
         num_classes: None.
 
     Raises:
-        ConfigurationError: a setting out of its range, or no data and `download=False`.
+        ConfigurationError: a setting out of its range, or no data, or not all of them, and `download=False`.
 
     Example:
         >>> STL10DataModule(root="a folder to be", download=True).image_shape
@@ -93,18 +96,19 @@ class STL10DataModule(AbstractImageDataModule):
         check_count("STL10DataModule", "image_size", image_size)
         self.root, self.download, self.image_size, self.cache = root, download, image_size, cache
         self.image_shape = (3, image_size, image_size)
-        if not download and not (Path(root) / "stl10_binary").is_dir():
-            raise ConfigurationError(
-                f"Cannot find STL-10 because there is no stl10_binary in {root}; pass download=True, or unpack the "
-                "archive there (got nothing)"
-            )
+        if not download:
+            self._check()
 
     def prepare_data(self) -> None:
         """Fetch and make smaller what has not been; Lightning calls this on one process per node."""
-        if self.download:
+        if self.download and self._wrong():
+            # STL10(download=True) would also read all of it into memory, and put its parts together there
             from torchvision.datasets import STL10
+            from torchvision.datasets.utils import download_and_extract_archive
 
-            STL10(self.root, split="train+unlabeled", download=True)
+            with locked(Path(self.root)):
+                if self._wrong():  # another node may have fetched it meanwhile
+                    download_and_extract_archive(STL10.url, self.root, filename=STL10.filename, md5=STL10.tgz_md5)
         self.load("train")
 
     def reference_split(self) -> str:
@@ -117,11 +121,40 @@ class STL10DataModule(AbstractImageDataModule):
         Args:
             split: "train".
         """
-        files = [Path(self.root) / "stl10_binary" / name for name in ("train_X.bin", "unlabeled_X.bin")]
-        counts = [file.stat().st_size // _BYTES for file in files]
-        what = {"set": "stl10 train+unlabeled", "counts": counts, "image_size": self.image_size, "format": 1}
-        shape = (sum(counts), 3, self.image_size, self.image_size)
+        self._check()
+        files = self._files()
+        about = [file.stat() for file in files]
+        what = {
+            "set": "stl10 train+unlabeled",
+            "files": [[one.st_size, one.st_mtime_ns] for one in about],
+            "image_size": self.image_size,
+            "torchvision": version("torchvision"),  # whose resize it is
+            "format": 2,
+        }
+        shape = (sum(_COUNTS.values()), 3, self.image_size, self.image_size)
         return cached_images(what, shape, lambda: self._chunks(files), cache=self.cache)
+
+    def _files(self) -> list[Path]:
+        return [Path(self.root) / "stl10_binary" / name for name in _COUNTS]
+
+    def _wrong(self) -> list[str]:
+        """What is missing or of another size than it should be."""
+        wrong = []
+        for file in self._files():
+            expected, size = _COUNTS[file.name] * _BYTES, file.stat().st_size if file.is_file() else None
+            if size is None:
+                wrong.append(f"no {file.name}")
+            elif size != expected:
+                wrong.append(f"{file.name} of {size:,} bytes instead of {expected:,}")
+        return wrong
+
+    def _check(self) -> None:
+        if wrong := self._wrong():
+            raise ConfigurationError(
+                f"Cannot find STL-10 because not all of it is in {Path(self.root) / 'stl10_binary'}; pass "
+                f"download=True and let prepare_data run, or unpack the archive in {self.root} (got "
+                f"{' and '.join(wrong)})"
+            )
 
     def _chunks(self, files: list[Path]) -> Iterator[np.ndarray[Any, Any]]:
         from torchvision.transforms.v2.functional import resize

@@ -14,10 +14,11 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.data.pictures import check_mode, opaque
 
 __all__ = ["PNGFolder"]
 
-_GREY, _COLOUR = {"1", "L", "LA"}, {"RGB", "RGBA", "P", "PA"}
+_GREY = {"1", "L", "LA"}
 _OTHERS = {".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".npy", ".npz"}
 
 
@@ -66,12 +67,8 @@ class PNGFolder(Dataset[Tensor]):
                     f"Cannot compare images of several sizes because a score is of one; resize them all (got "
                     f"{_sides(heads[0][0])} of {self.paths[0].name} and {_sides(size)} of {path.name})"
                 )
-            if mode not in _GREY | _COLOUR:
-                raise ConfigurationError(
-                    f"Cannot read {path} because it has more than 8 bits a channel or no colours that a network knows; "
-                    f"save it as 8-bit grey or RGB (got mode {mode!r})"
-                )
-        self.mode = "RGB" if any(mode in _COLOUR for _, mode in heads) else "L"
+            check_mode(path, mode)
+        self.mode = "L" if all(mode in _GREY for _, mode in heads) else "RGB"
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -80,13 +77,7 @@ class PNGFolder(Dataset[Tensor]):
         path = self.paths[index]
         try:
             with Image.open(path) as image:
-                if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-                    image = image.convert("RGBA")
-                    if image.getchannel("A").getextrema() != (255, 255):
-                        raise ConfigurationError(
-                            f"Cannot score {path} because it is transparent in places; save it without transparency"
-                        )
-                pixels: Tensor = pil_to_tensor(image.convert(self.mode))
+                pixels: Tensor = pil_to_tensor(opaque(path, image).convert(self.mode))
         except (OSError, SyntaxError) as error:
             raise _unreadable(path, error) from error
         return pixels.to(torch.uint8)

@@ -75,7 +75,8 @@ def evaluate_checkpoint(
         **settings: of `GenerativeMetrics`, instead of the recipe's.
 
     Raises:
-        ConfigurationError: no such file, a checkpoint that is more than weights, or no average where one is wanted.
+        ConfigurationError: no such file, a checkpoint that is more than weights, no average where one is wanted, or a
+            `reference` where the recipe's `GenerativeMetrics` has one of its own.
 
     Example:
         >>> evaluate_checkpoint("examples/recipes/digits.yaml", "no.ckpt")
@@ -198,6 +199,11 @@ def _choose_reference(data: Any, reference: str | None, scorer: SampleScorer) ->
     """Let the data module compare with that split."""
     if reference not in (None, "train", "test"):
         raise ConfigurationError(f"Cannot compare with reference={reference!r}; choose 'train' or 'test'")
+    if reference is not None and scorer.reference is not None:
+        raise ConfigurationError(
+            f"Cannot compare with the {reference} images because the recipe's GenerativeMetrics has real images of its "
+            f"own; leave out --reference, or that reference= (got {type(scorer.reference).__name__})"
+        )
     has_splits = isinstance(getattr(data, "reference", None), str)
     if reference is not None and has_splits:
         data.reference = reference

@@ -128,9 +128,10 @@ def fetch_cifar10(folder: Path | str | None = None, *, source: str = "auto") -> 
     """
     check_choice("cifar10", source)
     place = home() / "cifar10" if folder is None else Path(folder)
+    if _complete(place):  # before the lock: the folder may be complete and not ours to write to
+        return place
     with locked(place):
-        if find_cifar10(place) is not None and not damaged_files(place):
-            note(f"cifar10: already complete in {place}")
+        if _complete(place):  # another process fetched it meanwhile
             return place
         came_from, archive = obtain("cifar10", _SOURCES, place / "archive", source)
         with workshop(place) as made:
@@ -148,6 +149,13 @@ def fetch_cifar10(folder: Path | str | None = None, *, source: str = "auto") -> 
         discard(place / "archive")
     note(f"cifar10: complete in {place} ({came_from.label})")
     return place
+
+
+def _complete(place: Path) -> bool:
+    complete = find_cifar10(place) is not None and not damaged_files(place)
+    if complete:
+        note(f"cifar10: already complete in {place}")
+    return complete
 
 
 def _unpack(batches: Iterator[tuple[str, int, ndarray[Any, Any], ndarray[Any, Any]]], made: Path) -> None:

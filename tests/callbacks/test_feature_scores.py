@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_lead.calculus.noise import private_rng
 from lightning_lead.callbacks.feature_scores import ClassifierStatistics, FeatureScores, gather_in_order
+from lightning_lead.callbacks.kernel_distance import PassThrough
+from lightning_lead.callbacks.kernel_distance import kernel_distance as subset_kid
 
 
 def frechet(x, y):
@@ -64,6 +68,48 @@ def test_kid_s_subsets_are_private_and_seeded(features):
     values = [filled(features, kid_subsets=3, kid_subset_size=10, seed=s).compute()["kid"] for s in (0, 0, 1)]
     assert torch.equal(torch.rand(2), expected)
     assert values[0] == values[1] != values[2]
+
+
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save all")
+def test_kid_is_that_of_torchmetrics_to_the_last_digit():
+    """The same subsets in the same order."""
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    draw = torch.Generator().manual_seed(4)
+    reals, fakes = torch.randn(70, 6, generator=draw), torch.randn(50, 6, generator=draw) + 0.5
+    theirs = KernelInceptionDistance(PassThrough(6), subsets=7, subset_size=20)
+    theirs.update(reals.double(), real=True)
+    theirs.update(fakes.double(), real=False)
+    with private_rng(3):
+        mean, deviation = theirs.compute()
+    got = subset_kid(reals, fakes, subsets=7, subset_size=20, seed=3)
+    assert got == {"kid": mean.item(), "kid_std": deviation.item()}
+    assert got != subset_kid(reals, fakes, subsets=7, subset_size=20, seed=4)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers in a float64 tensor that any operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.dtype == torch.float64:
+            self.numbers = max(self.numbers, out.numel())
+        return out
+
+
+def test_kid_needs_float64_of_a_subset_alone():
+    draw = torch.Generator().manual_seed(5)
+    reals, fakes = torch.randn(500, 8, generator=draw), torch.randn(400, 8, generator=draw)
+    scores = FeatureScores(num_features=8, metrics=["kid"], chunk=500, kid_subsets=3, kid_subset_size=10)
+    with Largest() as seen:
+        scores.add(reals, real=True)
+        scores.add(fakes, real=False)
+        scores.compute()
+    assert 0 < seen.numbers <= 10 * 10
 
 
 def test_classifier_statistics_equal_the_definition():

@@ -128,6 +128,20 @@ def test_new_images_are_no_copies(photographs):
     assert 0.35 < values["authenticity"] < 0.65
 
 
+def test_no_images_are_not_averaged(monkeypatch):
+    """As on a rank without a chunk: a device may refuse to average nothing."""
+
+    def refuse(images, size):
+        assert len(images)
+        return images[..., : size[0], : size[1]]
+
+    monkeypatch.setattr("lightning_lead.callbacks.memorization.adaptive_avg_pool2d", refuse)
+    nothing = memorization.pixel_points(torch.zeros(0, 3, 128, 32, dtype=torch.uint8))
+    assert (nothing.shape, nothing.dtype) == ((0, 3, 64, 32), torch.uint8)
+    assert memorization.pixel_points(torch.zeros(2, 3, 128, 32, dtype=torch.uint8)).shape == (2, 3, 64, 32)
+    FeatureScores(num_features=4, metrics=["fid"], chunk=4, image_shape=(3, 128, 128))
+
+
 def test_copies_are_found(photographs):
     train, new = photographs
     values, scores = looked_at(train, torch.cat([train[:30], new[:70]]))

@@ -135,6 +135,24 @@ def test_a_folder_that_cannot_be_written_to_costs_a_warning(measure, tmp_path):
     assert values == measure(cache=False)[0]
 
 
+def test_a_full_disk_costs_a_warning_and_leaves_nothing(measure, tmp_path, monkeypatch):
+    """torch's writer raises RuntimeError then; were it to escape rank 0, the other ranks would wait for ever."""
+    tried = []
+
+    def full(content, path):
+        tried.append(path)
+        path.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr("lightning_lead.callbacks.statistics_cache.torch.save", full)
+    with pytest.warns(UserWarning, match="not cached because .*file write failed"):
+        values, passed = measure()
+    assert passed == 60
+    assert tried
+    assert [path for path in (tmp_path / "statistics").rglob("*") if path.is_file()] == []
+    assert values == measure(cache=False)[0]
+
+
 def test_the_default_folder_is_for_what_takes_time(monkeypatch, tmp_path):
     monkeypatch.setenv("LIGHTNING_LEAD_HOME", str(tmp_path))
     assert default_folder() == tmp_path / "statistics"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_lead import ConfigurationError
-from lightning_lead.data import CIFAR10DataModule, ImageFolderDataModule, STL10DataModule, cifar10
+from lightning_lead.data import CIFAR10DataModule, ImageFolderDataModule, STL10DataModule, cifar10, stl10
 from lightning_lead.fetch.store import install
 
 SIZES = {"train": 50, "test": 10}
@@ -368,18 +369,63 @@ def test_folders_that_are_refused(album: Path, tmp_path: Path) -> None:
         ImageFolderDataModule(folder=str(album), image_size=8, channels=4)
 
 
+@pytest.mark.parametrize(("mode", "ending"), [("I;16", "png"), ("I", "tiff"), ("F", "tiff")])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_deeper_than_eight_bits_are_refused(tmp_path: Path, mode: str, ending: str, channels: int) -> None:
+    kind: Any = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    Image.fromarray(np.full((4, 4), 1000, kind)).save(tmp_path / f"deep.{ending}")
+    data = ImageFolderDataModule(folder=str(tmp_path), image_size=4, channels=channels)
+    with pytest.raises(ConfigurationError, match=rf"deep\.{ending} because it has more than 8 bits.*got mode '{mode}'"):
+        data.prepare_data()
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_transparent_pictures_are_refused_and_opaque_ones_are_read(tmp_path: Path, mode: str) -> None:
+    colour: Any = {"LA": (90, 255), "RGBA": (90, 90, 90, 255), "P": 0}[mode]
+    picture = Image.new(mode, (4, 4), colour)
+    if mode == "P":
+        picture.putpalette([90, 90, 90, 10, 20, 30])
+        picture.info["transparency"] = 1  # a colour that no pixel has
+    picture.save(tmp_path / "a.png")
+    data = ImageFolderDataModule(folder=str(tmp_path), image_size=4)
+    assert data.reference_images().unique().tolist() == [90]
+    picture.putpixel((1, 2), {"LA": (90, 254), "RGBA": (90, 90, 90, 0), "P": 1}[mode])
+    picture.save(tmp_path / "a.png", **({"transparency": 1} if mode == "P" else {}))
+    with pytest.raises(ConfigurationError, match=r"a\.png because it is transparent in places"):
+        ImageFolderDataModule(folder=str(tmp_path), image_size=4).prepare_data()
+
+
+def test_other_colours_of_eight_bits_are_read(tmp_path: Path) -> None:
+    Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(tmp_path / "print.jpg", quality=100)
+    images = ImageFolderDataModule(folder=str(tmp_path), image_size=4).reference_images()
+    assert (images[0, :, 0, 0] - torch.tensor([255, 0, 0])).abs().max() <= 3  # JPEG
+
+
 # ---- STL-10 ----------------------------------------------------------------------------------------------------------
 
 
-def test_stl10(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="download=True"):
-        STL10DataModule(root=str(tmp_path))
-    binary = tmp_path / "stl10_binary"
-    binary.mkdir()
+STL10_COUNTS = {"train_X.bin": 3, "unlabeled_X.bin": 2}
+
+
+def write_stl10(root: Path, left: int = 200) -> None:
+    """Five images, whose left half has that value, or half of it."""
+    binary = root / "stl10_binary"
+    binary.mkdir(exist_ok=True)
     half = np.zeros((5, 3, 96, 96), np.uint8)
-    half[:, :, :48] = 200  # in the file's order, which is by columns: the left half
+    half[:, :, :48] = left  # in the file's order, which is by columns: the left half
     half[:3].tofile(binary / "train_X.bin")
     (half[3:] // 2).tofile(binary / "unlabeled_X.bin")
+
+
+@pytest.fixture
+def tiny_stl10(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stl10, "_COUNTS", STL10_COUNTS)
+
+
+def test_stl10(tmp_path: Path, tiny_stl10: None) -> None:
+    with pytest.raises(ConfigurationError, match=r"download=True.*\(got no train_X.bin and no unlabeled_X.bin\)"):
+        STL10DataModule(root=str(tmp_path))
+    write_stl10(tmp_path)
     data = STL10DataModule(root=str(tmp_path), batch_size=2)
     images = data.reference_images()
     assert images.shape == (5, *data.image_shape) == (5, 3, 48, 48)
@@ -387,3 +433,67 @@ def test_stl10(tmp_path: Path) -> None:
     assert images[:, 0, 20, 40].tolist() == [0] * 5
     assert [part.shape for part in next(iter(data.train_dataloader()))] == [(2, 3, 48, 48)]
     assert STL10DataModule(root=str(tmp_path), image_size=32).reference_images().shape == (5, 3, 32, 32)
+
+
+def test_stl10_is_the_whole_of_it(tmp_path: Path) -> None:
+    write_stl10(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"train_X.bin of 82,944 bytes instead of 138,240,000 and unlab"):
+        STL10DataModule(root=str(tmp_path))
+    late = STL10DataModule(root=str(tmp_path / "later"), download=True)
+    with pytest.raises(ConfigurationError, match="let prepare_data run"):
+        late.train_dataloader()
+
+
+@pytest.mark.parametrize("change", ["pixels", "torchvision"])
+def test_stl10_is_made_smaller_once_and_again_if_something_changes(
+    tmp_path: Path, store: Path, tiny_stl10: None, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    def corner() -> int:
+        data = STL10DataModule(root=str(tmp_path))
+        data.prepare_data()
+        return int(data.reference_images()[0, 0, 20, 10])
+
+    write_stl10(tmp_path)
+    assert corner() == 200
+    with monkeypatch.context() as patched:
+        patched.setattr(STL10DataModule, "_chunks", None)
+        assert corner() == 200  # nothing is read again
+    if change == "pixels":
+        before = (tmp_path / "stl10_binary" / "train_X.bin").stat().st_mtime_ns
+        write_stl10(tmp_path, left=90)  # of the same size
+        os.utime(tmp_path / "stl10_binary" / "train_X.bin", ns=(before + 10**9, before + 10**9))
+    else:
+        monkeypatch.setattr(stl10, "version", lambda name: "0.0.1")
+    assert corner() == (90 if change == "pixels" else 200)
+    assert len(list((store / "images").glob("*/images.npy"))) == 2
+
+
+def test_stl10_is_fetched_if_it_is_not_whole_and_never_put_together_in_memory(
+    tmp_path: Path, tiny_stl10: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import STL10
+
+    fetched: list[Any] = []
+
+    def fetch(url: str, root: str, **settings: Any) -> None:
+        fetched.append((url, settings))
+        write_stl10(tmp_path)
+
+    def read(*_: Any, **__: Any) -> None:
+        raise AssertionError("all of it was read into memory")
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", fetch)
+    monkeypatch.setattr(STL10, "__init__", read)
+
+    def run() -> int:
+        data = STL10DataModule(root=str(tmp_path), download=True)
+        data.prepare_data()
+        assert data.reference_images().shape[0] == 5
+        return len(fetched)
+
+    assert run() == 1
+    assert fetched == [(STL10.url, {"filename": STL10.filename, "md5": STL10.tgz_md5})]
+    assert run() == 1
+    whole = tmp_path / "stl10_binary" / "unlabeled_X.bin"
+    whole.write_bytes(whole.read_bytes()[:-1])  # a killed process left half of it
+    assert run() == 2

