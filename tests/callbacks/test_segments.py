@@ -26,7 +26,7 @@ from lightning_lead import (
     Throughput,
     parts,
 )
-from lightning_lead.callbacks import save_generator, segment, throughput
+from lightning_lead.callbacks import generator_file, save_generator, segment, throughput
 
 STEPS = 11
 
@@ -311,6 +311,33 @@ def test_the_generator_of_a_module_without_average_is_the_live_one(tmp_path):
     saved = torch.load(save_generator(tmp_path / "g.pt", gan), weights_only=True)
     assert all(torch.equal(t, gan.state_dict()[name]) for name, t in saved["state_dict"].items())
     assert not saved["averaged"]
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_narrow_generator_keeps_its_running_statistics(averaged, tmp_path):
+    """A variance beyond float16 would be infinite, a small one zero: samples of 0 or of 300 times the size."""
+    gan = LeadGANModule(*tiny_networks(batch_norm=True, dtype=torch.float32))
+    gan.generator[1].running_var[:2] = torch.tensor([1e6, 1e-9])
+    ema = GeneratorEMA(halflife_images=100)
+    ema.on_fit_start(None, gan)
+    file = save_generator(tmp_path / "g.pt", gan, ema=ema if averaged else None, dtype="float16")
+    saved = torch.load(file, weights_only=True)["state_dict"]
+    assert torch.equal(saved["generator.1.running_var"], gan.generator[1].running_var)
+    buffers = {f"generator.{name}": buffer.dtype for name, buffer in gan.generator.named_buffers()}
+    assert {name: tensor.dtype for name, tensor in saved.items()} == dict.fromkeys(saved, torch.float16) | buffers
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), RuntimeError("unexpected pos")])
+def test_a_generator_that_cannot_be_written_does_not_end_the_run(error, monkeypatch, tmp_path):
+    def fails(*_, **__):
+        raise error
+
+    before = save_generator(tmp_path / "generator.pt", LeadGANModule(*tiny_networks())).read_bytes()
+    monkeypatch.setattr(generator_file, "replacing", fails)
+    with pytest.warns(UserWarning, match=f"generator.pt could not be written after game step 4.*{error}"):
+        fit(tmp_path, steps=4, generator="float16", plugins=[CompactCheckpointIO()])
+    assert said(tmp_path)["finished"]
+    assert (tmp_path / "generator.pt").read_bytes() == before
 
 
 # ---- images per second ----------------------------------------------------------------------------------------------
