@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lightning_lead._errors import CheckpointMismatchError
 
-__all__ = ["COMPACT", "KEY", "VERSION", "check_same_parameters", "parameter_shapes", "saved_game"]
+__all__ = [
+    "COMPACT",
+    "KEY",
+    "VERSION",
+    "check_same_parameters",
+    "implementations",
+    "parameter_shapes",
+    "saved_game",
+    "settle_optimizers",
+]
 
 KEY = "lightning_lead"
 """Where the game stands in a Lightning checkpoint."""
@@ -19,6 +30,9 @@ VERSION = 1
 
 COMPACT = "lightning_lead_compact"
 """What marks a checkpoint that `compact.CompactCheckpointIO` has written."""
+
+IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
+"""Settings of a param group that say how a step is computed, not which one: they belong to the run, not the file."""
 
 Shapes = dict[str, dict[str, list[int]]]
 
@@ -94,3 +108,57 @@ def check_same_parameters(saved: Shapes, mine: Shapes) -> None:
                     f"{theirs.get(name, 'nothing')} in the checkpoint; build the network that wrote it, with the same "
                     f"layers frozen (got {ours.get(name, 'nothing')})"
                 )
+
+
+def implementations(optimizers: Iterable[Optimizer]) -> list[list[dict[str, Any]]]:
+    """How the param groups of each optimizer are to be stepped, as it was built: fused, foreach, and so on.
+
+    Args:
+        optimizers: before a checkpoint is loaded into them.
+
+    Example:
+        >>> adam = torch.optim.Adam([nn.Parameter(torch.ones(1))], foreach=True)
+        >>> implementations([adam])[0][0]["foreach"]
+        True
+    """
+    return [[{k: g[k] for k in IMPLEMENTATION if k in g} for g in optimizer.param_groups] for optimizer in optimizers]
+
+
+@torch.no_grad()
+def settle_optimizers(optimizers: Iterable[Optimizer], built: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """What was loaded into optimizers, put in the order of this run's weights and stepped as this run asks for.
+
+    `Optimizer.load_state_dict` takes over `fused` and its like from the file, and moments in the file's order in
+    memory. A fused step walks through weight, gradient and moments side by side and does not look whether they are in
+    one order: resumed with or without channels last, it would pair weights with the moments of others.
+
+    Args:
+        optimizers: after the checkpoint was loaded into them; nothing happens to others.
+        built: what `implementations` said of them before.
+
+    Example:
+        >>> weight = nn.Parameter(torch.zeros(2, 3, 2, 2))
+        >>> adam = torch.optim.Adam([weight])
+        >>> before = implementations([adam])
+        >>> moments = torch.ones(2, 3, 2, 2).to(memory_format=torch.channels_last)
+        >>> adam.state[weight] = {"step": torch.tensor(1.0), "exp_avg": moments, "exp_avg_sq": moments}
+        >>> settle_optimizers([adam], before)
+        >>> adam.state[weight]["exp_avg"].stride() == weight.stride()
+        True
+    """
+    for optimizer, settings in zip(optimizers, built, strict=True):
+        for group, wanted in zip(optimizer.param_groups, settings, strict=False):  # a callback may have added some
+            counts_there = bool(group.get("fused") or group.get("capturable"))
+            group.update(wanted)
+            counts_here = bool(group.get("fused") or group.get("capturable"))
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter)
+                if not isinstance(state, dict):
+                    continue
+                for key, value in state.items():
+                    if not isinstance(value, Tensor):
+                        continue
+                    if key == "step" and counts_here != counts_there:  # beside the weights, or with the host
+                        state[key] = value.to(parameter.device, torch.float32) if counts_here else value.cpu()
+                    elif value.shape == parameter.shape and value.stride() != parameter.stride():
+                        state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -16,9 +16,7 @@ one of the same law, not bit for bit.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, final
@@ -29,6 +27,7 @@ from torch import Tensor
 
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead.checkpoint import COMPACT, KEY
+from lightning_lead.parts import local_path, read_parts, write_parts, write_whole
 
 __all__ = ["CompactCheckpointIO", "pack", "unpack"]
 
@@ -44,10 +43,13 @@ class CompactCheckpointIO(TorchCheckpointIO):
     by a Trainer that has the plugin, with any settings. It reads ordinary checkpoints as well. Without `max_part_mib`
     the weights in a file are as ever, for `load_from_checkpoint`.
 
+    A local file is written beside its place and then renamed, so a save that is cut short leaves the checkpoint before.
+    (Lightning's own writer begins in $TMPDIR, and copies from there if that is another file system.)
+
     Args:
         precision: "exact" or "half", see the module's head.
         max_part_mib: largest size of a file, > 0, or None for one file. Parts lie beside the checkpoint, which names
-            them and their sha256, and is written last: a save that is cut short leaves the checkpoint before intact.
+            them and their sha256, and is written last; only then do the parts of the one before go.
 
     Raises:
         ConfigurationError: an unknown precision, or a size out of its range.
@@ -74,29 +76,22 @@ class CompactCheckpointIO(TorchCheckpointIO):
             path: of the checkpoint; a local one where it is split.
             storage_options: must be None, as in Lightning's own plugin.
         """
-        packed = pack(checkpoint, self.precision)
-        if self.max_part_mib is None:
+        packed, place = pack(checkpoint, self.precision), local_path(path)
+        if place is None and self.max_part_mib is not None:
+            raise ConfigurationError(f"Cannot split {path} because it is not a local file; leave out max_part_mib")
+        if place is None or storage_options is not None:
             super().save_checkpoint(packed, path, storage_options)
-            return
-        buffer, path = io.BytesIO(), Path(path)
-        torch.save(packed, buffer)
-        content, size = buffer.getbuffer(), max(1, int(self.max_part_mib * 2**20))
-        digest = hashlib.sha256(content).hexdigest()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        before = _parts_of(path)
-        names = []
-        for k, start in enumerate(range(0, len(content), size)):
-            names.append(f"{path.stem}-{digest[:12]}-{k}.part")
-            part = path.with_name(names[-1])
-            with part.open("wb") as file:
-                file.write(content[start : start + size])
-                file.flush()
-                os.fsync(file.fileno())
-        index = {COMPACT: {"version": VERSION, "parts": names, "sha256": digest}}
-        index |= {key: checkpoint[key] for key in ("pytorch-lightning_version", "global_step") if key in checkpoint}
-        super().save_checkpoint(index, path, storage_options)
-        for name in set(before) - set(names):
-            path.with_name(name).unlink(missing_ok=True)
+        elif self.max_part_mib is None:
+            write_whole(place, packed)
+        else:
+            index = {key: checkpoint[key] for key in ("pytorch-lightning_version", "global_step") if key in checkpoint}
+            write_parts(
+                place,
+                packed,
+                size=max(1, int(self.max_part_mib * 2**20)),
+                index=lambda parts: {COMPACT: {"version": VERSION, **parts}, **index},
+                before=_parts_of(place),
+            )
 
     def load_checkpoint(
         self, path: Any, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
@@ -115,17 +110,7 @@ class CompactCheckpointIO(TorchCheckpointIO):
         checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location, **settings)
         parts = checkpoint.get(COMPACT, {}).get("parts")
         if parts:
-            folder = Path(path).parent
-            if missing := [name for name in parts if not (folder / name).is_file()]:
-                raise CheckpointMismatchError(
-                    f"Cannot read {path} because {len(missing)} of its {len(parts)} parts are missing; put them beside "
-                    f"it (missing: {', '.join(missing)})"
-                )
-            content = b"".join((folder / name).read_bytes() for name in parts)
-            if (digest := hashlib.sha256(content).hexdigest()) != checkpoint[COMPACT]["sha256"]:
-                raise CheckpointMismatchError(
-                    f"Cannot read {path} because its parts are damaged; take another copy (got sha256 {digest[:12]}…)"
-                )
+            content = read_parts(local_path(path) or Path(path), parts, checkpoint[COMPACT]["sha256"])
             checkpoint = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
         return unpack(checkpoint)
 
@@ -135,10 +120,11 @@ class CompactCheckpointIO(TorchCheckpointIO):
         Args:
             path: of the checkpoint.
         """
-        parts = _parts_of(Path(path))
+        place = local_path(path) or Path(path)
+        parts = _parts_of(place)
         super().remove_checkpoint(path)
         for name in parts:
-            Path(path).with_name(name).unlink(missing_ok=True)
+            place.with_name(name).unlink(missing_ok=True)
 
 
 def _parts_of(path: Path) -> list[str]:

@@ -22,7 +22,15 @@ from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import check_players
 from lightning_lead.calculus.steps import Steps
 from lightning_lead.calculus.terms import OracleStatistics
-from lightning_lead.checkpoint import KEY, VERSION, check_same_parameters, parameter_shapes, saved_game
+from lightning_lead.checkpoint import (
+    KEY,
+    VERSION,
+    check_same_parameters,
+    implementations,
+    parameter_shapes,
+    saved_game,
+    settle_optimizers,
+)
 from lightning_lead.evaluation import Evaluation
 from lightning_lead.probe import check_optimizers, check_trainer, probe_game
 from lightning_lead.reduction import batches_are_equal, broadcast_buffers, mean_over_ranks
@@ -83,6 +91,7 @@ class LeadMixin(LightningModule):
         self._probed = False
         self._equal_batches = False
         self._playing: list[int] = []
+        self._built: list[list[dict[str, Any]]] = []
         self._steps: Steps | None = None  # during a game step
 
     # ---- what a user implements -------------------------------------------------------------------------------------
@@ -307,9 +316,11 @@ class LeadMixin(LightningModule):
             self._noise_seed = int(torch.randint(2**62, ()).item())
         self._noise_seed = int(self.trainer.strategy.broadcast(self._noise_seed))
         self._resumed, self._probed = False, False
+        self._built = implementations(self.trainer.optimizers)  # between this hook and the next they are restored
 
     def on_train_start(self) -> None:
-        """Check optimizers and schedulers; see whether ranks' batches are provably of one size."""
+        """Settle what was resumed; check optimizers and schedulers; see whether ranks' batches are of one size."""
+        settle_optimizers(self.trainer.optimizers, self._built)
         check_optimizers(self.trainer, self._live(), self.game.rule)
         self._equal_batches = batches_are_equal(self.trainer.train_dataloader, self.trainer.strategy)
 

@@ -5,6 +5,7 @@ SNGAN-ResNet32: 17.1 MB in float32, 8.6 MB in float16; the full checkpoint with 
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pytorch_lightning.__version__ import version as lightning_version
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.callbacks.ema import PREFIX, GeneratorEMA
+from lightning_lead.fetch.store import replacing
 
 __all__ = ["check_dtype", "save_generator"]
 
@@ -55,7 +57,8 @@ def save_generator(
         path: the file.
         pl_module: the module with the generator.
         ema: write its averaged weights instead of the live ones.
-        dtype: "float32", "float16", "bfloat16", or None for that of the weights. float16 keeps 11 bits.
+        dtype: of the parameters: "float32", "float16", "bfloat16", or None for their own. float16 keeps 11 bits.
+            Buffers stay as they are: a running variance may be beyond 65504, or so small that float16 makes it 0.
         global_step: game steps that the weights have behind them.
 
     Returns:
@@ -78,16 +81,16 @@ def save_generator(
     named = ema.average(pl_module) if ema is not None else pl_module.state_dict()
     weights = {name: tensor.detach().cpu() for name, tensor in named.items() if name.startswith(PREFIX)}
     if to is not None:
-        weights = {name: t.to(to) if t.is_floating_point() else t for name, t in weights.items()}
+        narrowed = {name for name, _ in pl_module.named_parameters(remove_duplicate=False)}
+        weights = {n: t.to(to) if n in narrowed and t.is_floating_point() else t for n, t in weights.items()}
     content = {
         "pytorch-lightning_version": lightning_version,
         "state_dict": weights,
         "global_step": global_step,
         "averaged": ema is not None,
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(content, unfinished)
-    unfinished.replace(path)
+    path, buffer = Path(path), io.BytesIO()
+    torch.save(content, buffer)
+    with replacing(path) as draft:
+        draft.write_bytes(buffer.getbuffer())
     return path

@@ -24,7 +24,7 @@ from typing import Any, final
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.callbacks.checks import check_positive
@@ -40,8 +40,9 @@ GO_ON, SAVE, END = 0, 1, 2
 class SegmentCheckpoint(ModelCheckpoint):
     """Writes last.ckpt every few minutes and at the end of the segment, and segment.json, which says how it ended.
 
-    It is a `ModelCheckpoint`, so that `ckpt_path="last"` finds its file; others may stand beside it. Files are written
-    whole or not at all: a segment that is killed leaves the checkpoint before.
+    It is a `ModelCheckpoint`, so that `ckpt_path="last"` finds its file; others may stand beside it. A segment that is
+    killed while it saves leaves the checkpoint before: with `CompactCheckpointIO` always, with Lightning's own writer
+    where $TMPDIR is on the file system of `dirpath`.
 
     Args:
         dirpath: folder of the files.
@@ -54,7 +55,7 @@ class SegmentCheckpoint(ModelCheckpoint):
         signals: names of signals that end the segment, as "SIGUSR1" and "SIGTERM"; a rank that gets one tells the
             others.
         generator: None, or "float32", "float16", "bfloat16": write generator.pt beside each checkpoint, the averaged
-            generator where the Trainer has a `GeneratorEMA`; see `save_generator`.
+            generator where the Trainer has a `GeneratorEMA`; see `save_generator`. Where that fails it warns.
 
     Raises:
         ConfigurationError: a setting out of its range, or a signal of an unknown name.
@@ -167,13 +168,7 @@ class SegmentCheckpoint(ModelCheckpoint):
         if not trainer.is_global_zero:
             return
         if self.generator is not None:
-            save_generator(
-                self.folder / "generator.pt",
-                pl_module,
-                ema=find_ema(trainer),
-                dtype=self.generator,
-                global_step=trainer.global_step,
-            )
+            self._save_generator(trainer, pl_module, self.generator)
         record = {
             "global_step": trainer.global_step,
             "max_steps": trainer.max_steps,
@@ -187,6 +182,17 @@ class SegmentCheckpoint(ModelCheckpoint):
         unfinished.replace(self.folder / "segment.json")
         if ended_by:
             rank_zero_info(f"Segment ended by {ended_by} after game step {trainer.global_step}: {self.last}")
+
+    def _save_generator(self, trainer: Trainer, pl_module: Any, dtype: str) -> None:
+        """Beside the checkpoint, from which it can be made again: no reason to end a run."""
+        file, step = self.folder / "generator.pt", trainer.global_step
+        try:
+            save_generator(file, pl_module, ema=find_ema(trainer), dtype=dtype, global_step=step)
+        except (OSError, RuntimeError) as error:
+            rank_zero_warn(
+                f"{file} could not be written after game step {step}, and the run goes on; the checkpoint beside it "
+                f"holds the generator as well (got {type(error).__name__}: {error})"
+            )
 
 
 def _clock() -> float:

@@ -11,10 +11,10 @@ import torch
 
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead.callbacks import GeneratorEMA
+from lightning_lead.checkpoint import COMPACT
 
 __all__ = ["load_weights", "read_checkpoint"]
 
-COMPACT = "lightning_lead_compact"  # marks what `compact.CompactCheckpointIO` writes
 PREFIX = "generator."
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -22,8 +24,9 @@ from lightning_lead import (
     LEADStrategy,
     SegmentCheckpoint,
     Throughput,
+    parts,
 )
-from lightning_lead.callbacks import save_generator, segment, throughput
+from lightning_lead.callbacks import generator_file, save_generator, segment, throughput
 
 STEPS = 11
 
@@ -156,28 +159,86 @@ def test_a_checkpoint_in_between_is_that_of_a_whole_game_step(clock, tmp_path):
     assert said(tmp_path)["ended_by"] is None
 
 
-def test_a_save_that_is_cut_short_leaves_the_checkpoint_before(monkeypatch, tmp_path):
-    """The disk fills up while the second checkpoint is written: in a part, or in the file that names the parts."""
-    plugin = CompactCheckpointIO(max_part_mib=0.002)
-    fit(tmp_path, plugins=[plugin], steps=4)
-    names = set(os.listdir(tmp_path))
-    assert sum(name.endswith(".part") for name in names) > 2
-    whole_write = torch.save
+def cut_short(monkeypatch, at):
+    """The disk fills up half way through the file whose number is `at`; without it, names of files in their order."""
+    names, whole_write = [], parts.replacing
 
-    def fails(*_, **__):
-        raise OSError("no space left")
+    @contextmanager
+    def replacing(path):
+        names.append(path.name)
+        with whole_write(path) as draft:
+            yield draft
+            if len(names) - 1 == at:
+                draft.write_bytes(draft.read_bytes()[: draft.stat().st_size // 2])
+                raise OSError("no space left")
 
-    monkeypatch.setattr("lightning_fabric.utilities.cloud_io.torch.save", lambda obj, f: fails())
+    monkeypatch.setattr(parts, "replacing", replacing)
+    return names
+
+
+@pytest.mark.parametrize("max_part_mib", [None, 0.02])
+def test_a_save_that_is_cut_short_leaves_the_checkpoint_before(max_part_mib, monkeypatch, tmp_path):
+    """The disk fills up while the second checkpoint is written: in each part, and in the file that names the parts."""
+    plugin, last = CompactCheckpointIO(max_part_mib=max_part_mib), tmp_path / "last.ckpt"
+
+    def content(step):
+        return {"state_dict": {"a": torch.full((10_000,), float(step))}, "global_step": step, "optimizer_states": []}
+
+    plugin.save_checkpoint(content(4), last)
+    before = set(os.listdir(tmp_path))
+    with monkeypatch.context() as patch:
+        order = cut_short(patch, None)
+        plugin.save_checkpoint(content(6), tmp_path / "other" / "last.ckpt")
+    assert order[-1] == "last.ckpt"
+    assert len(order) == (1 if max_part_mib is None else 3)
+    for at, name in enumerate(order):
+        with monkeypatch.context() as patch:
+            names = cut_short(patch, at)
+            with pytest.raises(OSError, match="no space"):
+                plugin.save_checkpoint(content(6), last)
+        assert names == order[: at + 1], name
+        read = plugin.load_checkpoint(last, weights_only=True)
+        assert read["global_step"] == 4
+        assert torch.equal(read["state_dict"]["a"], content(4)["state_dict"]["a"])
+        assert set(os.listdir(tmp_path)) - {"other"} == before
+    plugin.save_checkpoint(content(6), last)
+    assert plugin.load_checkpoint(last, weights_only=True)["global_step"] == 6
+    assert set(os.listdir(tmp_path)) - {"other"} == set(order)
+    plugin.remove_checkpoint(last)
+    assert os.listdir(tmp_path) == ["other"]
+
+
+def test_the_same_content_in_other_parts_leaves_the_parts_before(monkeypatch, tmp_path):
+    last = tmp_path / "last.ckpt"
+    content = {"state_dict": {"a": torch.rand(10_000)}, "global_step": 4, "optimizer_states": []}
+    CompactCheckpointIO(max_part_mib=0.02).save_checkpoint(content, last)
+    with monkeypatch.context() as patch:
+        names = cut_short(patch, None)
+        CompactCheckpointIO(max_part_mib=0.02).save_checkpoint(content, last)
+        assert names == ["last.ckpt"]  # parts that are there are not written again
+    cut_short(monkeypatch, 1)
+    plugin = CompactCheckpointIO(max_part_mib=0.021)
     with pytest.raises(OSError, match="no space"):
-        fit(tmp_path, plugins=[plugin], steps=6)
-    monkeypatch.setattr("lightning_fabric.utilities.cloud_io.torch.save", whole_write)
-    assert plugin.load_checkpoint(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
-    fit(tmp_path, plugins=[plugin], steps=6)
-    content = plugin.load_checkpoint(tmp_path / "last.ckpt", weights_only=True)
-    assert content["global_step"] == 6
-    plugin.remove_checkpoint(tmp_path / "last.ckpt")
-    left = {name for name in os.listdir(tmp_path) if not name.endswith(".json")}
-    assert all(name not in names for name in left), left  # what the failed save has written in vain, and no more
+        plugin.save_checkpoint(content, last)
+    read = CompactCheckpointIO().load_checkpoint(last, weights_only=True)
+    assert torch.equal(read["state_dict"]["a"], content["state_dict"]["a"])
+
+
+@pytest.mark.parametrize("max_part_mib", [None, 0.002])
+def test_nothing_is_written_anywhere_but_beside_the_checkpoint(max_part_mib, monkeypatch, tmp_path):
+    """A file that is moved from $TMPDIR is copied where that is another disk, and may be cut short."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
+    plugin, last = CompactCheckpointIO(max_part_mib=max_part_mib), tmp_path / "run" / "last.ckpt"
+    plugin.save_checkpoint({"state_dict": {}, "global_step": 4}, f"file://{last}")
+    assert plugin.load_checkpoint(last, weights_only=True)["global_step"] == 4
+
+
+def test_elsewhere_than_on_a_disk_lightning_writes():
+    plugin = CompactCheckpointIO()
+    plugin.save_checkpoint({"state_dict": {}, "global_step": 4}, "memory://run/last.ckpt")
+    assert plugin.load_checkpoint("memory://run/last.ckpt", weights_only=True)["global_step"] == 4
+    with pytest.raises(ConfigurationError, match="not a local file"):
+        CompactCheckpointIO(max_part_mib=1).save_checkpoint({"state_dict": {}}, "memory://run/last.ckpt")
 
 
 @pytest.mark.parametrize("harm", ["missing", "damaged"])
@@ -250,6 +311,33 @@ def test_the_generator_of_a_module_without_average_is_the_live_one(tmp_path):
     saved = torch.load(save_generator(tmp_path / "g.pt", gan), weights_only=True)
     assert all(torch.equal(t, gan.state_dict()[name]) for name, t in saved["state_dict"].items())
     assert not saved["averaged"]
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_narrow_generator_keeps_its_running_statistics(averaged, tmp_path):
+    """A variance beyond float16 would be infinite, a small one zero: samples of 0 or of 300 times the size."""
+    gan = LeadGANModule(*tiny_networks(batch_norm=True, dtype=torch.float32))
+    gan.generator[1].running_var[:2] = torch.tensor([1e6, 1e-9])
+    ema = GeneratorEMA(halflife_images=100)
+    ema.on_fit_start(None, gan)
+    file = save_generator(tmp_path / "g.pt", gan, ema=ema if averaged else None, dtype="float16")
+    saved = torch.load(file, weights_only=True)["state_dict"]
+    assert torch.equal(saved["generator.1.running_var"], gan.generator[1].running_var)
+    buffers = {f"generator.{name}": buffer.dtype for name, buffer in gan.generator.named_buffers()}
+    assert {name: tensor.dtype for name, tensor in saved.items()} == dict.fromkeys(saved, torch.float16) | buffers
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), RuntimeError("unexpected pos")])
+def test_a_generator_that_cannot_be_written_does_not_end_the_run(error, monkeypatch, tmp_path):
+    def fails(*_, **__):
+        raise error
+
+    before = save_generator(tmp_path / "generator.pt", LeadGANModule(*tiny_networks())).read_bytes()
+    monkeypatch.setattr(generator_file, "replacing", fails)
+    with pytest.warns(UserWarning, match=f"generator.pt could not be written after game step 4.*{error}"):
+        fit(tmp_path, steps=4, generator="float16", plugins=[CompactCheckpointIO()])
+    assert said(tmp_path)["finished"]
+    assert (tmp_path / "generator.pt").read_bytes() == before
 
 
 # ---- images per second ----------------------------------------------------------------------------------------------

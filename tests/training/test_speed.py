@@ -131,6 +131,14 @@ def adam(groups):
     return torch.optim.Adam(groups, betas=(0.0, 0.9))
 
 
+def with_momentum(groups):
+    return torch.optim.Adam(groups, lr=0.002, betas=(0.5, 0.9))
+
+
+def fused_with_momentum(groups):
+    return torch.optim.Adam(groups, lr=0.002, betas=(0.5, 0.9), fused=True)
+
+
 @pytest.mark.parametrize("cross", ["exact", "difference"])
 def test_channels_last_changes_the_order_in_memory_and_nothing_else(cross):
     """In float64 to rounding; without batch norm, under which a bias has rounding alone for a gradient."""
@@ -157,6 +165,38 @@ def test_channels_last_changes_the_order_in_memory_and_nothing_else(cross):
     assert seen == {"plain": {False}, "channels last": {True}, "fused": {True}}
     assert (ends["channels last"] - ends["plain"]).abs().max() < 1e-9
     assert (ends["fused"] - ends["plain"]).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("first", ["channels last", "plain"])
+def test_a_run_resumes_in_another_order_in_memory(first, tmp_path):
+    """Adam's moments come in the file's order; a fused step takes them in the weights' order, and does not look."""
+    kinds = {
+        "channels last": {"channels_last": True, "optimizer": fused_with_momentum},
+        "plain": {"channels_last": False, "optimizer": fused_with_momentum},
+        "neither": {"channels_last": False, "optimizer": with_momentum},
+    }
+
+    same_batches = torch.utils.data.DataLoader(images(4, torch.float64).repeat(6, 1, 1, 1), 4)  # wherever it resumes
+
+    def run(kind, steps, **settings):
+        torch.manual_seed(2)
+        networks = SNGANGenerator(latent_dim=4, width=4, normalization="none"), SNGANDiscriminator(width=4)
+        gan = LeadGANModule(*(n.double() for n in networks), game=LEADStrategy(1.0), **kinds[kind])
+        torch.manual_seed(7)
+        trainer = tiny_trainer(steps)
+        trainer.fit(gan, same_batches, **settings)
+        return trainer, torch.cat([p.detach().flatten() for p in gan.parameters()])
+
+    _, straight = run(first, 6)
+    halfway, _ = run(first, 3)
+    halfway.save_checkpoint(tmp_path / "3.ckpt")
+    for then in kinds:
+        trainer, end = run(then, 6, ckpt_path=tmp_path / "3.ckpt")
+        (optimizer,) = trainer.optimizers
+        assert {group["fused"] for group in optimizer.param_groups} == {None if then == "neither" else True}
+        for parameter, state in optimizer.state.items():
+            assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()
+        assert (end - straight).abs().max() < 1e-9, then
 
 
 def test_directions_are_handed_over_in_the_parameter_s_order():
