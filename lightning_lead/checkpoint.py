@@ -80,17 +80,21 @@ def check_same_parameters(saved: Shapes, mine: Shapes) -> None:
         mine: of the module.
 
     Raises:
-        CheckpointMismatchError: the first parameter that differs, by name.
+        CheckpointMismatchError: how many parameters differ, and the first of them by name.
 
     Example:
         >>> check_same_parameters({"x": {"weight": [1]}}, {"x": {"weight": [1]}})
     """
+    others = []
     for player in sorted(saved.keys() | mine.keys()):
         theirs, ours = saved.get(player, {}), mine.get(player, {})
         for name in sorted(theirs.keys() | ours.keys()):
             if theirs.get(name) != ours.get(name):
-                raise CheckpointMismatchError(
-                    f"Cannot resume because player {player!r} trains other parameters: {name} has shape "
-                    f"{theirs.get(name, 'nothing')} in the checkpoint; build the network that wrote it, with the same "
-                    f"layers frozen (got {ours.get(name, 'nothing')})"
-                )
+                others.append((player, name, theirs.get(name, "nothing"), ours.get(name, "nothing")))
+    if others:
+        player, name, old, new = others[0]
+        raise CheckpointMismatchError(
+            f"Cannot resume because player {player!r} trains other parameters: {name} has shape {old} in the "
+            f"checkpoint, the first of {len(others)} that differ; build the network that wrote it, with the same "
+            f"layers frozen and, on the command line, the same --model...= overrides (got {new})"
+        )

@@ -8,7 +8,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from lightning_lead._errors import ConfigurationError
+from lightning_lead._errors import (
+    CheckpointMismatchError,
+    ConfigurationError,
+    DifferentiationError,
+    DivergenceError,
+)
 
 __all__ = ["command", "main"]
 
@@ -99,6 +104,9 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
 def command() -> None:
     """What the installed command runs: `main`, without a result that a shell would take for a failure.
 
+    What the package itself refuses is said in one line, however deep in other errors it lies; what nobody has foreseen
+    keeps its traceback.
+
     Example:
         >>> from unittest import mock
         >>> with mock.patch("lightning_lead.cli.main", return_value="a LightningCLI"):
@@ -106,10 +114,29 @@ def command() -> None:
     """
     try:
         outcome = main()
-    except ConfigurationError as error:
-        sys.exit(f"lightning-lead: {error}")
+    except Exception as error:
+        said = _own_words(error)
+        if said is None:
+            raise
+        sys.exit(f"lightning-lead: {said}")
     if isinstance(outcome, int):
         sys.exit(outcome)
+
+
+def _own_words(error: BaseException | None) -> str | None:
+    """The first error in the chain that says what to do; None if there is none."""
+    from lightning_lead.fetch.store import FetchError
+
+    own = (CheckpointMismatchError, ConfigurationError, DifferentiationError, DivergenceError, FetchError)
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, own):
+            return str(error)
+        if isinstance(error, FileNotFoundError) and str(error).startswith("Checkpoint file not found"):
+            return f"{error} Pass another --ckpt_path."  # Lightning's
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
 
 
 if __name__ == "__main__":

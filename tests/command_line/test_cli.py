@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from lightning_lead import LeadGANModule
+from lightning_lead import (
+    CheckpointMismatchError,
+    ConfigurationError,
+    DifferentiationError,
+    DivergenceError,
+    LeadGANModule,
+)
 from lightning_lead.cli import command as command_line
 from lightning_lead.cli import main
+from lightning_lead.fetch import FetchError
 from lightning_lead.objectives import R1, WGANGP
 from lightning_lead.systems import find_game
 
@@ -139,6 +147,80 @@ def test_the_installed_command_ends_with_status_zero_or_says_what_is_wrong(monke
     monkeypatch.setattr("lightning_lead.cli.main", lambda: find_game("LEED"))
     with pytest.raises(SystemExit, match="lightning-lead: Cannot find the game 'LEED'"):
         command_line()
+
+
+@pytest.fixture
+def ended(monkeypatch, tmp_path):
+    """What the installed command says at its end, for arguments that cannot work."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lightning-lead", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            command_line()
+        said = caught.value.code
+        assert isinstance(said, str)  # which Python prints, and makes status 1
+        assert said.startswith("lightning-lead: ")
+        assert len(said) < 600
+        assert "\n" not in said
+        return said
+
+    return run
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate"])
+def test_what_is_not_on_this_machine_is_one_line_with_the_command_that_fetches_it(
+    command, ended, monkeypatch, tmp_path
+):
+    """The reason lies in jsonargparse's own error."""
+    monkeypatch.setenv("LIGHTNING_LEAD_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    recipe = RECIPE.with_name("cifar10_sngan32.yaml")
+    torch.save({"state_dict": {}, "global_step": 0}, tmp_path / "a.ckpt")
+    more = ["--checkpoint", tmp_path / "a.ckpt"] if command == "evaluate" else []
+    assert "lightning-lead fetch" in ended(command, "--config", recipe, *more, "--trainer.accelerator=cpu")
+
+
+@pytest.mark.parametrize("error", [CheckpointMismatchError, DivergenceError, DifferentiationError, FetchError])
+def test_every_error_of_the_package_is_one_line_wherever_it_lies(error, ended, monkeypatch):
+    def fails():
+        try:
+            raise error("Cannot go on; do this")
+        except error as reason:
+            try:
+                raise KeyError("a library's") from reason
+            except KeyError:
+                raise TypeError("in passing")  # noqa: B904
+
+    monkeypatch.setattr("lightning_lead.cli.main", fails)
+    assert ended() == "lightning-lead: Cannot go on; do this"
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    def fails():
+        try:
+            find_game("LEED")
+        except ConfigurationError:
+            raise KeyError("a bug") from None
+
+    monkeypatch.setattr("lightning_lead.cli.main", fails)
+    with pytest.raises(KeyError, match="a bug"):
+        command_line()
+
+
+def test_checkpoints_that_cannot_be_resumed_are_one_line(command, ended):
+    fit(command).trainer.save_checkpoint("gan.ckpt")
+    again = ["fit", f"--config={RECIPE}", "--trainer.max_steps=4", *QUIET]
+    assert "Checkpoint file not found: none.ckpt" in ended(*again, "--ckpt_path=none.ckpt")
+    assert "rule 'LEAD'" in ended(*again, "--ckpt_path=gan.ckpt", "--game=ExtraAdam")
+    wider = "--model.generator.init_args.width=8"
+    for said in (
+        ended(*again, "--ckpt_path=gan.ckpt", wider),
+        ended("evaluate", "--config", RECIPE, "--checkpoint", "gan.ckpt", wider, "--weights=live"),
+    ):
+        assert re.search(r"generator\.\S+ (has shape|where)", said)
+        assert re.search(r"the first of \d+ .*that differ", said)
+        assert "--model...= overrides" in said
 
 
 def test_a_bad_setting_is_refused_with_the_reason(monkeypatch, tmp_path, capsys):
