@@ -6,6 +6,8 @@ lightning-lead fit --config examples/recipes/digits.yaml --game ExtraAdam
 from __future__ import annotations
 
 import sys
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 from lightning_lead._errors import (
@@ -85,6 +87,11 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
             if config.game is not None:
                 config.model.game = config.game
 
+        def before_fit(self) -> None:
+            """Keep the checkpoints of an earlier run."""
+            if self._get(self.config, "ckpt_path") is None:
+                _keep_earlier(self.trainer)
+
     return GameCLI(
         LeadGANModule,
         LightningDataModule,
@@ -99,6 +106,29 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
             "`lightning-lead fetch --help`: CIFAR-10, and the network of FID."
         },
     )
+
+
+def _keep_earlier(trainer: Any) -> None:
+    """A fresh run's checkpoints have an earlier one's names: its folders go aside."""
+    from pytorch_lightning.callbacks import ModelCheckpoint
+    from pytorch_lightning.utilities import rank_zero_info
+
+    if trainer.fast_dev_run or not trainer.is_global_zero:
+        return
+    for callback in trainer.callbacks:
+        if not isinstance(callback, ModelCheckpoint) or callback.dirpath is None:
+            continue
+        folder = Path(callback.dirpath)
+        if not any(folder.glob("*.ckpt")):
+            continue
+        if Path.cwd().is_relative_to(folder.resolve()):
+            raise ConfigurationError(
+                f"Cannot begin a new run in {folder} because it holds the checkpoints of an earlier one; pass another "
+                "dirpath to ModelCheckpoint, or go on by --ckpt_path"
+            )
+        aside = next(path for k in count(1) if not (path := folder.with_name(f"{folder.name}.{k}")).exists())
+        folder.rename(aside)
+        rank_zero_info(f"{folder} holds the checkpoints of an earlier run, which are now in {aside}")
 
 
 def command() -> None:

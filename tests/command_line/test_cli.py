@@ -231,6 +231,39 @@ def test_a_bad_setting_is_refused_with_the_reason(monkeypatch, tmp_path, capsys)
     assert "finite number ≥ 0" in str(caught.value) + capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_a_new_run_keeps_the_checkpoints_of_the_one_before(command, caplog):
+    """Whoever goes on, or only tries, leaves them where they are."""
+    recipe = RECIPE.with_name("gaussians.yaml")
+    saves = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=runs/a", "--trainer.max_steps=2"]
+    saves += ["--trainer.callbacks.save_last=true", "--trainer.callbacks.every_n_train_steps=1"]
+    saves += ["--trainer.callbacks.enable_version_counter=false", "--trainer.logger=false"]
+
+    def rules():
+        found = {path.parent.name: torch.load(path, weights_only=True) for path in Path("runs").rglob("last.ckpt")}
+        return {name: saved["lightning_lead"]["game"]["rule"] for name, saved in found.items()}
+
+    def again(*more):
+        return command("fit", f"--config={recipe}", *saves, *QUIET, *more)
+
+    again("--game=LEAD")
+    with caplog.at_level("INFO"):
+        again("--game=AlternatingGDA")
+    assert rules() == {"a": "GradientPlay", "a.1": "LEAD"}
+    assert len([line for line in caplog.messages if "a.1" in line]) == 1
+    again("--game=ExtraAdam")
+    kept = {"a": "ExtraAdam", "a.1": "LEAD", "a.2": "GradientPlay"}
+    assert rules() == kept
+    again("--game=ExtraAdam", "--ckpt_path=runs/a/last.ckpt", "--trainer.max_steps=3")
+    again("--game=LevelK", "--trainer.fast_dev_run=true")
+    assert rules() == kept
+    Path("here.ckpt").touch()
+    with pytest.raises(ConfigurationError, match="holds the checkpoints of an earlier one"):
+        again("--trainer.callbacks.dirpath=.")
+    assert rules() == kept
+
+
 def test_checkpoints_of_the_command_line_load_with_weights_only(command):
     fit(command, "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=ckpt")
     for path in Path().rglob("*.ckpt"):
