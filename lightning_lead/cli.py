@@ -89,8 +89,7 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
 
         def before_fit(self) -> None:
             """Keep the checkpoints of an earlier run."""
-            if self._get(self.config, "ckpt_path") is None:
-                _keep_earlier(self.trainer)
+            _keep_earlier(self.trainer, goes_on=self._get(self.config, "ckpt_path") is not None)
 
     return GameCLI(
         LeadGANModule,
@@ -108,17 +107,19 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
     )
 
 
-def _keep_earlier(trainer: Any) -> None:
+def _keep_earlier(trainer: Any, *, goes_on: bool) -> None:
     """A fresh run's checkpoints have an earlier one's names: its folders go aside."""
     from pytorch_lightning.callbacks import ModelCheckpoint
     from pytorch_lightning.utilities import rank_zero_info
 
-    if trainer.fast_dev_run or not trainer.is_global_zero:
+    savers = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
+    if trainer.fast_dev_run:
+        for saver in savers:
+            saver.save_last = False  # Lightning 2.6 writes last.ckpt even so
         return
-    for callback in trainer.callbacks:
-        if not isinstance(callback, ModelCheckpoint) or callback.dirpath is None:
-            continue
-        folder = Path(callback.dirpath)
+    if goes_on or not trainer.is_global_zero:
+        return
+    for folder in (Path(saver.dirpath) for saver in savers if saver.dirpath is not None):
         if not any(folder.glob("*.ckpt")):
             continue
         if Path.cwd().is_relative_to(folder.resolve()):
