@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_lead._errors import CheckpointMismatchError
 
-__all__ = ["COMPACT", "KEY", "VERSION", "check_same_parameters", "parameter_shapes", "saved_game"]
+__all__ = ["COMPACT", "KEY", "VERSION", "check_same_parameters", "parameter_shapes", "saved_description", "saved_game"]
 
 KEY = "lightning_lead"
 """Where the game stands in a Lightning checkpoint."""
@@ -58,7 +58,7 @@ def saved_game(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             "Trainer(plugins=[CompactCheckpointIO()])"
         )
     saved: dict[str, Any] | None = checkpoint.get(KEY)
-    if saved is None:
+    if saved is None or "version" not in saved:  # the latter: the generator alone
         raise CheckpointMismatchError(
             "Cannot resume because the checkpoint holds no game; it was not written by a LeadModule, or by one that "
             "overrides on_save_checkpoint() without super().on_save_checkpoint(checkpoint) "
@@ -70,6 +70,23 @@ def saved_game(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             f"(got layout {saved['version']}, know up to {VERSION})"
         )
     return saved
+
+
+def saved_description(content: Mapping[str, Any]) -> str | None:
+    """By which game the weights were trained; None if the file does not say.
+
+    Args:
+        content: of a checkpoint, or of a file with the generator alone.
+
+    Example:
+        >>> saved_description({"lightning_lead": {"game": {"rule": "LEAD", "play": "alternating"}}})
+        'LEAD, alternating play'
+    """
+    saved = content.get(KEY, {})
+    if "description" in saved:
+        return str(saved["description"])
+    game = saved.get("game")  # of an earlier version, without settings
+    return None if game is None else f"{game['rule']}, {game['play']} play"
 
 
 def check_same_parameters(saved: Shapes, mine: Shapes) -> None:

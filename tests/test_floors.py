@@ -79,6 +79,7 @@ NEIGHBOURS = {
     ("gan", "callbacks"),
     ("compact", "checkpoint"),
     ("callbacks", "data"),
+    ("callbacks", "checkpoint"),
     ("compare", "cli"),
     ("cli", "compare"),
     ("evaluate", "cli"),

@@ -14,6 +14,7 @@ from pytorch_lightning.__version__ import version as lightning_version
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.callbacks.ema import PREFIX, GeneratorEMA
+from lightning_lead.checkpoint import KEY
 
 __all__ = ["check_dtype", "save_generator"]
 
@@ -84,6 +85,7 @@ def save_generator(
         "state_dict": weights,
         "global_step": global_step,
         "averaged": ema is not None,
+        KEY: {"description": pl_module.game.description} if hasattr(pl_module, "game") else {},
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
