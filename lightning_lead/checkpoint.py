@@ -18,6 +18,7 @@ __all__ = [
     "check_same_parameters",
     "implementations",
     "parameter_shapes",
+    "saved_description",
     "saved_game",
     "settle_optimizers",
 ]
@@ -72,7 +73,7 @@ def saved_game(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             "Trainer(plugins=[CompactCheckpointIO()])"
         )
     saved: dict[str, Any] | None = checkpoint.get(KEY)
-    if saved is None:
+    if saved is None or "version" not in saved:  # the latter: the generator alone
         raise CheckpointMismatchError(
             "Cannot resume because the checkpoint holds no game; it was not written by a LeadModule, or by one that "
             "overrides on_save_checkpoint() without super().on_save_checkpoint(checkpoint) "
@@ -86,6 +87,23 @@ def saved_game(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return saved
 
 
+def saved_description(content: Mapping[str, Any]) -> str | None:
+    """By which game the weights were trained; None if the file does not say.
+
+    Args:
+        content: of a checkpoint, or of a file with the generator alone.
+
+    Example:
+        >>> saved_description({"lightning_lead": {"game": {"rule": "LEAD", "play": "alternating"}}})
+        'LEAD, alternating play'
+    """
+    saved = content.get(KEY, {})
+    if "description" in saved:
+        return str(saved["description"])
+    game = saved.get("game")  # of an earlier version, without settings
+    return None if game is None else f"{game['rule']}, {game['play']} play"
+
+
 def check_same_parameters(saved: Shapes, mine: Shapes) -> None:
     """Refuse to go on with other networks.
 
@@ -94,20 +112,24 @@ def check_same_parameters(saved: Shapes, mine: Shapes) -> None:
         mine: of the module.
 
     Raises:
-        CheckpointMismatchError: the first parameter that differs, by name.
+        CheckpointMismatchError: how many parameters differ, and the first of them by name.
 
     Example:
         >>> check_same_parameters({"x": {"weight": [1]}}, {"x": {"weight": [1]}})
     """
+    others = []
     for player in sorted(saved.keys() | mine.keys()):
         theirs, ours = saved.get(player, {}), mine.get(player, {})
         for name in sorted(theirs.keys() | ours.keys()):
             if theirs.get(name) != ours.get(name):
-                raise CheckpointMismatchError(
-                    f"Cannot resume because player {player!r} trains other parameters: {name} has shape "
-                    f"{theirs.get(name, 'nothing')} in the checkpoint; build the network that wrote it, with the same "
-                    f"layers frozen (got {ours.get(name, 'nothing')})"
-                )
+                others.append((player, name, theirs.get(name, "nothing"), ours.get(name, "nothing")))
+    if others:
+        player, name, old, new = others[0]
+        raise CheckpointMismatchError(
+            f"Cannot resume because player {player!r} trains other parameters: {name} has shape {old} in the "
+            f"checkpoint, the first of {len(others)} that differ; build the network that wrote it, with the same "
+            f"layers frozen and, on the command line, the same --model...= overrides (got {new})"
+        )
 
 
 def implementations(optimizers: Iterable[Optimizer]) -> list[list[dict[str, Any]]]:

@@ -6,9 +6,16 @@ lightning-lead fit --config examples/recipes/digits.yaml --game ExtraAdam
 from __future__ import annotations
 
 import sys
+from itertools import count
+from pathlib import Path
 from typing import Any
 
-from lightning_lead._errors import ConfigurationError
+from lightning_lead._errors import (
+    CheckpointMismatchError,
+    ConfigurationError,
+    DifferentiationError,
+    DivergenceError,
+)
 
 __all__ = ["command", "main"]
 
@@ -80,6 +87,10 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
             if config.game is not None:
                 config.model.game = config.game
 
+        def before_fit(self) -> None:
+            """Keep the checkpoints of an earlier run."""
+            _keep_earlier(self.trainer, goes_on=self._get(self.config, "ckpt_path") is not None)
+
     return GameCLI(
         LeadGANModule,
         LightningDataModule,
@@ -96,8 +107,36 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
     )
 
 
+def _keep_earlier(trainer: Any, *, goes_on: bool) -> None:
+    """A fresh run's checkpoints have an earlier one's names: its folders go aside."""
+    from pytorch_lightning.callbacks import ModelCheckpoint
+    from pytorch_lightning.utilities import rank_zero_info
+
+    savers = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
+    if trainer.fast_dev_run:
+        for saver in savers:
+            saver.save_last = False  # Lightning 2.6 writes last.ckpt even so
+        return
+    if goes_on or not trainer.is_global_zero:
+        return
+    for folder in (Path(saver.dirpath) for saver in savers if saver.dirpath is not None):
+        if not any(folder.glob("*.ckpt")):
+            continue
+        if Path.cwd().is_relative_to(folder.resolve()):
+            raise ConfigurationError(
+                f"Cannot begin a new run in {folder} because it holds the checkpoints of an earlier one; pass another "
+                "dirpath to ModelCheckpoint, or go on by --ckpt_path"
+            )
+        aside = next(path for k in count(1) if not (path := folder.with_name(f"{folder.name}.{k}")).exists())
+        folder.rename(aside)
+        rank_zero_info(f"{folder} holds the checkpoints of an earlier run, which are now in {aside}")
+
+
 def command() -> None:
     """What the installed command runs: `main`, without a result that a shell would take for a failure.
+
+    What the package itself refuses is said in one line, however deep in other errors it lies; what nobody has foreseen
+    keeps its traceback.
 
     Example:
         >>> from unittest import mock
@@ -106,10 +145,29 @@ def command() -> None:
     """
     try:
         outcome = main()
-    except ConfigurationError as error:
-        sys.exit(f"lightning-lead: {error}")
+    except Exception as error:
+        said = _own_words(error)
+        if said is None:
+            raise
+        sys.exit(f"lightning-lead: {said}")
     if isinstance(outcome, int):
         sys.exit(outcome)
+
+
+def _own_words(error: BaseException | None) -> str | None:
+    """The first error in the chain that says what to do; None if there is none."""
+    from lightning_lead.fetch.store import FetchError
+
+    own = (CheckpointMismatchError, ConfigurationError, DifferentiationError, DivergenceError, FetchError)
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, own):
+            return str(error)
+        if isinstance(error, FileNotFoundError) and str(error).startswith("Checkpoint file not found"):
+            return f"{error} Pass another --ckpt_path."  # Lightning's
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
 
 
 if __name__ == "__main__":

@@ -340,6 +340,7 @@ class LeadMixin(LightningModule):
             "players": parameter_shapes(self, self._live()),
             "noise_seed": self._noise_seed,
             "game": self.game.state_dict(),
+            "description": self.game.description,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -101,6 +101,11 @@ class GameStrategy:
     def __repr__(self) -> str:
         return f"GameStrategy({self.rule.name}, play={self.play!r})"
 
+    @property
+    def description(self) -> str:
+        """The rule with its settings, and the order of play: what checkpoints and records of scores say."""
+        return f"{self.rule!r}, {self.play} play"
+
     def start(self, point: Point) -> None:
         """Begin anew, or go on from a state that was just loaded, on the parameters' device.
 

@@ -81,6 +81,7 @@ NEIGHBOURS = {
     ("compact", "checkpoint"),
     ("compact", "parts"),
     ("callbacks", "data"),
+    ("callbacks", "checkpoint"),
     ("compare", "cli"),
     ("cli", "compare"),
     ("evaluate", "cli"),

@@ -22,6 +22,7 @@ from lightning_lead.callbacks.ema import find_ema
 from lightning_lead.callbacks.monitors import check_monitors
 from lightning_lead.callbacks.protocol import describe, read_records, write_records
 from lightning_lead.callbacks.sample_scorer import SampleScorer
+from lightning_lead.checkpoint import saved_description
 
 __all__ = ["GenerativeMetrics"]
 
@@ -121,6 +122,7 @@ class GenerativeMetrics(Callback):
         self._path = Path()
         self._last_step = 0
         self._loaded_step: int | None = None
+        self._loaded_game: str | None = None
 
     @property
     def names(self) -> list[str]:
@@ -141,11 +143,11 @@ class GenerativeMetrics(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Refuse a module that cannot be sampled."""
         check_generates(pl_module, "GenerativeMetrics")
-        self._loaded_step = None
+        self._loaded_step = self._loaded_game = None
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Which game step the weights are from: outside of a fit the Trainer itself does not know."""
-        self._loaded_step = int(checkpoint["global_step"])
+        """Which game step of which game the weights are from: outside of a fit the Trainer itself does not know."""
+        self._loaded_step, self._loaded_game = int(checkpoint["global_step"]), saved_description(checkpoint)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Pass the reals, try everything once, and take up the records of the run that is resumed."""
@@ -221,7 +223,9 @@ class GenerativeMetrics(Callback):
                 "scores are nan."
             )
         stage = trainer.state.fn.value if trainer.state.fn is not None else "none"
-        record = {"step": step, "stage": stage, "values": values, "protocol": protocol}
+        own = getattr(getattr(pl_module, "game", None), "description", None)
+        game = own if fitting or self._loaded_step is None else self._loaded_game
+        record = {"step": step, "stage": stage, "game": game, "values": values, "protocol": protocol}
         self.history.append(record)
         self._publish(trainer, pl_module, {name: values[name] for name in self.scorer.names})
         if trainer.is_global_zero:

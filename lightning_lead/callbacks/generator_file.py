@@ -15,6 +15,7 @@ from pytorch_lightning.__version__ import version as lightning_version
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.callbacks.ema import PREFIX, GeneratorEMA
+from lightning_lead.checkpoint import KEY
 from lightning_lead.fetch.store import replacing
 
 __all__ = ["check_dtype", "save_generator"]
@@ -88,6 +89,7 @@ def save_generator(
         "state_dict": weights,
         "global_step": global_step,
         "averaged": ema is not None,
+        KEY: {"description": pl_module.game.description} if hasattr(pl_module, "game") else {},
     }
     path, buffer = Path(path), io.BytesIO()
     torch.save(content, buffer)

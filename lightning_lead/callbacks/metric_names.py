@@ -9,10 +9,22 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead.callbacks.classifier_statistics import CLASSIFIER_SCORES, INCEPTION_SPLITS
 from lightning_lead.callbacks.memorization import MEMORIZATION_SCORES
 
-__all__ = ["METRICS", "NEIGHBOUR_SCORES", "classifier_names", "default_splits", "expand_metrics", "logged_names"]
+__all__ = [
+    "METRICS",
+    "NEIGHBOUR_SCORES",
+    "WITH_CLASSIFIER",
+    "classifier_names",
+    "default_splits",
+    "expand_metrics",
+    "logged_names",
+]
 
 NEIGHBOUR_SCORES = ("precision", "recall", "density", "coverage")
 METRICS = ("fid", "kid", *NEIGHBOUR_SCORES, "memorization")
+WITH_CLASSIFIER = (
+    "The Inception Score, or another classifier's, comes by itself where the extractor has a classifier; Inception's "
+    "weights without one are replaced by `lightning-lead fetch inception --source official`"
+)
 GROUPS = {"prdc": NEIGHBOUR_SCORES}
 
 
@@ -31,7 +43,7 @@ def expand_metrics(metrics: Sequence[str]) -> list[str]:
     """
     known = (*METRICS, *GROUPS)
     if isinstance(metrics, str) or not set(metrics) <= set(known):
-        raise ConfigurationError(f"Cannot compute metrics={metrics!r}; choose from {known}")
+        raise ConfigurationError(f"Cannot compute metrics={metrics!r}; choose from {known}. {WITH_CLASSIFIER}")
     return list(dict.fromkeys(name for given in metrics for name in GROUPS.get(given, (given,))))
 
 

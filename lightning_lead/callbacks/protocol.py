@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from lightning_lead import __version__
+from lightning_lead._errors import ConfigurationError
 from lightning_lead.callbacks.ema import GeneratorEMA
 
 __all__ = [
@@ -135,7 +136,9 @@ def card(record: Mapping[str, Any]) -> str:
     scores = [
         f"| {name} | {'nan' if value is None else format(value, '.6g')} |" for name, value in record["values"].items()
     ]
-    rows = [f"| {name} | {_cell(record[name])} |" for name in ("checkpoint", "images", "step") if name in record]
+    rows = [
+        f"| {name} | {_cell(record[name])} |" for name in ("checkpoint", "images", "game", "step") if name in record
+    ]
     rows += [f"| {name} | {_cell(value)} |" for name, value in record["protocol"].items()]
     return "\n".join(["| score | value |", "|---|---|", *scores, "", "| protocol | |", "|---|---|", *rows])
 
@@ -146,14 +149,29 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     Args:
         path: of the JSON file.
 
+    Raises:
+        ConfigurationError: a file of another kind.
+
     Example:
         >>> read_records(Path("no such file"))
         []
     """
     if not path.is_file():
         return []
-    records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _unreadable(path, str(error)) from error
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise _unreadable(path, "something else than a list of records")
     return records
+
+
+def _unreadable(path: Path, reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"Cannot add to the scores in {path} because it holds none; move it away, or write to another file "
+        f"(got {reason})"
+    )
 
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from lightning_lead.callbacks.ema import GeneratorEMA
 from lightning_lead.callbacks.extractor import FeatureNetwork, find_extractor
 from lightning_lead.callbacks.feature_scores import FeatureScores
 from lightning_lead.callbacks.fingerprints import tensors_hash
-from lightning_lead.callbacks.metric_names import classifier_names, default_splits, logged_names
+from lightning_lead.callbacks.metric_names import WITH_CLASSIFIER, classifier_names, default_splits, logged_names
 from lightning_lead.callbacks.protocol import describe_average, describe_device, describe_norms, library_versions
 from lightning_lead.callbacks.ranks import combine, place
 from lightning_lead.callbacks.reference import ReferenceImages, find_reference
@@ -62,6 +62,11 @@ class SampleScorer:
         self.features = FeatureNetwork(network)
         if not self.settings.metrics and not self.features.classifies:
             raise ConfigurationError("Cannot score samples with nothing to compute; name 'fid' or 'kid' in metrics")
+        if self.settings.is_splits is not None and not self.features.classifies:
+            raise ConfigurationError(
+                f"Cannot split a classifier's score because {self.features.name} has no classifier; leave "
+                f"out is_splits. {WITH_CLASSIFIER} (got is_splits={self.settings.is_splits})"
+            )
         self.names = logged_names(self.settings.metrics, network, classifies=self.features.classifies)
         self.splits = (self.settings.is_splits or default_splits(network)) if self.features.classifies else 1
         if self.splits > self.settings.num_samples:

@@ -229,7 +229,7 @@ def compare(arguments: Sequence[str]) -> int:
         "--games-file", type=Path, help="YAML: label -> {game: NAME(...), overrides: {argument: value}}"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
-    parser.add_argument("--output", type=Path, default=Path("runs/compare"), help="default: %(default)s")
+    parser.add_argument("--output", type=Path, help="default: runs/compare/NAME-OF-THE-RECIPE")
     parser.add_argument("--max_steps", "--max-steps", type=int, help="the same as --trainer.max_steps=N")
     parser.add_argument("--every", type=int, help="game steps between scores; default: the recipe's")
     parser.add_argument("--score", help="which of the recipe's scores the table shows first; default: the first one")
@@ -245,7 +245,8 @@ def compare(arguments: Sequence[str]) -> int:
     if chosen.every is not None:
         extra = [*extra, f"--every={chosen.every}"]
     entries = read_entries(chosen.games, chosen.games_file)
-    runs = plan_runs(entries, chosen.config, chosen.seeds, chosen.output, extra)
+    output = chosen.output if chosen.output is not None else Path("runs/compare") / chosen.config.stem
+    runs = plan_runs(entries, chosen.config, chosen.seeds, output, extra)
     check_arguments(runs)
     try:
         with _stoppable():
@@ -253,5 +254,5 @@ def compare(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from here.", flush=True)
         return 130
-    print(write_report(runs, results, chosen.output, score=chosen.score))
+    print(write_report(runs, results, output, score=chosen.score))
     return int(any("failed" in result for result in results))

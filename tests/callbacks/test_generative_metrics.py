@@ -375,6 +375,7 @@ def test_extractors_that_cannot_work(kit, fit, metrics):
 def test_settings(metrics):
     refused("choose from", lambda: metrics(metrics=["fid", "is"]))
     refused("choose from", lambda: metrics(metrics="fid"))
+    refused(r"comes by itself.*--source official", lambda: metrics(metrics=["inception_score"]))
     refused("every_n_steps", lambda: metrics(every_n_steps=0))
     refused("num_samples", lambda: metrics(num_samples=0))
     refused(r"low < high.*got \(1, -1\)", lambda: metrics(value_range=(1, -1)))
@@ -517,6 +518,11 @@ def test_too_few_for_neighbours_and_splits(kit, fit, metrics):
     refused(r"too few real images.*got 4", lambda: fit(metrics(metrics=["coverage"], reference=kit.images(4))))
     refused(r"is_splits=51 parts.*got 50", lambda: metrics(is_splits=51))
     refused("is_splits", lambda: metrics(is_splits=0))
+
+    class Features(nn.Flatten):
+        num_features = 4
+
+    refused("Features has no classifier.*--source official.*is_splits=2", lambda: metrics(Features(), is_splits=2))
 
 
 def test_the_generator_s_weights_are_identified(kit, fit, metrics):

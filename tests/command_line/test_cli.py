@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from lightning_lead import LeadGANModule
+from lightning_lead import (
+    CheckpointMismatchError,
+    ConfigurationError,
+    DifferentiationError,
+    DivergenceError,
+    LeadGANModule,
+)
 from lightning_lead.cli import command as command_line
 from lightning_lead.cli import main
+from lightning_lead.fetch import FetchError
 from lightning_lead.objectives import R1, WGANGP
 from lightning_lead.systems import find_game
 
@@ -141,12 +149,119 @@ def test_the_installed_command_ends_with_status_zero_or_says_what_is_wrong(monke
         command_line()
 
 
+@pytest.fixture
+def ended(monkeypatch, tmp_path):
+    """What the installed command says at its end, for arguments that cannot work."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lightning-lead", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            command_line()
+        said = caught.value.code
+        assert isinstance(said, str)  # which Python prints, and makes status 1
+        assert said.startswith("lightning-lead: ")
+        assert len(said) < 600
+        assert "\n" not in said
+        return said
+
+    return run
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate"])
+def test_what_is_not_on_this_machine_is_one_line_with_the_command_that_fetches_it(
+    command, ended, monkeypatch, tmp_path
+):
+    """The reason lies in jsonargparse's own error."""
+    monkeypatch.setenv("LIGHTNING_LEAD_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    recipe = RECIPE.with_name("cifar10_sngan32.yaml")
+    torch.save({"state_dict": {}, "global_step": 0}, tmp_path / "a.ckpt")
+    more = ["--checkpoint", tmp_path / "a.ckpt"] if command == "evaluate" else []
+    assert "lightning-lead fetch" in ended(command, "--config", recipe, *more, "--trainer.accelerator=cpu")
+
+
+@pytest.mark.parametrize("error", [CheckpointMismatchError, DivergenceError, DifferentiationError, FetchError])
+def test_every_error_of_the_package_is_one_line_wherever_it_lies(error, ended, monkeypatch):
+    def fails():
+        try:
+            raise error("Cannot go on; do this")
+        except error as reason:
+            try:
+                raise KeyError("a library's") from reason
+            except KeyError:
+                raise TypeError("in passing")  # noqa: B904
+
+    monkeypatch.setattr("lightning_lead.cli.main", fails)
+    assert ended() == "lightning-lead: Cannot go on; do this"
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    def fails():
+        try:
+            find_game("LEED")
+        except ConfigurationError:
+            raise KeyError("a bug") from None
+
+    monkeypatch.setattr("lightning_lead.cli.main", fails)
+    with pytest.raises(KeyError, match="a bug"):
+        command_line()
+
+
+def test_checkpoints_that_cannot_be_resumed_are_one_line(command, ended):
+    fit(command).trainer.save_checkpoint("gan.ckpt")
+    again = ["fit", f"--config={RECIPE}", "--trainer.max_steps=4", *QUIET]
+    assert "Checkpoint file not found: none.ckpt" in ended(*again, "--ckpt_path=none.ckpt")
+    assert "rule 'LEAD'" in ended(*again, "--ckpt_path=gan.ckpt", "--game=ExtraAdam")
+    wider = "--model.generator.init_args.width=8"
+    for said in (
+        ended(*again, "--ckpt_path=gan.ckpt", wider),
+        ended("evaluate", "--config", RECIPE, "--checkpoint", "gan.ckpt", wider, "--weights=live"),
+    ):
+        assert re.search(r"generator\.\S+ (has shape|where)", said)
+        assert re.search(r"the first of \d+ .*that differ", said)
+        assert "--model...= overrides" in said
+
+
 def test_a_bad_setting_is_refused_with_the_reason(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lightning-lead"])
     with pytest.raises((SystemExit, ValueError)) as caught:
         main([f"--config={RECIPE}", "--model.game.init_args.alpha=-1"], run=False)
     assert "finite number ≥ 0" in str(caught.value) + capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_a_new_run_keeps_the_checkpoints_of_the_one_before(command, caplog):
+    """Whoever goes on, or only tries, leaves them where they are."""
+    recipe = RECIPE.with_name("gaussians.yaml")
+    saves = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=runs/a", "--trainer.max_steps=2"]
+    saves += ["--trainer.callbacks.save_last=true", "--trainer.callbacks.every_n_train_steps=1"]
+    saves += ["--trainer.callbacks.enable_version_counter=false", "--trainer.logger=false"]
+
+    def rules():
+        found = {path.parent.name: torch.load(path, weights_only=True) for path in Path("runs").rglob("last.ckpt")}
+        return {name: saved["lightning_lead"]["game"]["rule"] for name, saved in found.items()}
+
+    def again(*more):
+        return command("fit", f"--config={recipe}", *saves, *QUIET, *more)
+
+    again("--game=LEAD")
+    with caplog.at_level("INFO"):
+        again("--game=AlternatingGDA")
+    assert rules() == {"a": "GradientPlay", "a.1": "LEAD"}
+    assert len([line for line in caplog.messages if "a.1" in line]) == 1
+    again("--game=ExtraAdam")
+    kept = {"a": "ExtraAdam", "a.1": "LEAD", "a.2": "GradientPlay"}
+    assert rules() == kept
+    again("--game=ExtraAdam", "--ckpt_path=runs/a/last.ckpt", "--trainer.max_steps=3")
+    again("--game=LevelK", "--trainer.fast_dev_run=true")
+    assert rules() == kept
+    Path("here.ckpt").touch()
+    with pytest.raises(ConfigurationError, match="holds the checkpoints of an earlier one"):
+        again("--trainer.callbacks.dirpath=.")
+    assert rules() == kept
 
 
 def test_checkpoints_of_the_command_line_load_with_weights_only(command):

