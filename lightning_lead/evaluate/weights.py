@@ -15,7 +15,7 @@ from lightning_lead.checkpoint import COMPACT
 
 __all__ = ["load_weights", "read_checkpoint"]
 
-PREFIX = "generator."
+PREFIX, OPPONENT = "generator.", "discriminator."
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def load_weights(
 
     Raises:
         ConfigurationError: an average that is wanted and missing, in the checkpoint or in the recipe.
-        CheckpointMismatchError: the weights are those of other networks.
+        CheckpointMismatchError: the weights are those of another generator; another discriminator is left aside.
 
     Example:
         >>> from torch import nn
@@ -124,7 +124,21 @@ def _fill(model: Any, content: Mapping[str, Any]) -> None:
     try:
         target.load_state_dict(state)
     except RuntimeError as error:
-        raise _other_networks(target, state, error) from error
+        if target is not model or not _fill_generator(model, state):
+            raise _other_networks(target, state, error) from error
+
+
+def _fill_generator(model: Any, state: Mapping[str, Any]) -> bool:
+    """All but the discriminator, which no score asks for, where all of that fits."""
+    wanted = {name for name in model.state_dict() if not name.startswith(OPPONENT)}
+    rest = {name: tensor for name, tensor in state.items() if not name.startswith(OPPONENT)}
+    if wanted != set(rest):
+        return False
+    try:
+        model.load_state_dict(rest, strict=False)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _other_networks(target: Any, state: Mapping[str, Any], error: RuntimeError) -> CheckpointMismatchError:

@@ -278,6 +278,22 @@ def test_weights_of_other_networks(run, tmp_path):
         evaluate_checkpoint(config, folder / "four.ckpt", overrides=["--model.generator.init_args.width=8"])
 
 
+def test_another_discriminator_does_not_matter_and_all_else_does(run, tmp_path):
+    config, folder = run
+    (trained,) = read_records(folder / "generative_metrics.json")
+    wider = ["--model.discriminator.init_args.width=32"]
+    found = evaluate_checkpoint(config, folder / "four.ckpt", overrides=wider)
+    assert found.record["values"] == trained["values"]
+    assert found.record["protocol"] == trained["protocol"]
+    saved = torch.load(folder / "four.ckpt", weights_only=True)
+    name = next(name for name in saved["state_dict"] if name.startswith("generator."))
+    for harm in ({name: None}, {"generator.more": torch.ones(1)}, {name: torch.ones(1)}):
+        state = {key: tensor for key, tensor in (saved["state_dict"] | harm).items() if tensor is not None}
+        torch.save(saved | {"state_dict": state}, tmp_path / "other.ckpt")
+        with pytest.raises(CheckpointMismatchError, match="other networks than the recipe's"):
+            evaluate_checkpoint(config, tmp_path / "other.ckpt", overrides=wider)
+
+
 def test_compact_checkpoints(run, tmp_path):
     compact = pytest.importorskip("lightning_lead.compact", reason="this version writes none")
     config, folder = run
