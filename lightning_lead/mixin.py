@@ -320,7 +320,8 @@ class LeadMixin(LightningModule):
 
     def on_train_start(self) -> None:
         """Settle what was resumed; check optimizers and schedulers; see whether ranks' batches are of one size."""
-        settle_optimizers(self.trainer.optimizers, self._built)
+        if self._built:  # not where on_fit_start was overridden without super, which the first step says
+            settle_optimizers(self.trainer.optimizers, self._built)
         check_optimizers(self.trainer, self._live(), self.game.rule)
         self._equal_batches = batches_are_equal(self.trainer.train_dataloader, self.trainer.strategy)
 
