@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from torch import nn
 from lightning_lead import __version__
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.callbacks.ema import GeneratorEMA
+from lightning_lead.fetch.store import replacing
 
 __all__ = [
     "card",
@@ -181,10 +181,9 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         path: of the JSON file; folders are made.
         records: plain numbers, strings and containers; what is not finite becomes null, as JSON has no word for it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps([_finite(record) for record in records], indent=1, allow_nan=False), encoding="utf-8")
-    os.replace(part, path)
+    text = json.dumps([_finite(record) for record in records], indent=1, allow_nan=False)
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:

@@ -30,6 +30,7 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead.callbacks.checks import check_positive
 from lightning_lead.callbacks.ema import find_ema
 from lightning_lead.callbacks.generator_file import check_dtype, save_generator
+from lightning_lead.fetch.store import replacing
 
 __all__ = ["SegmentCheckpoint"]
 
@@ -177,9 +178,8 @@ class SegmentCheckpoint(ModelCheckpoint):
             "steps_of_segment": trainer.global_step - self._first_step,
             "seconds_of_segment": round(_clock() - self._begin, 3),
         }
-        unfinished = self.folder / ".segment.json"
-        unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(self.folder / "segment.json")
+        with replacing(self.folder / "segment.json") as draft:
+            draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         if ended_by:
             rank_zero_info(f"Segment ended by {ended_by} after game step {trainer.global_step}: {self.last}")
 
