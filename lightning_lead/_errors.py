@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointMismatchError", "ConfigurationError", "DifferentiationError", "DivergenceError"]
+__all__ = ["CheckpointMismatchError", "ConfigurationError", "DifferentiationError", "DivergenceError", "first_line"]
 
 
 class ConfigurationError(ValueError):
@@ -19,3 +19,16 @@ class CheckpointMismatchError(RuntimeError):
 
 class DivergenceError(RuntimeError):
     """Too many directions in a row that are not finite."""
+
+
+def first_line(error: Exception) -> str:
+    r"""What an error says in its first line, or else its type: to name the cause in a message of one's own.
+
+    Args:
+        error: somebody else's.
+
+    Example:
+        >>> first_line(ValueError("no\nbacktrace here")), first_line(ValueError())
+        ('no', 'ValueError')
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import check_players
 from lightning_lead.calculus.steps import Steps
 from lightning_lead.calculus.terms import OracleStatistics
-from lightning_lead.checkpoint import (
+from lightning_lead.checkpoints.game import (
     KEY,
     VERSION,
     check_same_parameters,
@@ -32,6 +31,7 @@ from lightning_lead.checkpoint import (
     settle_optimizers,
 )
 from lightning_lead.evaluation import Evaluation
+from lightning_lead.game_step import GameStep
 from lightning_lead.probe import check_optimizers, check_trainer, probe_game
 from lightning_lead.reduction import batches_are_equal, broadcast_buffers, mean_over_ranks
 from lightning_lead.rules.base import AbstractGameRule
@@ -92,7 +92,6 @@ class LeadMixin(LightningModule):
         self._equal_batches = False
         self._playing: list[int] = []
         self._built: list[list[dict[str, Any]]] = []
-        self._steps: Steps | None = None  # during a game step
 
     # ---- what a user implements -------------------------------------------------------------------------------------
 
@@ -127,8 +126,6 @@ class LeadMixin(LightningModule):
         live = self._live()
         step, rank = self.trainer.global_step, self.trainer.global_rank
         seed = mix_seed(self._noise_seed or 0, rank, step)
-        record: dict[str, OracleStatistics] = {}
-        notes: dict[str, float] = {}
         with self.private_noise(seed):
             turns = self.game_turns(batch)
         if self._playing and self._playing != [id(p) for params in live.values() for p in params]:
@@ -136,23 +133,9 @@ class LeadMixin(LightningModule):
             self._probed = False
         if not self._probed:
             self._probe(turns, live, seed)
-        self._steps = Steps(live, self.trainer.optimizers, clip=self.clip)
-        oracles: list[GameOracle] = []
-        for index, turn in enumerate(turns):
-            following = partial(self._begin_turn, turns, oracles, index + 1)
-            oracles.append(self._oracle(turn, live, mix_seed(seed, index), meanwhile=following))
-        for index, turn in enumerate(turns):
-            oracles[index].arrive({name: tuple(params) for name, params in live.items()})
-            played = self.game.play_turn(oracles[index], turn.players, live)
-            for name, seen in played.statistics.items():
-                first = record.get(name, seen)  # of several inner steps, only the first one has a cross term
-                record[name] = seen._replace(cross_norm=first.cross_norm, cosine=first.cosine)
-            notes |= played.notes
-            self._move(turn, live, skipped=played.skipped, last=index == len(turns) - 1)
-        self._steps = None  # it knows the optimizers, and a module may be copied
-        oracles.clear()  # each one knows the next; a circle would keep graphs and batches until it is collected
+        played = GameStep(self, turns, live, seed).play()
         self._step_schedulers("step", self.trainer.global_step)
-        self.log_game_step(record, notes)
+        self.log_game_step(played.statistics, played.notes)
 
     def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
         """Log losses; every `log_every_n_steps`, also norms of gradients and cross terms and their cosines.
@@ -212,12 +195,6 @@ class LeadMixin(LightningModule):
         self.game.start({name: tuple(params) for name, params in live.items()})
         self._playing = [id(p) for params in live.values() for p in params]
 
-    def _begin_turn(self, turns: Sequence[Turn], oracles: Sequence[GameOracle], index: int) -> None:
-        """While the directions of the turn before cross ranks."""
-        rule = self.game.rule
-        if index < len(turns) and rule.starts_here:
-            oracles[index].begin(turns[index].players[0], turns[index - 1].players, precise=rule.subtracts)
-
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         grads = [(p, p.grad) for p in self.parameters()]
         probe_game(self._oracle(turns[-1], live, seed), self, self.game.rule)
@@ -232,13 +209,14 @@ class LeadMixin(LightningModule):
         seed: int,
         *,
         meanwhile: Callable[[], None] | None = None,
+        steps: Steps | None = None,
     ) -> GameOracle:
         """The oracle of a turn; without `meanwhile`, that of a probe, which knows this rank alone."""
         settings: dict[str, Any] = {}
         if meanwhile is not None:
             strategy, equal = self.trainer.strategy, self._equal_batches
             settings["reduce"] = mean_over_ranks(strategy, turn.batch_size, equal=equal, meanwhile=meanwhile)
-            settings["steps"] = self._steps
+            settings["steps"] = steps
         return GameOracle(
             {player: tuple(params) for player, params in live.items()},
             [self._evaluation(part, mix_seed(seed, k)) for k, part in enumerate(turn.micro_batches)],
@@ -263,37 +241,6 @@ class LeadMixin(LightningModule):
 
     def _full_precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, enabled=False)
-
-    def _move(self, turn: Turn, live: Mapping[str, Sequence[Tensor]], *, skipped: bool, last: bool) -> None:
-        """Clip, then step the optimizers that own the moving players; only one step of the last turn is counted.
-
-        Where the turn is skipped the step is made without gradients: it moves nothing, and is counted.
-        """
-        moving = [p for name in turn.players for p in live[name]]
-        settles = self.game.rule.settles and not skipped
-        before = {name: tuple(p.detach().clone() for p in params) for name, params in live.items()} if settles else {}
-        if self.clip is not None and not skipped:
-            for name in turn.players:
-                nn.utils.clip_grad_norm_(live[name], self.clip)
-        if self._steps is not None:
-            self._steps.settle_memory(keep=not skipped)
-        ids = {id(p) for p in moving}
-        optimizers = self.optimizers()
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        owners = [o for o in optimizers if any(id(p) in ids for group in o.param_groups for p in group["params"])]
-        if not owners:
-            raise ConfigurationError(
-                f"Cannot move {turn.players} because no optimizer holds their parameters; "
-                "return one from configure_optimizers()"
-            )
-        for optimizer in owners:
-            counted = last and optimizer is owners[-1]
-            # the wrapped step is what Lightning counts as a global step, and one game step is one global step
-            (optimizer if counted else optimizer.optimizer).step()
-        for parameter in moving:
-            parameter.grad = None
-        if settles:
-            self.game.settle(before, live, turn.players)
 
     def _step_schedulers(self, interval: str, count: int) -> None:
         for config in self.trainer.lr_scheduler_configs:

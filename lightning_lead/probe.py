@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
-from lightning_lead._errors import ConfigurationError, DifferentiationError
+from lightning_lead._errors import ConfigurationError, DifferentiationError, first_line
 from lightning_lead._typing import CrossForm
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import norm, opponent_of
@@ -131,7 +131,7 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
                     f"Cannot form the exact cross term of player {player!r} because a layer has no second derivative"
                     f"{named}. Use LEADStrategy(cross='difference'), which never differentiates twice; or, for fused "
                     "attention, run under torch.nn.attention.sdpa_kernel(SDPBackend.MATH) "
-                    f"(got: {str(error).splitlines()[0]})"
+                    f"(got: {first_line(error)})"
                 ) from error
         elif rule.couples and not oracle.interacts(player):
             raise DifferentiationError(

@@ -25,7 +25,7 @@ from methods import METHODS
 from workloads import workloads
 
 from lightning_lead import LeadGANModule
-from lightning_lead.gan_evaluation import GANEvaluation
+from lightning_lead.gan.evaluation import GANEvaluation
 from lightning_lead.strategy import GameStrategy
 
 SHOWN = ["Adam", "LEAD, exact", "LEAD, difference", "LEAD, difference, shared latents"]

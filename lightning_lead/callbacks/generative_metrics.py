@@ -22,7 +22,7 @@ from lightning_lead.callbacks.ema import find_ema
 from lightning_lead.callbacks.monitors import check_monitors
 from lightning_lead.callbacks.protocol import describe, read_records, write_records
 from lightning_lead.callbacks.sample_scorer import SampleScorer
-from lightning_lead.checkpoint import saved_description
+from lightning_lead.checkpoints.game import saved_description
 
 __all__ = ["GenerativeMetrics"]
 

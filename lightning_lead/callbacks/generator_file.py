@@ -14,9 +14,9 @@ import torch
 from pytorch_lightning.__version__ import version as lightning_version
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._files import replacing
 from lightning_lead.callbacks.ema import PREFIX, GeneratorEMA
-from lightning_lead.checkpoint import KEY
-from lightning_lead.fetch.store import replacing
+from lightning_lead.checkpoints.game import KEY
 
 __all__ = ["check_dtype", "save_generator"]
 

@@ -16,8 +16,8 @@ from torch import nn
 
 from lightning_lead import __version__
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._files import replacing
 from lightning_lead.callbacks.ema import GeneratorEMA
-from lightning_lead.fetch.store import replacing
 
 __all__ = [
     "card",

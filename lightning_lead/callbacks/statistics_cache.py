@@ -19,9 +19,10 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_lead._files import replacing
 from lightning_lead.callbacks.fingerprints import tensors_hash
 from lightning_lead.callbacks.ranks import broadcast_tensors, place
-from lightning_lead.fetch.store import home, replacing
+from lightning_lead.fetch.store import home
 
 __all__ = ["WORTH_A_FILE", "StatisticsCache", "default_folder"]
 

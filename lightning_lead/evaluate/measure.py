@@ -17,7 +17,7 @@ from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, find_ema
 from lightning_lead.callbacks.checks import check_generates
 from lightning_lead.callbacks.reference import ReferenceImages, find_reference
 from lightning_lead.callbacks.sample_scorer import Measurement, SampleScorer
-from lightning_lead.checkpoint import saved_description
+from lightning_lead.checkpoints.game import saved_description
 from lightning_lead.cli import main as command_line
 from lightning_lead.evaluate.folder import PNGFolder
 from lightning_lead.evaluate.weights import load_weights, read_checkpoint

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
+from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, first_line
 from lightning_lead.callbacks import GeneratorEMA
-from lightning_lead.checkpoint import COMPACT
+from lightning_lead.checkpoints.game import COMPACT
 
 __all__ = ["load_weights", "read_checkpoint"]
 
@@ -39,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if COMPACT in content:
-            reader = import_module("lightning_lead.compact").CompactCheckpointIO()
+            reader = import_module("lightning_lead.checkpoints.compact").CompactCheckpointIO()
             content = reader.load_checkpoint(path, map_location="cpu", weights_only=True)
         if not {"state_dict", "global_step"} <= set(content):
             raise ValueError(f"it holds {sorted(content)}")
@@ -48,7 +48,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise ConfigurationError(
             f"Cannot evaluate {path} because it is no checkpoint of plain weights; pass one that `fit` wrote "
-            f"(got {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason'})"
+            f"(got {type(error).__name__}: {first_line(error)})"
         ) from error
     return content
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning_lead._files import UNFINISHED, replacing
 from lightning_lead.fetch.progress import progress
 
 __all__ = [
@@ -29,14 +29,12 @@ __all__ = [
     "install",
     "locked",
     "read_manifest",
-    "replacing",
     "sha256_of",
     "workshop",
 ]
 
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
-_TEMPORARY = ".unfinished-"
 
 
 class FetchError(RuntimeError):
@@ -79,32 +77,6 @@ def sha256_of(path: Path, *, label: str | None = None) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the place of `path` if the block ends well, and vanishes otherwise.
-
-    Args:
-        path: the file.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with replacing(Path(folder) / "note.txt") as draft:
-        ...         _ = draft.write_text("all of it")
-        ...     [file.name for file in Path(folder).iterdir()]
-        ['note.txt']
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}-{path.name}")
-    try:
-        yield draft
-        with draft.open("rb+") as file:  # on the disk before it gets its name: a power cut must not leave half
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-@contextmanager
 def workshop(folder: Path) -> Iterator[Path]:
     """A folder inside `folder` to work in, removed at the end; `locked` removes those of processes that were killed.
 
@@ -119,7 +91,7 @@ def workshop(folder: Path) -> Iterator[Path]:
         ...     list(Path(folder).iterdir())
         []
     """
-    with tempfile.TemporaryDirectory(dir=folder, prefix=_TEMPORARY, ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 
@@ -148,7 +120,7 @@ def locked(folder: Path) -> Iterator[None]:
             f"folder (got {error})"
         ) from error
     try:
-        for left in [*folder.glob(f"{_TEMPORARY}*"), *folder.glob(f"*/{_TEMPORARY}*")]:
+        for left in [*folder.glob(f"{UNFINISHED}*"), *folder.glob(f"*/{UNFINISHED}*")]:
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
         yield
     finally:

@@ -18,7 +18,7 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_lead._errors import ConfigurationError
+from lightning_lead._errors import ConfigurationError, first_line
 from lightning_lead.networks.fingerprints import weights_sha256
 
 __all__ = ["Framing", "TorchvisionFeatures"]
@@ -166,7 +166,7 @@ def _build(name: str, weights: str | Path | None, entry: Any) -> nn.Module:
     except (RuntimeError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise ConfigurationError(
             f"Cannot load {name} because the file does not hold its state dict; save one with torch.save, or take one "
-            f"of {members} (got {weights}: {str(error).splitlines()[0]})."
+            f"of {members} (got {weights}: {first_line(error)})."
         ) from error
     return network
 

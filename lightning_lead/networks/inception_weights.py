@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lightning_lead._errors import ConfigurationError
+from lightning_lead._errors import ConfigurationError, first_line
 
 __all__ = ["read_inception_weights"]
 
@@ -42,7 +42,7 @@ def read_inception_weights(path: str | Path | None = None) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ConfigurationError(
             "Cannot load Inception because the file is not a state dict saved by torch.save; get the weights with "
-            f"`lightning-lead fetch inception` (got {path}: {str(error).splitlines()[0]})."
+            f"`lightning-lead fetch inception` (got {path}: {first_line(error)})."
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ConfigurationError(

@@ -10,7 +10,7 @@ import torch
 from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer
 from torch import nn
 
-import lightning_lead.gan_evaluation
+import lightning_lead.gan.evaluation
 from lightning_lead import ConfigurationError, LeadGANModule, LEADStrategy
 from lightning_lead.calculus import CrossTerm
 from lightning_lead.calculus.chain import Structure
@@ -353,9 +353,9 @@ def test_batch_norm_has_the_right_second_derivative(training):
 def test_with_shared_latents_the_free_correction_is_the_direct_difference(settings, dropout, monkeypatch):
     """Without spectral norm, whose vectors move on between the two players' steps."""
     served = []
-    kept = lightning_lead.gan_evaluation.GANEvaluation.kept
+    kept = lightning_lead.gan.evaluation.GANEvaluation.kept
     monkeypatch.setattr(
-        lightning_lead.gan_evaluation.GANEvaluation, "kept", lambda self: served.append(kept(self)) or served[-1]
+        lightning_lead.gan.evaluation.GANEvaluation, "kept", lambda self: served.append(kept(self)) or served[-1]
     )
     states = []
     for structured in (True, False):

@@ -7,7 +7,7 @@ import torch
 from tiny import tiny_gan, tiny_loader, tiny_points, tiny_trainer
 from torch import nn
 
-import lightning_lead.gan_evaluation
+import lightning_lead.gan.evaluation
 from lightning_lead import ConfigurationError, LeadGANModule, LeadModule, LEADStrategy
 from lightning_lead.calculus import CrossTerm, GameOracle
 from lightning_lead.calculus.chain import Structure
@@ -132,9 +132,9 @@ def test_any_two_players_are_looked_at_in_part():
 
 def test_a_single_sample_is_enough(monkeypatch):
     gan = tiny_gan(game=strategy("opponent", 0.01))
-    seen, part = [], lightning_lead.gan_evaluation.GANEvaluation.part
+    seen, part = [], lightning_lead.gan.evaluation.GANEvaluation.part
     monkeypatch.setattr(
-        lightning_lead.gan_evaluation.GANEvaluation, "part", lambda *a: seen.append(part(*a)) or seen[-1]
+        lightning_lead.gan.evaluation.GANEvaluation, "part", lambda *a: seen.append(part(*a)) or seen[-1]
     )
     tiny_trainer(2).fit(gan, tiny_loader(24))
     assert seen

@@ -16,8 +16,8 @@ from lightning_lead.calculus import Placement, frozen_buffers
 from lightning_lead.calculus.chain import Structure
 from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
 from lightning_lead.calculus.piecewise import logits_along_data, logits_along_parameters
+from lightning_lead.gan.structure import why_not_piecewise_linear
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, SNGANDiscriminator
-from lightning_lead.structure import why_not_piecewise_linear
 
 spectral = nn.utils.parametrizations.spectral_norm
 

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from lightning_lead import CheckpointMismatchError, ConfigurationError, networks
+from lightning_lead import CheckpointMismatchError, CompactCheckpointIO, ConfigurationError, networks
 from lightning_lead.callbacks import GenerativeMetrics
 from lightning_lead.callbacks.protocol import card, read_records
 from lightning_lead.cli import main
@@ -295,11 +295,10 @@ def test_another_discriminator_does_not_matter_and_all_else_does(run, tmp_path):
 
 
 def test_compact_checkpoints(run, tmp_path):
-    compact = pytest.importorskip("lightning_lead.compact", reason="this version writes none")
     config, folder = run
     (trained,) = read_records(folder / "generative_metrics.json")
     saved = torch.load(folder / "four.ckpt", weights_only=True)
-    compact.CompactCheckpointIO(max_part_mib=0.05).save_checkpoint(saved, tmp_path / "parts.ckpt")
+    CompactCheckpointIO(max_part_mib=0.05).save_checkpoint(saved, tmp_path / "parts.ckpt")
     assert evaluate_checkpoint(config, tmp_path / "parts.ckpt").record["values"] == trained["values"]
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from lightning_lead._files import replacing
 from lightning_lead.fetch import FetchError, home
 from lightning_lead.fetch.clients import PipWheel, run_client
 from lightning_lead.fetch.sources import Archive, obtain
-from lightning_lead.fetch.store import read_manifest, replacing, sha256_of
+from lightning_lead.fetch.store import read_manifest, sha256_of
 from lightning_lead.fetch.web import WebFile
 
 from .conftest import Server, archive_of

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from lightning_lead import ConfigurationError, DifferentiationError, GameStrategy, LeadGANModule, LEADStrategy
 from lightning_lead.calculus import CrossTerm
 from lightning_lead.calculus.chain import Structure
-from lightning_lead.gan_evaluation import GANEvaluation
+from lightning_lead.gan.evaluation import GANEvaluation
 from lightning_lead.networks import MLPDiscriminator, MLPGenerator, SNGANDiscriminator, SNGANGenerator
 from lightning_lead.objectives import R1, WGANGP, AbstractPenalty
 from lightning_lead.rules import GradientPlay

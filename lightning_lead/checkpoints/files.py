@@ -17,7 +17,7 @@ from fsspec.core import url_to_fs  # fsspec comes with torch and with Lightning
 from fsspec.implementations.local import LocalFileSystem
 
 from lightning_lead._errors import CheckpointMismatchError
-from lightning_lead.fetch.store import replacing
+from lightning_lead._files import replacing
 
 __all__ = ["local_path", "read_parts", "write_parts", "write_whole"]
 

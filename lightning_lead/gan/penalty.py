@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_lead._errors import ConfigurationError, DifferentiationError
+from lightning_lead._errors import ConfigurationError, DifferentiationError, first_line
 from lightning_lead.calculus.dual import uncompiled
 from lightning_lead.calculus.noise import frozen_buffers, mix_seed
 from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import inner
-from lightning_lead.gan_evaluation import GANBatch, GANEvaluation, call_network
+from lightning_lead.gan.batch import GANBatch, call_network
+from lightning_lead.gan.evaluation import GANEvaluation
 from lightning_lead.objectives import AbstractPenalty
 from lightning_lead.probe import suspects
 
@@ -125,5 +126,5 @@ def probe_penalty(module: LeadGANModule, batch: GANBatch, live: Mapping[str, Seq
             raise DifferentiationError(
                 f"Cannot take the derivatives of {type(module.penalty).__name__} because a layer of the discriminator "
                 f"has no {order} derivative{named}. Replace the layer, or {otherwise} "
-                f"(got: {str(error).splitlines()[0]})"
+                f"(got: {first_line(error)})"
             ) from error

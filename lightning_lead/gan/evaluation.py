@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.chain import Made, Structure
 from lightning_lead.calculus.dual import split_dual
 from lightning_lead.calculus.noise import RandomState, primal_power_iteration
 from lightning_lead.evaluation import Evaluation
+from lightning_lead.gan.batch import GANBatch, call_network
 
 if TYPE_CHECKING:
     from lightning_lead.gan import LeadGANModule
 
-__all__ = ["GANBatch", "GANEvaluation", "call_network", "takes_labels"]
-
-
-class GANBatch(NamedTuple):
-    """What one turn looks at: real samples and the latents of the fake ones, drawn once, used in every evaluation."""
-
-    real: Tensor  # (m, ...)
-    labels: Tensor | None  # (m,)
-    latents: Tensor  # (k, latent_dim)
-    fake_labels: Tensor | None  # (k,)
-    discriminator_moves: bool
+__all__ = ["GANEvaluation"]
 
 
 class GANEvaluation(Evaluation):
@@ -162,50 +151,3 @@ class GANEvaluation(Evaluation):
 
 def _compiled(network: nn.Module) -> bool:
     return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in network.modules())
-
-
-def _arguments(network: nn.Module) -> list[inspect.Parameter]:
-    network = getattr(network, "_orig_mod", network)  # what torch.compile has wrapped
-    parameters = inspect.signature(network.forward).parameters.values()
-    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-
-
-def takes_labels(network: nn.Module) -> bool:
-    """Whether labels are passed to a network.
-
-    One that may take labels but names no classes is unconditional: its optional argument stays unused.
-
-    Args:
-        network: generator or discriminator.
-
-    Example:
-        >>> takes_labels(nn.Linear(1, 1))
-        False
-    """
-    arguments = _arguments(network)
-    return len(arguments) > 1 and (
-        arguments[1].default is inspect.Parameter.empty or getattr(network, "num_classes", None) is not None
-    )
-
-
-def call_network(network: nn.Module, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-    """A network's output, with labels if it takes them.
-
-    Args:
-        network: generator or discriminator.
-        inputs: latents or samples, (n, ...).
-        labels: (n,), or None.
-
-    Raises:
-        ConfigurationError: the network takes labels and there are none.
-    """
-    if not takes_labels(network):
-        unconditional: Tensor = network(inputs)
-        return unconditional
-    if labels is None:
-        raise ConfigurationError(
-            f"Cannot call {type(network).__name__} because it takes labels and there are none; let the loader yield "
-            "(samples, labels), or override unpack_batch(batch) and sample_labels(n)"
-        )
-    conditional: Tensor = network(inputs, labels)
-    return conditional

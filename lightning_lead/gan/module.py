@@ -17,19 +17,23 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.chain import Structure, plus
 from lightning_lead.calculus.noise import frozen_buffers, mix_seed
 from lightning_lead.calculus.terms import OracleStatistics
-from lightning_lead.gan_evaluation import GANBatch, GANEvaluation, call_network, takes_labels
-from lightning_lead.gan_penalty import check_penalty, penalty_on, probe_penalty
-from lightning_lead.gan_settings import check_batch, check_last_batch, check_schedule
+from lightning_lead.gan.batch import GANBatch, call_network, first_samples, micro_batches, takes_labels
+from lightning_lead.gan.evaluation import GANEvaluation
+from lightning_lead.gan.penalty import check_penalty, penalty_on, probe_penalty
+from lightning_lead.gan.settings import check_batch, check_last_batch, check_schedule
+from lightning_lead.gan.structure import find_structure
 from lightning_lead.module import LeadModule
 from lightning_lead.objectives import AbstractPenalty, adversarial_objective
 from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.strategy import GameStrategy
-from lightning_lead.structure import find_structure
 from lightning_lead.turns import Turn
 
 __all__ = ["LeadGANModule"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("lightning_lead.gan")  # the name that docs/cost.md gives
+
+PROBED = 16
+"""Samples that are looked at before the first step, to see which structure the losses have."""
 
 
 class LeadGANModule(LeadModule):
@@ -319,7 +323,7 @@ class LeadGANModule(LeadModule):
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         if isinstance(turns[0].micro_batches[0], GANBatch):
-            probe_penalty(self, _first_samples(turns[0].micro_batches[0]), live, seed)
+            probe_penalty(self, first_samples(turns[0].micro_batches[0], PROBED), live, seed)
         found = self._find_structure(turns[-1].micro_batches[0], live, seed)
         self._structure = found = Structure(*self.trainer.strategy.broadcast(tuple(found)))  # one for all ranks
         _log.debug("Cross term: %s", f"general, because {found.not_chained}" if found.not_chained else "by structure")
@@ -332,21 +336,17 @@ class LeadGANModule(LeadModule):
     def _find_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> Structure:
         if not self._linked() or not isinstance(batch, GANBatch):
             return Structure("wanted_losses() is overridden", None)
-        return find_structure(self, _first_samples(batch), live, seed)
+        return find_structure(self, first_samples(batch, PROBED), live, seed)
 
     def _micro(
         self, real: Tensor, labels: Tensor | None, fakes: int, moves: bool, *, parts: int | None = None
     ) -> list[GANBatch]:
-        parts = self.accumulate if parts is None else parts
-        latents, fake_labels = self.sample_latents(fakes), None
-        if labels is not None and (takes_labels(self.generator) or takes_labels(self.discriminator)):
-            # fakes follow the labels of the reals, over and over if there are more of them
-            fake_labels = labels.repeat(-(-fakes // len(labels)))[:fakes]
-        reals, zs = real.chunk(parts), latents.chunk(parts)
-        real_labels = labels.chunk(parts) if labels is not None else [None] * parts
-        z_labels = fake_labels.chunk(parts) if fake_labels is not None else [None] * parts
-        return [GANBatch(r, c, z, k, moves) for r, c, z, k in zip(reals, real_labels, zs, z_labels, strict=True)]
-
-
-def _first_samples(batch: GANBatch) -> GANBatch:
-    return GANBatch._make(part[:16] if isinstance(part, Tensor) else part for part in batch)
+        conditional = takes_labels(self.generator) or takes_labels(self.discriminator)
+        return micro_batches(
+            real,
+            labels,
+            self.sample_latents(fakes),
+            fakes_take_labels=conditional,
+            moves=moves,
+            parts=self.accumulate if parts is None else parts,
+        )

@@ -1,0 +1,120 @@
+"""A micro-batch of a GAN: reals, latents, and labels for the networks that take them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from lightning_lead._errors import ConfigurationError
+
+__all__ = ["GANBatch", "call_network", "first_samples", "micro_batches", "takes_labels"]
+
+
+class GANBatch(NamedTuple):
+    """What one turn looks at: real samples and the latents of the fake ones, drawn once, used in every evaluation."""
+
+    real: Tensor  # (m, ...)
+    labels: Tensor | None  # (m,)
+    latents: Tensor  # (k, latent_dim)
+    fake_labels: Tensor | None  # (k,)
+    discriminator_moves: bool
+
+
+def micro_batches(
+    real: Tensor, labels: Tensor | None, latents: Tensor, *, fakes_take_labels: bool, moves: bool, parts: int
+) -> list[GANBatch]:
+    """A turn's samples in equal parts.
+
+    Args:
+        real: (m, ...); `parts` divides m.
+        labels: (m,), or None.
+        latents: (k, latent_dim); `parts` divides k.
+        fakes_take_labels: fakes get the labels of the reals, over and over if there are more of them.
+        moves: whether the discriminator moves.
+        parts: how many, ≥ 1.
+
+    Example:
+        >>> import torch
+        >>> real, latents = torch.zeros(4, 2), torch.zeros(8, 3)
+        >>> first, second = micro_batches(real, None, latents, fakes_take_labels=False, moves=True, parts=2)
+        >>> len(first.real), len(second.latents)
+        (2, 4)
+    """
+    fake_labels = None
+    if labels is not None and fakes_take_labels:
+        fake_labels = labels.repeat(-(-len(latents) // len(labels)))[: len(latents)]
+    nothing = [None] * parts
+    return [
+        GANBatch(*columns, moves)
+        for columns in zip(
+            real.chunk(parts),
+            labels.chunk(parts) if labels is not None else nothing,
+            latents.chunk(parts),
+            fake_labels.chunk(parts) if fake_labels is not None else nothing,
+            strict=True,
+        )
+    ]
+
+
+def first_samples(batch: GANBatch, count: int) -> GANBatch:
+    """The first samples of a micro-batch.
+
+    Args:
+        batch: the micro-batch.
+        count: of reals and of latents.
+
+    Example:
+        >>> import torch
+        >>> len(first_samples(GANBatch(torch.zeros(4, 2), None, torch.zeros(8, 3), None, True), 3).latents)
+        3
+    """
+    return GANBatch._make(part[:count] if isinstance(part, Tensor) else part for part in batch)
+
+
+def _arguments(network: nn.Module) -> list[inspect.Parameter]:
+    network = getattr(network, "_orig_mod", network)  # what torch.compile has wrapped
+    parameters = inspect.signature(network.forward).parameters.values()
+    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def takes_labels(network: nn.Module) -> bool:
+    """Whether labels are passed to a network.
+
+    One that may take labels but names no classes is unconditional: its optional argument stays unused.
+
+    Args:
+        network: generator or discriminator.
+
+    Example:
+        >>> takes_labels(nn.Linear(1, 1))
+        False
+    """
+    arguments = _arguments(network)
+    return len(arguments) > 1 and (
+        arguments[1].default is inspect.Parameter.empty or getattr(network, "num_classes", None) is not None
+    )
+
+
+def call_network(network: nn.Module, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+    """A network's output, with labels if it takes them.
+
+    Args:
+        network: generator or discriminator.
+        inputs: latents or samples, (n, ...).
+        labels: (n,), or None.
+
+    Raises:
+        ConfigurationError: the network takes labels and there are none.
+    """
+    if not takes_labels(network):
+        unconditional: Tensor = network(inputs)
+        return unconditional
+    if labels is None:
+        raise ConfigurationError(
+            f"Cannot call {type(network).__name__} because it takes labels and there are none; let the loader yield "
+            "(samples, labels), or override unpack_batch(batch) and sample_labels(n)"
+        )
+    conditional: Tensor = network(inputs, labels)
+    return conditional
