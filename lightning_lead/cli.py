@@ -135,14 +135,17 @@ def _keep_earlier(trainer: Any, *, goes_on: bool) -> None:
 def command() -> None:
     """What the installed command runs: `main`, without a result that a shell would take for a failure.
 
-    What the package itself refuses is said in one line, however deep in other errors it lies; what nobody has foreseen
-    keeps its traceback.
+    Modules in the current folder can be named in recipes and by `--game`, as under `python -m`; installed ones of the
+    same name come first. What the package itself refuses is said in one line, however deep in other errors it lies;
+    what nobody has foreseen keeps its traceback.
 
     Example:
         >>> from unittest import mock
         >>> with mock.patch("lightning_lead.cli.main", return_value="a LightningCLI"):
         ...     command()
     """
+    if not {"", str(Path.cwd())} & set(sys.path):  # an installed command has its own folder there instead
+        sys.path.append(str(Path.cwd()))
     try:
         outcome = main()
     except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -147,6 +148,31 @@ def test_the_installed_command_ends_with_status_zero_or_says_what_is_wrong(monke
     monkeypatch.setattr("lightning_lead.cli.main", lambda: find_game("LEED"))
     with pytest.raises(SystemExit, match="lightning-lead: Cannot find the game 'LEED'"):
         command_line()
+
+
+HALFWAY = """
+from lightning_lead.rules import GradientPlay
+
+
+class Halfway(GradientPlay):
+    pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("there", [True, False])
+def test_a_rule_in_the_current_folder_is_found_by_the_installed_command(there, tmp_path):
+    installed = tmp_path / "bin" / "lightning-lead"  # as pip writes it: its own folder is where modules are looked for
+    installed.parent.mkdir()
+    installed.write_text("from lightning_lead.cli import command\nif __name__ == '__main__':\n    command()\n")
+    if there:
+        (tmp_path / "halfway.py").write_text(HALFWAY)
+    chosen = [f"--config={RECIPE}", "--game=halfway.Halfway", "--trainer.fast_dev_run=1", *QUIET]
+    fitted = subprocess.run(
+        [sys.executable, installed, "fit", *chosen], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert (fitted.returncode == 0) == there, fitted.stderr
+    assert there or "Cannot find the game 'halfway.Halfway' because No module named 'halfway'" in fitted.stderr
 
 
 @pytest.fixture

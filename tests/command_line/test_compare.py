@@ -238,11 +238,6 @@ def test_the_summary_is_mean_and_deviation_over_the_steps_that_all_seeds_reached
     assert rows[1]["failed"] == ["why"]
 
 
-@pytest.mark.parametrize("recipe", ["digits", "gaussians"])
-def test_the_shipped_files_of_games_can_be_read(recipe):
-    assert len(read_entries([], RECIPES / f"{recipe}_games.yaml")) == 14 + 4  # LEAD in both forms, at two couplings
-
-
 def test_each_recipe_has_a_folder_of_its_own(monkeypatch, tmp_path, capsys):
     """So that the documentation's commands can be run one after another."""
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import pytest
@@ -12,7 +13,7 @@ from lightning_lead.cli import main
 from lightning_lead.compare.plan import plan_runs, read_entries
 from lightning_lead.compare.worker import run as run_here
 from lightning_lead.objectives import adversarial_objective
-from lightning_lead.systems import find_game
+from lightning_lead.systems import find_game, game_names
 
 SNGAN32 = {"generator": 4276739, "discriminator": 1053824, "objective": "hinge", "steps": 5, "batch": 320, "fakes": 128}
 SNGAN32 |= {"betas": (0.0, 0.9), "decay": (1.0, 0.0, 100_000)}
@@ -88,6 +89,27 @@ def test_every_method_of_the_table_plays_the_recipe(name, games, here):
         assert result["steps"] == 2, run.entry.label
         assert result["history"][-1]["values"]["fid"] > 0
         assert result["skipped_turns"] == 0
+
+
+TABLES = [(name, row) for name in ("digits", "gaussians") for row in read_entries([], RECIPES / f"{name}_games.yaml")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "row"), TABLES, ids=[f"{name}: {row.slug}" for name, row in TABLES])
+def test_every_row_of_the_small_tables_plays_its_recipe(recipe, row, here):
+    """As `compare` runs it, but in this process."""
+    short = ["--data.batch_size=16", "--trainer.max_steps=2", "--every=2"]
+    (run,) = plan_runs([row], RECIPES / f"{recipe}.yaml", [0], here / "out", short)
+    result = run_here(run.folder, run.fingerprint, list(run.arguments))
+    (last,) = result["history"]
+    assert (last["step"], result["steps"], result["skipped_turns"]) == (2, 2, 0)
+    assert all(math.isfinite(value) for value in last["values"].values())
+
+
+def test_the_small_tables_leave_no_rule_out():
+    wanted = {find_game(name).rule.name for name in game_names()}
+    for recipe in ("digits", "gaussians"):
+        assert {find_game(row.game).rule.name for table, row in TABLES if table == recipe} == wanted
 
 
 @pytest.mark.slow
