@@ -198,7 +198,7 @@ class LEADStrategy(GameStrategy):
 
     Args:
         alpha: the coupling a in gradient units (a = α/η of the paper), finite, ≥ 0; 0 is plain gradient play at its
-            price.
+            price. One number, or player -> its own, as in {"discriminator": 0.5, "generator": 0.01}.
         cross: "exact" or "difference"; see `rules.LEAD`.
         form: "opponent" or "own", of the exact term.
         play: "alternating" or "simultaneous".
@@ -216,7 +216,7 @@ class LEADStrategy(GameStrategy):
 
     def __init__(
         self,
-        alpha: float = 1.0,
+        alpha: float | dict[str, float] = 1.0,
         *,
         cross: Literal["exact", "difference"] = "exact",
         form: Literal["opponent", "own"] = "opponent",

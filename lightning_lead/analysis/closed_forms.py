@@ -190,7 +190,9 @@ def _optimistic_adam(rule: OptimisticAdam, block: Block) -> Tensor:
 @block_eigenvalues.register
 def _lead(rule: LEAD, block: Block) -> Tensor:
     # all three forms: Hessians are constant and L_y = −L_x
-    return recurrence_roots(block, [block.curvature], [1 + rule.alpha, -rule.alpha])
+    alpha = rule.alpha if isinstance(rule.alpha, float) else math.nan
+    _require(isinstance(rule.alpha, float), rule, "its players have couplings of their own", "one alpha")
+    return recurrence_roots(block, [block.curvature], [1 + alpha, -alpha])
 
 
 @block_eigenvalues.register
@@ -255,7 +257,7 @@ def _ode_gan(rule: ODEGAN, block: Block) -> Tensor:
 def _lookahead(rule: LookaheadMinmax, block: Block) -> Tensor:
     # slow weights are the same linear combination of where the inner rule was and is; Chavdarova et al. 2021
     plain = block.momentum == 0 and not isinstance(rule.inner, (PolyakMomentum, OptimisticGradient, OptimisticAdam))
-    plain = plain and not (isinstance(rule.inner, LEAD) and rule.inner.alpha > 0)
+    plain = plain and not (isinstance(rule.inner, LEAD) and rule.inner.couples)
     _require(plain, rule, "the inner steps have a memory, which does not go back", "an inner rule without one")
     inner: Tensor = block_eigenvalues(rule.inner, block)
     return (1 - rule.alpha) + rule.alpha * inner**rule.steps

@@ -17,8 +17,8 @@ TMLR 2023. d into Adam, whose moments both see d, is LEAD-Adam.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal, final
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, final
 
 import torch
 
@@ -41,7 +41,8 @@ class LEAD(AbstractGameRule):
 
     Args:
         alpha: the coupling a in gradient units, a = α/η of the paper; dimensionless, finite, ≥ 0. a ≈ 1 looks ahead
-            by one step of the opponent.
+            by one step of the opponent. One number for both players, or player -> its own, as in
+            {"discriminator": 0.5, "generator": 0.01}.
         cross: "exact" differentiates twice; "difference" evaluates the gradient against the opponent as it was. On
             piecewise-linear networks these are two different algorithms: autograd drops the kinks that a finite
             displacement sees.
@@ -50,7 +51,8 @@ class LEAD(AbstractGameRule):
             is linear in the loss, where samples are looked at one by one; batch norm sees the smaller batch.
 
     Raises:
-        ConfigurationError: alpha negative or not finite; an unknown cross or form; a fraction out of its range.
+        ConfigurationError: alpha negative or not finite, or, at fit start, of other players; an unknown cross or form;
+            a fraction out of its range.
 
     Example:
         >>> from lightning_lead.games import BilinearGame
@@ -71,16 +73,17 @@ class LEAD(AbstractGameRule):
 
     def __init__(
         self,
-        alpha: float = 1.0,
+        alpha: float | Mapping[str, float] = 1.0,
         *,
         cross: Literal["exact", "difference"] = "exact",
         form: Literal["opponent", "own"] = "opponent",
         cross_fraction: float = 1.0,
     ) -> None:
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha < 0:
+        couplings = list(alpha.values()) if isinstance(alpha, Mapping) else [alpha, alpha]
+        if len(couplings) != 2 or not all(map(_is_coupling, couplings)):
             raise ConfigurationError(
-                f"Cannot use alpha because it must be a finite number ≥ 0 (a negative one adds to the spin); "
-                f"try 1.0 (got {alpha!r})"
+                "Cannot use alpha because it must be a finite number ≥ 0 (a negative one adds to the spin), or one for "
+                f"each of the two players by name; try 1.0 (got {alpha!r})"
             )
         if cross not in ("exact", "difference"):
             raise ConfigurationError(f"Cannot use cross={cross!r}; choose 'exact' or 'difference'")
@@ -99,16 +102,15 @@ class LEAD(AbstractGameRule):
                 "Cannot use cross_fraction because it must be a share of the batch in (0, 1]; 1 is all of it "
                 f"(got {cross_fraction!r})"
             )
-        self.alpha, self.cross, self.form = float(alpha), cross, form
-        self.cross_fraction = float(cross_fraction)
-        if self.alpha == 0:
-            self.cost = Cost(gradients=2)
-        else:
-            self.cost = Cost(gradients=4) if cross == "difference" else Cost(gradients=2, hessian_products=2)
-        self.second_order = self.alpha > 0 and self.cross == "exact"
-        self.revisits = self.alpha > 0 and (self.cross == "difference" or self.cross_fraction < 1)
-        self.subtracts = self.alpha > 0 and self.cross == "difference"
-        self.couples = self.alpha > 0
+        self.alpha = {k: float(a) for k, a in alpha.items()} if isinstance(alpha, Mapping) else float(alpha)
+        self.cross, self.form, self.cross_fraction = cross, form, float(cross_fraction)
+        coupled = sum(a > 0 for a in couplings)  # players
+        exact = cross == "exact"
+        self.cost = Cost(gradients=2, hessian_products=coupled) if exact else Cost(gradients=2 + coupled)
+        self.couples = coupled > 0
+        self.second_order = self.couples and exact
+        self.revisits = self.couples and (not exact or self.cross_fraction < 1)
+        self.subtracts = self.couples and not exact
 
     @classmethod
     def variants(cls) -> list[AbstractGameRule]:
@@ -117,7 +119,12 @@ class LEAD(AbstractGameRule):
 
     def init(self, point: Point) -> RuleState:
         """Anchors: a copy of each player's parameters at the moment the opponent last updated; none has moved yet."""
-        if self.alpha == 0:
+        if isinstance(self.alpha, dict) and set(self.alpha) != set(point):
+            raise ConfigurationError(
+                "Cannot couple the players because alpha names others; give one number for each of "
+                f"{sorted(point)}, or one for both (got {self.alpha!r})"
+            )
+        if not self.couples:
             return {}
         return {"anchor": {name: _copy(v) for name, v in point.items()}, "moved": dict.fromkeys(point, False)}
 
@@ -125,26 +132,32 @@ class LEAD(AbstractGameRule):
         self, oracle: GameOracle, players: Sequence[str], state: RuleState
     ) -> tuple[dict[str, Vector], RuleState]:
         """g_i + a·c_i for each moving player; see the module's head."""
-        if self.alpha == 0:
+        if not self.couples:
             return {player: oracle.gradient(player) for player in players}, state
         form: CrossForm = "difference" if self.cross == "difference" else self.form
         anchor, moved = dict(state["anchor"]), dict(state["moved"])
         directions = {}
         for player in players:
             opponent = opponent_of(player, oracle.names)
+            coupling = self.alpha[player] if isinstance(self.alpha, dict) else self.alpha
             cross = None
-            if moved[opponent]:  # a flag, not a norm: no synchronisation, and nothing is paid for a Δ of zero
+            # a flag, not a norm: no synchronisation, and nothing is paid for a Δ of zero
+            if moved[opponent] and coupling > 0:
                 now, before = oracle.point[opponent], state["anchor"][opponent]
                 displacement = tuple(
                     torch._foreach_sub([p.to(b.dtype) for p, b in zip(now, before, strict=True)], before)
                 )
-                cross = CrossTerm(self.alpha, displacement, form, self.cross_fraction)
+                cross = CrossTerm(coupling, displacement, form, self.cross_fraction)
             directions[player] = oracle.gradient(player, cross=cross)
             if moved[opponent]:  # after the step's peak of memory
-                anchor[opponent], moved[opponent] = _copy(now), False
+                anchor[opponent], moved[opponent] = _copy(oracle.point[opponent]), False
         for player in players:
             moved[player] = True
         return directions, {"anchor": anchor, "moved": moved}
+
+
+def _is_coupling(a: Any) -> bool:
+    return isinstance(a, (int, float)) and not isinstance(a, bool) and math.isfinite(a) and a >= 0
 
 
 def _copy(vector: Vector) -> Vector:

@@ -222,6 +222,7 @@ def test_competitive_gradient_descent_shrinks_at_the_rate_of_the_spectrum(solver
         (CGD(), {"momentum": 0.5}, "CGD.*momentum=0"),
         (Extragradient(), {"momentum": 0.5}, "Extragradient.*momentum=0"),
         (rules.ODEGAN(), {"momentum": 0.5}, "ODEGAN.*plain steps"),
+        (rules.LEAD({"x": 0.5, "y": 1.0}), {}, "couplings of their own.*one alpha"),
         (LookaheadMinmax(inner=OptimisticGradient()), {}, "memory.*inner rule without one"),
         (GradientPlay(), {"momentum": 1.0}, r"\(-1, 1\) \(got 1.0\)"),
         (GradientPlay(), {"lr": 0.0}, "lr=0.0"),

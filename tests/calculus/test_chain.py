@@ -88,9 +88,9 @@ def trained(kind, *, structured, game, steps=3, **settings):
     return gan.state_dict()
 
 
-def strategy(form, **settings):
+def strategy(form, alpha=0.7, **settings):
     return LEADStrategy(
-        0.7, **({"cross": "difference"} if form == "difference" else {"form": form or "opponent"}), **settings
+        alpha, **({"cross": "difference"} if form == "difference" else {"form": form or "opponent"}), **settings
     )
 
 
@@ -142,6 +142,24 @@ def test_both_ways_give_the_same_for_the_networks_of_the_recipes(kind, form):
     settings = {"objective": "hinge"} if "sngan" in kind else {}
     states = [
         trained(kind, structured=structured, game=strategy(form), optimizer=torch.optim.SGD, **settings)
+        for structured in (True, False)
+    ]
+    assert furthest(*states) < 1e-12
+
+
+@pytest.mark.parametrize("form", ["opponent", "own", "difference"])
+@pytest.mark.parametrize(("judge", "maker"), [(0.7, 0.02), (0.7, 0.0), (0.0, 0.7)])
+@pytest.mark.parametrize("settings", [{}, {"discriminator_steps": 3}, {"shared_latents": True}])
+def test_both_ways_give_the_same_where_each_player_has_its_own_coupling(form, judge, maker, settings):
+    kind = "sngan" if "shared_latents" not in settings else "mlp"
+    states = [
+        trained(
+            kind,
+            structured=structured,
+            game=strategy(form, alpha={"discriminator": judge, "generator": maker}),
+            optimizer=torch.optim.SGD,
+            **settings,
+        )
         for structured in (True, False)
     ]
     assert furthest(*states) < 1e-12

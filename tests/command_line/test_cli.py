@@ -118,6 +118,17 @@ def test_a_setting_on_the_command_line_wins_over_the_recipe(monkeypatch, tmp_pat
     assert built.model.discriminator_steps == 2
 
 
+def test_each_player_s_coupling_is_given_by_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lightning-lead"])
+    wanted = {"discriminator": 0.5, "generator": 0.01}
+    for settings in (
+        ["--model.game.init_args.alpha={discriminator: 0.5, generator: 0.01}"],
+        ["--game=LEAD(alpha={'discriminator': 0.5, 'generator': 0.01})"],
+    ):
+        assert main([f"--config={RECIPE}", *settings, *QUIET], run=False).model.game.rule.alpha == wanted
+
+
 def test_a_penalty_is_given_by_its_class(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lightning-lead"])

@@ -117,6 +117,47 @@ def test_alpha_zero_is_plain_gradient_play_bit_for_bit_and_keeps_no_state():
     assert LEAD(alpha=0.0).init(start()) == {}
 
 
+@pytest.mark.parametrize("simultaneous", [True, False])
+@pytest.mark.parametrize("form", ["opponent", "own", "difference"])
+def test_each_player_may_have_a_coupling_of_its_own(simultaneous, form):
+    rule = LEAD({"x": 0.3, "y": 1.2}, **({"cross": form} if form == "difference" else {"form": form}))
+    path = play(rule, eta=0.1, beta=0.0, steps=4, simultaneous=simultaneous)
+    x, y = path[0]["x"], path[0]["y"]
+    x_before, y_before = x, y
+    for k in range(1, 5):
+        x_new = x - 0.1 * A @ (y + 0.3 * (y - y_before))
+        x_seen, x_earlier = (x, x_before) if simultaneous else (x_new, x)
+        y_new = y + 0.1 * A.T @ (x_seen + 1.2 * (x_seen - x_earlier))
+        x_before, y_before, x, y = x, y, x_new, y_new
+        np.testing.assert_allclose(path[k]["x"], x, rtol=1e-13)
+        np.testing.assert_allclose(path[k]["y"], y, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("cross", "alpha", "counted"),
+    [
+        ("exact", 1.0, (2, 2)),
+        ("exact", {"y": 0.0, "x": 2.0}, (2, 1)),
+        ("difference", {"y": 0.0, "x": 2.0}, (3, 0)),
+        ("difference", {"y": 0.0, "x": 0.0}, (2, 0)),
+    ],
+)
+def test_only_players_with_a_coupling_pay_for_it(cross, alpha, counted):
+    rule = LEAD(alpha, cross=cross)
+    point, state = start(), rule.init(start())
+    for _ in range(2):
+        oracle = GameOracle(point, [Bilinear().losses])
+        directions, state = rule.direction(oracle, ["x", "y"], state)
+        point = {k: (v[0] - 0.1 * directions[k][0],) for k, v in point.items()}
+    seen = oracle.evaluations["gradients"], oracle.evaluations["hessian_products"]
+    assert seen == counted == (rule.cost.gradients, rule.cost.hessian_products)
+
+
+def test_couplings_of_other_players_are_refused_at_the_start():
+    with pytest.raises(ConfigurationError, match=r"alpha names others; give one number for each of \['x', 'y'\]"):
+        LEAD({"generator": 1.0, "discriminator": 1.0}).init(start())
+
+
 def test_displacement_is_counted_from_the_player_s_own_previous_update():
     """Three y moves, then one x move: x sees their sum; y sees x's move once and then nothing."""
     asked = []
@@ -143,7 +184,7 @@ def test_the_state_is_a_copy_and_not_an_alias_of_live_weights():
     assert LEAD(1.0).init({"x": (weight.bfloat16(),), "y": (weight,)})["anchor"]["x"][0].dtype == torch.float32
 
 
-@pytest.mark.parametrize("alpha", [-0.1, float("nan"), float("inf"), "1", True])
+@pytest.mark.parametrize("alpha", [-0.1, float("nan"), float("inf"), "1", True, {"x": 1.0}, {"x": 1.0, "y": -1.0}])
 def test_a_bad_alpha_is_refused(alpha):
     with pytest.raises(ConfigurationError, match="alpha.*finite"):
         LEAD(alpha)
