@@ -73,6 +73,22 @@ def test_a_lease_goes_on_where_the_one_before_has_ended(tmp_path):
     assert "at 4" in out
 
 
+SIXTEENTHS = ["--data.batch_size=20", "--model.generator_batch_size=8"]  # of the recipe's, for 16 GPUs
+
+
+def test_the_printed_commands_for_sixteen_gpus_keep_the_recipe():
+    """Docs and script say the same; a game step of all ranks is that of one rank with the recipe's batches."""
+    recipe = yaml.safe_load((EXAMPLES / "recipes" / "cifar10_sngan32.yaml").read_text())
+    whole = recipe["data"]["init_args"]["batch_size"], recipe["model"]["generator_batch_size"]
+    per_rank = tuple(int(setting.split("=")[1]) for setting in SIXTEENTHS)
+    assert tuple(16 * size for size in per_rank) == whole
+    assert per_rank[0] % recipe["model"]["discriminator_steps"] == 0
+    page = (EXAMPLES.parent / "docs" / "distributed.md").read_text()
+    head = (EXAMPLES / "slurm" / "train.sbatch").read_text()
+    assert page.count(" ".join(SIXTEENTHS)) == 2
+    assert " ".join(SIXTEENTHS) in head
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_the_cluster_script_goes_back_into_the_queue_until_it_is_finished(finished, tmp_path, monkeypatch):
     """With stand-ins for srun, which notes its arguments, and for scontrol."""
@@ -86,7 +102,8 @@ def test_the_cluster_script_goes_back_into_the_queue_until_it_is_finished(finish
         (tmp_path / name).chmod(0o755)
     job = {"SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "8", "SLURM_JOB_ID": "17"}
     environment = {**os.environ, **job, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    script = ["bash", EXAMPLES / "slurm" / "train.sbatch", EXAMPLES / "recipes" / "sngan.yaml", "runs/x"]
+    recipe = EXAMPLES / "recipes" / "cifar10_sngan32.yaml"
+    script = ["bash", EXAMPLES / "slurm" / "train.sbatch", recipe, "runs/x", *SIXTEENTHS]
     assert subprocess.run(script, cwd=tmp_path, env=environment, timeout=60).returncode == 0
     requeued = tmp_path / "scontrol.txt"
     assert (requeued.read_text().split() if requeued.exists() else []) == ([] if finished else ["requeue", "17"])
@@ -105,6 +122,7 @@ def test_the_cluster_script_goes_back_into_the_queue_until_it_is_finished(finish
     ]
     assert config["trainer"]["plugins"][1]["init_args"]["auto_requeue"] is False
     assert (config["trainer"]["num_nodes"], config["ckpt_path"]) == (2, "last")
+    assert (config["data"]["init_args"]["batch_size"], config["model"]["generator_batch_size"]) == (20, 8)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final, get_args
 
 import numpy as np
 import torch
@@ -25,12 +25,14 @@ __all__ = ["STL10DataModule"]
 
 _SIDE, _CHUNK = 96, 1000
 _BYTES = 3 * _SIDE * _SIDE  # of an image
-_COUNTS = {"train_X.bin": 5_000, "unlabeled_X.bin": 100_000}  # images in the files, the labelled ones first
+_COUNTS = {"train_X.bin": 5_000, "unlabeled_X.bin": 100_000}  # images in the files
+
+Part = Literal["unlabeled", "train+unlabeled"]
 
 
 @final
 class STL10DataModule(AbstractImageDataModule):
-    """Batches (images,) of STL-10's unlabelled and training images; most have no label, so none is handed out.
+    """Batches (images,) of STL-10's unlabelled images, as in SNGAN's and LEAD's code; none has a label.
 
     Images are float32 (n, 3, image_size, image_size) in [−1, 1], made smaller bilinearly with antialiasing, once; the
     result is kept, and made again if the files change.
@@ -38,6 +40,7 @@ class STL10DataModule(AbstractImageDataModule):
     Args:
         root: torchvision's folder, in which `stl10_binary` is or will be.
         download: let torchvision fetch it (2.6 GB) if it is not there or not whole, on one process per node.
+        part: "unlabeled", 100,000 images; or "train+unlabeled", with the 5,000 labelled training images before them.
         image_size: pixels along one side, ≥ 1.
         batch_size: images per training batch and rank, ≥ 1; the last batch is dropped if it is not full.
         seed: of the order, the flips and the noise, ≥ 0.
@@ -47,7 +50,7 @@ class STL10DataModule(AbstractImageDataModule):
         subset: the first so many images only, ≥ 1, or None.
         num_workers: loader processes, ≥ 0.
         pin_memory: hand batches over in pinned memory, where there is a CUDA device.
-        on_device: keep all images (730 MB at 48×48) on the training device and cut the batches there.
+        on_device: keep all images (690 MB at 48×48) on the training device and cut the batches there.
         num_predict: samples that `trainer.predict` makes, ≥ 1.
 
     Attributes:
@@ -70,6 +73,7 @@ class STL10DataModule(AbstractImageDataModule):
         *,
         root: str,
         download: bool = False,
+        part: Part = "unlabeled",
         image_size: int = 48,
         batch_size: int = 64,
         seed: int = 0,
@@ -94,7 +98,12 @@ class STL10DataModule(AbstractImageDataModule):
             on_device=on_device,
         )
         check_count("STL10DataModule", "image_size", image_size)
+        if part not in get_args(Part):
+            raise ConfigurationError(
+                f"Cannot take this part of STL-10; choose {' or '.join(map(repr, get_args(Part)))} (got {part!r})"
+            )
         self.root, self.download, self.image_size, self.cache = root, download, image_size, cache
+        self.part = part
         self.image_shape = (3, image_size, image_size)
         if not download:
             self._check()
@@ -112,30 +121,32 @@ class STL10DataModule(AbstractImageDataModule):
         self.load("train")
 
     def reference_split(self) -> str:
-        """All of it."""
-        return "train"
+        """What it trains on."""
+        return self.part
 
     def load(self, split: str) -> tuple[Tensor, Tensor | None]:
-        """Images, the labelled ones first, memory-mapped; no labels.
+        """Images, labelled ones first, memory-mapped; no labels.
 
         Args:
-            split: "train".
+            split: whatever part: there is only what it trains on.
         """
         self._check()
         files = self._files()
         about = [file.stat() for file in files]
         what = {
-            "set": "stl10 train+unlabeled",
+            "set": f"stl10 {self.part}",
             "files": [[one.st_size, one.st_mtime_ns] for one in about],
             "image_size": self.image_size,
             "torchvision": version("torchvision"),  # whose resize it is
             "format": 2,
         }
-        shape = (sum(_COUNTS.values()), 3, self.image_size, self.image_size)
+        shape = (sum(_COUNTS[file.name] for file in files), 3, self.image_size, self.image_size)
         return cached_images(what, shape, lambda: self._chunks(files), cache=self.cache)
 
     def _files(self) -> list[Path]:
-        return [Path(self.root) / "stl10_binary" / name for name in _COUNTS]
+        """Of this part, in order."""
+        named = {"train_X.bin": "train", "unlabeled_X.bin": "unlabeled"}
+        return [Path(self.root) / "stl10_binary" / f for f, name in named.items() if name in self.part.split("+")]
 
     def _wrong(self) -> list[str]:
         """What is missing or of another size than it should be."""

@@ -424,21 +424,26 @@ def tiny_stl10(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stl10(tmp_path: Path, tiny_stl10: None) -> None:
     with pytest.raises(ConfigurationError, match=r"download=True.*\(got no train_X.bin and no unlabeled_X.bin\)"):
-        STL10DataModule(root=str(tmp_path))
+        STL10DataModule(root=str(tmp_path), part="train+unlabeled")
+    with pytest.raises(ConfigurationError, match=r"choose 'unlabeled' or 'train\+unlabeled' \(got 'test'\)"):
+        STL10DataModule(root=str(tmp_path), part="test")
     write_stl10(tmp_path)
-    data = STL10DataModule(root=str(tmp_path), batch_size=2)
+    data = STL10DataModule(root=str(tmp_path), batch_size=2, part="train+unlabeled")
     images = data.reference_images()
     assert images.shape == (5, *data.image_shape) == (5, 3, 48, 48)
     assert images[:, 0, 20, 10].tolist() == [200, 200, 200, 100, 100]
     assert images[:, 0, 20, 40].tolist() == [0] * 5
     assert [part.shape for part in next(iter(data.train_dataloader()))] == [(2, 3, 48, 48)]
-    assert STL10DataModule(root=str(tmp_path), image_size=32).reference_images().shape == (5, 3, 32, 32)
+    assert STL10DataModule(root=str(tmp_path), image_size=32).reference_images().shape == (2, 3, 32, 32)
+    unlabeled = STL10DataModule(root=str(tmp_path))
+    assert torch.equal(unlabeled.reference_images(), images[3:])
+    assert [unlabeled.reference_split(), data.reference_split()] == ["unlabeled", "train+unlabeled"]
 
 
 def test_stl10_is_the_whole_of_it(tmp_path: Path) -> None:
     write_stl10(tmp_path)
     with pytest.raises(ConfigurationError, match=r"train_X.bin of 82,944 bytes instead of 138,240,000 and unlab"):
-        STL10DataModule(root=str(tmp_path))
+        STL10DataModule(root=str(tmp_path), part="train+unlabeled")
     late = STL10DataModule(root=str(tmp_path / "later"), download=True)
     with pytest.raises(ConfigurationError, match="let prepare_data run"):
         late.train_dataloader()
@@ -449,7 +454,7 @@ def test_stl10_is_made_smaller_once_and_again_if_something_changes(
     tmp_path: Path, store: Path, tiny_stl10: None, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     def corner() -> int:
-        data = STL10DataModule(root=str(tmp_path))
+        data = STL10DataModule(root=str(tmp_path), part="train+unlabeled")
         data.prepare_data()
         return int(data.reference_images()[0, 0, 20, 10])
 
@@ -488,7 +493,7 @@ def test_stl10_is_fetched_if_it_is_not_whole_and_never_put_together_in_memory(
     def run() -> int:
         data = STL10DataModule(root=str(tmp_path), download=True)
         data.prepare_data()
-        assert data.reference_images().shape[0] == 5
+        assert data.reference_images().shape[0] == 2
         return len(fetched)
 
     assert run() == 1
