@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check talk bench wheel-test clean
+.PHONY: help demo test check talk docs bench wheel-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and everything that `make
 TALK := eigenvalues potential_well forces bilinear cost rates regime strong_coupling modes robustness
 talk: $(VENV)/.installed-demo  ## draw the figures of docs/talk.md into runs/talk; one of them by TALK=rates
 	for script in $(TALK); do $(BIN)/python examples/talk/$$script.py || exit 1; done
+
+docs: $(VENV)/.installed-docs talk  ## build the site of docs and reference into build/site, figures drawn anew; TALK= draws none
+	$(BIN)/python -m mkdocs build --quiet --config-file .mkdocs/mkdocs.yml
+	for drawn in runs/talk/*.png runs/talk/*.gif; do if [ -f "$$drawn" ]; then cp "$$drawn" build/site/images/talk; fi; done
+	@echo "build/site/index.html"
 
 bench: $(VENV)/.installed-bench  ## what a game step costs by LEAD and by its rivals: a table per pair of networks
 	$(BIN)/python examples/benchmarks/bench.py

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 PAGES = {  # by name, for readable test ids
@@ -125,3 +126,12 @@ def test_a_wrong_page_is_caught(tmp_path: Path) -> None:
     assert MAKE.findall(page) == ["tset"]
     assert COMMAND.findall(page) == ["fti"]
     assert LINK.findall(page) == ["no/such.md"]
+
+
+def test_the_site_s_contents_have_every_page() -> None:
+    """What `make docs` refuses as well, but nobody has to install the site's builder to hear of it."""
+    contents = yaml.safe_load((ROOT / ".mkdocs" / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    listed = re.findall(r"[\w.]+\.md", str(contents))
+    elsewhere = {"index.md", "changelog.md", "contributing.md"}  # README and its neighbours, see .mkdocs/hooks.py
+    assert sorted(set(listed) - elsewhere) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    assert len(listed) == len(set(listed))
