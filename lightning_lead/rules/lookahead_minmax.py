@@ -46,7 +46,7 @@ class LookaheadMinmax(AbstractGameRule):
 
     settles = True
 
-    def __init__(self, steps: int = 5, alpha: float = 0.5, *, inner: AbstractGameRule | None = None) -> None:
+    def __init__(self, steps: int = 5, *, alpha: float = 0.5, inner: AbstractGameRule | None = None) -> None:
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise ConfigurationError(f"Cannot look ahead by steps={steps!r}; pass an integer ≥ 1")
         if inner is not None and not isinstance(inner, AbstractGameRule):
