@@ -17,6 +17,7 @@ from lightning_lead.rules import (
     CGD,
     LEAD,
     ODEGAN,
+    AbstractGameRule,
     ExtraAdam,
     GradientPlay,
     LevelK,
@@ -130,6 +131,14 @@ def test_acgd_agrees_with_the_public_package(solver):
             assert (ours.points[t] - torch.cat([x, y]).detach()).abs().max() < 1e-6
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_lookahead_says_of_itself_what_its_inner_rule_says():
+    """What fit start checks and how a step is laid out: all but the period, and that it has a last word."""
+    for inner in [*LEAD.variants(), LEAD(cross_fraction=0.5), CGD("cg"), ODEGAN(), OptimisticAdam(), NegativeAdam()]:
+        rule = LookaheadMinmax(inner=inner)
+        for attribute in AbstractGameRule.__annotations__.keys() - {"period", "settles"}:
+            assert getattr(rule, attribute) == getattr(inner, attribute), (inner, attribute)
 
 
 def test_high_levels_tend_to_the_proximal_point():

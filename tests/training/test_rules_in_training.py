@@ -9,6 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_lead import ConfigurationError, DivergenceError, GameStrategy, LeadModule, LEADStrategy
+from lightning_lead.calculus import GameOracle
+from lightning_lead.probe import probe_game
 from lightning_lead.rules import CGD, LEAD, ExtraAdam, GradientPlay, LookaheadMinmax, PolyakMomentum
 from lightning_lead.systems import find_game, game_names
 
@@ -62,6 +64,31 @@ def test_a_zero_sum_solver_refuses_losses_that_are_not_opposites():
 def test_a_joint_rule_refuses_several_discriminator_steps_by_its_name():
     with pytest.raises(ConfigurationError, match="ODEGAN.*several discriminator steps"):
         tiny_gan(game="ODEGAN", discriminator_steps=2)
+
+
+def test_lookahead_around_differences_refuses_bf16_weights_as_its_inner_rule_does():
+    gan = tiny_gan(game=LookaheadMinmax(inner=LEAD(cross="difference")), dtype=torch.float32)
+    with pytest.raises(ConfigurationError, match=r"LookaheadMinmax\(LEAD\).*bf16-mixed"):
+        tiny_trainer(1, precision="bf16-true").fit(gan, tiny_loader(24))
+
+
+@pytest.mark.parametrize("rule", [LEAD(form="own", cross_fraction=0.5), LEAD(), CGD()], ids=str)
+def test_fit_start_probes_with_the_cross_term_that_the_rule_will_ask_for(rule):
+    class Recorder(GameOracle):
+        def gradient(self, player, *, at=None, cross=None):
+            if cross is not None:
+                asked.append((player, cross.form, cross.fraction))
+            return super().gradient(player, at=at, cross=None)
+
+    def losses(point, wanted, *, replay):
+        f = point["x"][0] @ point["y"][0]
+        return {"x": f, "y": -f}
+
+    point = {name: (torch.ones(2, dtype=torch.float64),) for name in ("x", "y")}
+    for probed in (rule, LookaheadMinmax(inner=rule)):
+        asked = []
+        probe_game(Recorder(point, [losses]), nn.Module(), probed)
+        assert asked == [(player, rule.form, rule.cross_fraction) for player in ("x", "y")]
 
 
 def test_a_rule_that_takes_plain_steps_refuses_an_optimizer_with_a_memory():
