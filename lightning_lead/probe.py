@@ -127,10 +127,9 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
                 found = suspects(module)
                 named = f"; look at {', '.join(found)}" if found else ""
                 raise DifferentiationError(
-                    f"Cannot form the exact cross term of player {player!r} because a layer has no second derivative"
-                    f"{named}. Use LEADStrategy(cross='difference'), which never differentiates twice; or, for fused "
-                    "attention, run under torch.nn.attention.sdpa_kernel(SDPBackend.MATH) "
-                    f"(got: {first_line(error)})"
+                    f"Cannot play {rule.name}, which differentiates the gradient of player {player!r}, because a layer "
+                    f"has no second derivative{named}. Use {rule.first_order}; or, for fused attention, run under "
+                    f"torch.nn.attention.sdpa_kernel(SDPBackend.MATH) (got: {first_line(error)})"
                 ) from error
         elif rule.couples and not oracle.interacts(player):
             raise DifferentiationError(

@@ -23,6 +23,11 @@ from lightning_lead.rules.lead import LEAD
 
 __all__ = ["GameStrategy", "LEADStrategy", "OptimizerSettings", "PlayedTurn"]
 
+_NOT_IN = {
+    "alternating": "both players' moves together, from one point",
+    "simultaneous": "each player's move from the other one's new position",
+}
+
 
 class OptimizerSettings(NamedTuple):
     """What `torch.optim.SGD` must be given for a strategy to be the paper's Algorithm 1."""
@@ -82,7 +87,7 @@ class GameStrategy:
             raise ConfigurationError(f"Cannot use play={play!r}; choose 'alternating' or 'simultaneous'")
         if play is not None and play not in rule.plays:
             raise ConfigurationError(
-                f"Cannot play {rule.name} in {play} play because both players look ahead together; "
+                f"Cannot play {rule.name} in {play} play because it works out {_NOT_IN[play]}; "
                 f"use play={rule.plays[0]!r} (got play={play!r})"
             )
         if skip_limit is not None and (

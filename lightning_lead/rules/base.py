@@ -76,6 +76,9 @@ class AbstractGameRule(abc.ABC):
     second_order: bool = False
     """Whether the rule differentiates a gradient; decides whether fit start probes for layers that forbid it."""
 
+    first_order: str = "a rule that differentiates once, such as game='ExtraAdam'"
+    """What to use where a layer has no second derivative, for the error that says so, if `second_order`."""
+
     form: CrossForm = "opponent"
     """Of the cross terms that it asks for, if it does; fit start probes with this one."""
 

@@ -62,6 +62,7 @@ class ODEGAN(AbstractGameRule):
     """
 
     affine = True
+    first_order = "ODEGAN(regularization=0)"
     plain_steps = True
     plays: tuple[Play, ...] = ("simultaneous",)
 

@@ -155,7 +155,8 @@ def test_an_order_of_play_that_it_is_not_defined_for_is_refused(rule):
         if play in rule.plays:
             assert GameStrategy(rule, play=play).play == play
         else:
-            with pytest.raises(ConfigurationError, match=f"{type(rule).__name__}.*{play}"):
+            reason = "moves together, from one point" if play == "alternating" else "from the other one's new position"
+            with pytest.raises(ConfigurationError, match=f"{type(rule).__name__}.*{play}.*{reason}"):
                 GameStrategy(rule, play=play)
     assert GameStrategy(rule).play == rule.plays[0]
 
