@@ -23,7 +23,7 @@ __all__ = ["ACGD"]
 
 @final
 class ACGD(AbstractGameRule):
-    """Competitive gradient descent with adaptive steps. Cost and solver: as `CGD`.
+    """Competitive gradient descent with adaptive steps. Solver, cost and reductions: as `CGD`.
 
     It takes plain steps; η is the learning rate. State: the squares' averages, a count, the last solution, failures.
 

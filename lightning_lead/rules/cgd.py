@@ -123,10 +123,14 @@ class LocalSolver(NamedTuple):
 
 @final
 class CGD(AbstractGameRule):
-    """Competitive gradient descent. Cost: one gradient per player update, then 2 + 2 × iterations Hessian products.
+    """Competitive gradient descent. Cost of a game step: two gradients and 4 + 2 × iterations Hessian products.
+
+    One product is in the right-hand side, two judge the guess, two make an iteration, and one is the second player's
+    answer. The first step has no guess and needs two less; plain steps after a failed solve ask for no answer, one
+    less. Every one is averaged over ranks, one reduction each.
 
     It takes plain steps; η is the learning rate. State: the last solution, from where the next solve begins, and how
-    often a solve has failed. Every product in the solve is averaged over ranks, one reduction each.
+    often a solve has failed.
 
     Args:
         solver: "gmres" for any two losses, "cg" for zero-sum games.

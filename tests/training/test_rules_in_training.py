@@ -18,7 +18,7 @@ from lightning_lead import (
 )
 from lightning_lead.calculus import GameOracle
 from lightning_lead.probe import probe_game
-from lightning_lead.rules import CGD, LEAD, ExtraAdam, GradientPlay, LookaheadMinmax, PolyakMomentum
+from lightning_lead.rules import ACGD, CGD, LEAD, ExtraAdam, GradientPlay, LookaheadMinmax, PolyakMomentum
 from lightning_lead.systems import find_game, game_names
 
 
@@ -107,6 +107,20 @@ def test_a_rule_that_takes_plain_steps_refuses_an_optimizer_with_a_memory():
     trainer = tiny_trainer(1)
     trainer.fit(gan, tiny_loader(24))
     assert type(trainer.optimizers[0]) is torch.optim.SGD
+
+
+# ---- solves ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("iterations", "failed"), [(1, 3.0), (50, 0.0)])
+@pytest.mark.filterwarnings("ignore:.*relative residual")
+def test_solves_that_do_not_converge_are_logged(iterations, failed):
+    gan = tiny_gan(game=ACGD(tolerance=1e-9, max_iterations=iterations))
+    trainer = tiny_trainer(3, log_every_n_steps=1)
+    trainer.fit(gan, tiny_loader(24))
+    assert trainer.callback_metrics["solver/not_converged"] == failed
+    assert (trainer.callback_metrics["solver/iterations"] == 1) == (iterations == 1)
+    assert (trainer.callback_metrics["solver/residual"] > 1e-9) == (iterations == 1)
 
 
 # ---- turns that are not finite --------------------------------------------------------------------------------------
