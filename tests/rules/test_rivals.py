@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import warnings
 from pathlib import Path
@@ -84,6 +85,32 @@ def test_optimistic_adam_is_algorithm_1_of_daskalakis_et_al():
         step = hand.step(gradients(game, z[:2], z[2:]))
         z, last = z + 2 * step - (step if last is None else last), step
         assert (path.points[t] - z).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("level", [2, 3])
+def test_level_k_adam_answers_the_steps_that_adam_would_make(level):
+    """Expected moves leave the moments alone; the step that is made sees the last answer's gradients."""
+    game = TwistedGame()
+    path = simulate(LevelK(level), game, lr=0.05, steps=10, optimizer=adam(), start=game.point(*START))
+    z, hand = path.points[0].clone(), HandWrittenAdam(5, 0.05, 0.5, 0.9)
+    for t in range(1, 11):
+        expected = z
+        for k in range(level):
+            x, y = z[:2], z[2:]
+            against_y, against_x = expected[2:], expected[:2]
+            g = torch.cat([gradients(game, x, against_y)[:2], gradients(game, against_x, y)[2:]])
+            expected = z + (hand if k == level - 1 else copy.deepcopy(hand)).step(g)
+        z = expected
+        assert (path.points[t] - z).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("optimizer", [None, adam()], ids=["sgd", "adam"])
+def test_level_1_is_simultaneous_gradient_play_bit_for_bit(optimizer):
+    game = TwistedGame()
+    settings = {"lr": 0.05, "steps": 10, "optimizer": optimizer, "start": game.point(*START)}
+    ours = simulate(LevelK(1), game, **settings)
+    assert torch.equal(ours.points, simulate(GradientPlay(), game, play="simultaneous", **settings).points)
+    assert not torch.equal(ours.points, simulate(LevelK(2), game, **settings).points)
 
 
 def test_negative_adam_with_a_positive_beta_is_torch_s_adam():
