@@ -4,7 +4,8 @@
     Δy = argmin  ⟨∇ᵧLᵧ, Δy⟩ + Δyᵀ G Δx + ½ Δyᵀ η⁻¹ Δy,      G = ∂²Lᵧ/∂y∂x
     so  (I − √ηₓ F ηᵧ G √ηₓ) z = √ηₓ (∇ₓLₓ − F ηᵧ ∇ᵧLᵧ),    Δx = −√ηₓ z,    Δy = −ηᵧ (∇ᵧLᵧ + G Δx)
 
-In a zero-sum game G = −Fᵀ and the matrix is symmetric positive definite.
+In a zero-sum game G = −Fᵀ and the matrix is symmetric positive definite. It is always the first player's move that is
+solved for, and the second one answers it; solved exactly, it does not matter whose.
 
 Reference: Schäfer and Anandkumar, "Competitive Gradient Descent", NeurIPS 2019, equations 2 to 4.
 """
