@@ -18,7 +18,7 @@ class CheckpointMismatchError(RuntimeError):
 
 
 class DivergenceError(RuntimeError):
-    """Too many directions in a row that are not finite."""
+    """Too many directions of one player in a row that are not finite."""
 
 
 def first_line(error: Exception) -> str:

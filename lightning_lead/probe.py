@@ -10,7 +10,6 @@ from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError, DifferentiationError, first_line
-from lightning_lead._typing import CrossForm
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import norm, opponent_of
 from lightning_lead.calculus.terms import CrossTerm, HessianTerm
@@ -119,7 +118,7 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
         oracle.gradient(player, at=oracle.point)  # a mistake in a network shows here, under its own name
         if rule.second_order:
             cross = made_up_cross(oracle, player, rule, weight=1.0)
-            cross = cross._replace(fraction=getattr(rule, "cross_fraction", 1.0))
+            cross = cross._replace(fraction=rule.cross_fraction)
             try:
                 oracle.gradient(player, at=oracle.point, cross=cross)
             except (DifferentiationError, torch.OutOfMemoryError):
@@ -128,10 +127,9 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
                 found = suspects(module)
                 named = f"; look at {', '.join(found)}" if found else ""
                 raise DifferentiationError(
-                    f"Cannot form the exact cross term of player {player!r} because a layer has no second derivative"
-                    f"{named}. Use LEADStrategy(cross='difference'), which never differentiates twice; or, for fused "
-                    "attention, run under torch.nn.attention.sdpa_kernel(SDPBackend.MATH) "
-                    f"(got: {first_line(error)})"
+                    f"Cannot play {rule.name}, which differentiates the gradient of player {player!r}, because a layer "
+                    f"has no second derivative{named}. Use {rule.first_order}; or, for fused attention, run under "
+                    f"torch.nn.attention.sdpa_kernel(SDPBackend.MATH) (got: {first_line(error)})"
                 ) from error
         elif rule.couples and not oracle.interacts(player):
             raise DifferentiationError(
@@ -160,8 +158,7 @@ def _check_zero_sum(oracle: GameOracle, rule: AbstractGameRule) -> None:
 def made_up_cross(oracle: GameOracle, player: str, rule: AbstractGameRule, *, weight: float) -> CrossTerm:
     """A cross term as the rule asks for it, before anybody has moved."""
     displacement = tuple(1e-3 * p + 1e-6 for p in oracle.point[opponent_of(player, oracle.names)])
-    form: CrossForm = getattr(rule, "form", "opponent") if rule.second_order else "difference"
-    return CrossTerm(weight, displacement, form)
+    return CrossTerm(weight, displacement, rule.form if rule.second_order else "difference")
 
 
 def suspects(module: nn.Module) -> list[str]:

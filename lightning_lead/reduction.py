@@ -1,9 +1,10 @@
-"""What crosses ranks: one all-reduce per player update, and buffers from rank 0.
+"""What crosses ranks: one all-reduce per derivative that a rule asks for, and buffers from rank 0.
 
     mean over ranks of d = Σ_r n_r d_r / Σ_r n_r        (n_r: rank r's batch size)
 
-The direction is linear in the losses and the displacement is the same on every rank, so the mean of local directions is
-the direction of the joint batch. DDP's own reducer is not involved: it never sees `torch.autograd.grad`.
+Every answer of the oracle is linear in the losses, and points and vectors that go into it are the same on every rank,
+so the mean of local answers is that of the joint batch. LEAD asks once per player update. DDP's own reducer is not
+involved: it never sees `torch.autograd.grad`.
 
 While the all-reduce is on its way, the next turn may begin with what does not depend on its outcome.
 """
@@ -26,7 +27,7 @@ __all__ = ["batches_are_equal", "broadcast_buffers", "mean_over_ranks"]
 def mean_over_ranks(
     strategy: Any, batch_size: int, *, equal: bool, meanwhile: Callable[[], None] = lambda: None
 ) -> Callable[[Vector], Vector]:
-    """The reduction of one player update: flatten, one all-reduce, unflatten.
+    """The reduction of one derivative: flatten, one all-reduce, unflatten.
 
     Args:
         strategy: Lightning's strategy (`trainer.strategy`).

@@ -23,6 +23,11 @@ from lightning_lead.rules.lead import LEAD
 
 __all__ = ["GameStrategy", "LEADStrategy", "OptimizerSettings", "PlayedTurn"]
 
+_NOT_IN = {
+    "alternating": "both players' moves together, from one point",
+    "simultaneous": "each player's move from the other one's new position",
+}
+
 
 class OptimizerSettings(NamedTuple):
     """What `torch.optim.SGD` must be given for a strategy to be the paper's Algorithm 1."""
@@ -53,8 +58,9 @@ class GameStrategy:
     Args:
         rule: the game optimizer.
         play: "alternating" (each player answers the other's new position) or "simultaneous"; default the rule's own.
-        skip_limit: turns in a row that may be skipped before training ends with a `DivergenceError`, ≥ 0; or None for
-            not looking, which saves a synchronisation with the device per turn.
+        skip_limit: turns in a row of one player that may be skipped before training ends with a `DivergenceError`, ≥ 0,
+            whatever the other player does meanwhile; or None for not looking, which saves a synchronisation with the
+            device per turn.
 
     Raises:
         ConfigurationError: `rule` is no `AbstractGameRule`, `play` is unknown or the rule is not defined for it, or a
@@ -82,7 +88,7 @@ class GameStrategy:
             raise ConfigurationError(f"Cannot use play={play!r}; choose 'alternating' or 'simultaneous'")
         if play is not None and play not in rule.plays:
             raise ConfigurationError(
-                f"Cannot play {rule.name} in {play} play because both players look ahead together; "
+                f"Cannot play {rule.name} in {play} play because it works out {_NOT_IN[play]}; "
                 f"use play={rule.plays[0]!r} (got play={play!r})"
             )
         if skip_limit is not None and (
@@ -94,7 +100,7 @@ class GameStrategy:
         self.skip_limit = skip_limit
         self.skipped = 0
         """Turns that were skipped, in all."""
-        self._in_a_row = 0
+        self._in_a_row: dict[str, int] = {}  # player -> its last turns, if they were skipped
         self._state: RuleState | None = None
         self._restored = False
 
@@ -129,7 +135,7 @@ class GameStrategy:
             parameters: name -> the live parameters.
 
         Raises:
-            DivergenceError: more turns in a row than the limit had directions that are not finite.
+            DivergenceError: more turns in a row of one player than the limit were skipped.
         """
         if self._state is None:
             raise ConfigurationError(
@@ -140,16 +146,18 @@ class GameStrategy:
         statistics = {player: oracle.statistics[player] for player in players if player in oracle.statistics}
         if skipped := self.skip_limit is not None and not _finite(directions):
             self.skipped += 1
-            self._in_a_row += 1
-            if self._in_a_row > (self.skip_limit or 0):
+            self._in_a_row |= {player: self._in_a_row.get(player, 0) + 1 for player in players}
+            if (count := max(self._in_a_row[player] for player in players)) > (self.skip_limit or 0):
+                who = " and ".join(map(repr, players))
                 norms = ", ".join(f"{player} {float(norm(d)):.3g}" for player, d in directions.items())
                 raise DivergenceError(
-                    f"Cannot go on because {self._in_a_row} directions of {self.rule.name} in a row were not finite; "
-                    "lower the learning rate, clip, or look for what the losses divide by; the weights are still those "
-                    f"before the first of them (got norms: {norms})"
+                    f"Cannot go on because directions of {self.rule.name} were not finite in {count} turns of {who} in "
+                    "a row; lower the learning rate, clip, or look for what the losses divide by; the weights of "
+                    f"{who} are still those before the first of them (got norms: {norms})"
                 )
         else:
-            self._state, self._in_a_row = state, 0
+            self._state = state
+            self._in_a_row |= dict.fromkeys(players, 0)
         for player in players:
             for parameter, part in zip(parameters[player], directions[player], strict=True):
                 parameter.grad = None if skipped else laid_out_like(part, parameter)
@@ -171,7 +179,7 @@ class GameStrategy:
 
     def state_dict(self) -> dict[str, Any]:
         """Rule, play and state as plain tensors and containers; loads with `weights_only=True`."""
-        counts = {"skipped": self.skipped, "skipped_in_a_row": self._in_a_row}
+        counts = {"skipped": self.skipped, "skipped_in_a_row": dict(self._in_a_row)}
         return {"rule": self.rule.name, "play": self.play, "state": self._state or {}, **counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -190,7 +198,9 @@ class GameStrategy:
                     f"use the same {what}, or start a new run from its weights (got {what} {mine!r})"
                 )
         self._state, self._restored = dict(state["state"]) or None, True
-        self.skipped, self._in_a_row = state.get("skipped", 0), state.get("skipped_in_a_row", 0)
+        self.skipped, in_a_row = state.get("skipped", 0), state.get("skipped_in_a_row")
+        # once it was one number for both players, which does not tell whose turns they were: counted anew
+        self._in_a_row = dict(in_a_row) if isinstance(in_a_row, Mapping) else {}
 
 
 class LEADStrategy(GameStrategy):

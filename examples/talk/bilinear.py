@@ -47,7 +47,7 @@ ENTRIES = [
     Entry("optimistic gradient", OptimisticGradient(), 0.5, "simultaneous", "#7570b3"),
     Entry("extragradient", Extragradient(), 0.7, "simultaneous", "#1b9e77"),
     Entry("consensus, γ = 1", ConsensusOptimization(1.0), 0.7, "simultaneous", "#66a61e"),
-    Entry("lookahead, k = 5", LookaheadMinmax(5, 0.5), 0.5, "alternating", "#e6ab02"),
+    Entry("lookahead, k = 5", LookaheadMinmax(5, alpha=0.5), 0.5, "alternating", "#e6ab02"),
     Entry("LEAD, a = 1, β = 0 (the same path)", LEAD(1.0), 0.5, "simultaneous", "#fb9a99"),
     Entry("LEAD, alternating, by the law", SETTINGS.rule, SGD.lr, "alternating", "#d62728", SGD.momentum),
 ]

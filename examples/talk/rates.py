@@ -55,7 +55,7 @@ def families(*, fast: bool) -> list[Family]:
     return [
         *(family for name, family in FAMILIES.items() if name != lookahead.name),
         *(
-            lookahead._replace(name="lookahead, alternating", build=lambda s, k=k: LookaheadMinmax(k, s["alpha"]))
+            lookahead._replace(name="lookahead, alternating", build=lambda s, k=k: LookaheadMinmax(k, alpha=s["alpha"]))
             for k in counts
         ),
     ]

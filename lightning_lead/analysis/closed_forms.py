@@ -256,7 +256,8 @@ def _ode_gan(rule: ODEGAN, block: Block) -> Tensor:
 @block_eigenvalues.register
 def _lookahead(rule: LookaheadMinmax, block: Block) -> Tensor:
     # slow weights are the same linear combination of where the inner rule was and is; Chavdarova et al. 2021
-    plain = block.momentum == 0 and not isinstance(rule.inner, (PolyakMomentum, OptimisticGradient, OptimisticAdam))
+    remembers = (PolyakMomentum, OptimisticGradient, OptimisticAdam, LookaheadMinmax)  # the last one its slow weights
+    plain = block.momentum == 0 and rule.inner.period == 1 and not isinstance(rule.inner, remembers)
     plain = plain and not (isinstance(rule.inner, LEAD) and rule.inner.couples)
     _require(plain, rule, "the inner steps have a memory, which does not go back", "an inner rule without one")
     inner: Tensor = block_eigenvalues(rule.inner, block)

@@ -119,7 +119,7 @@ _ALL = (
         "alternating",
         # near η = 2/L the turn changes so fast with σ that a spectrum of few points misses what is in between
         (Axis("lr", 1e-4, 2.0, unit="step"), Axis("alpha", 0.01, 1.0, "linear")),
-        lambda s: LookaheadMinmax(5, s["alpha"]),
+        lambda s: LookaheadMinmax(5, alpha=s["alpha"]),
     ),
     Family("simultaneous LEAD", "simultaneous", _LEAD, lambda s: LEAD(s["coupling"])),
     Family("alternating LEAD", "alternating", _LEAD, lambda s: LEAD(s["coupling"])),

@@ -62,6 +62,7 @@ def conjugate_gradient(
     iterations = 0
     while square**0.5 > tolerance * size and iterations < max_iterations:
         product = operator(direction)
+        iterations += 1
         curvature = float(inner(direction, product))
         if not curvature > 0:  # not positive definite, or not finite
             break
@@ -70,7 +71,6 @@ def conjugate_gradient(
         residual = weighted_sum([(1.0, residual), (-length, product)])
         before, square = square, float(inner(residual, residual))
         direction = weighted_sum([(1.0, residual), (square / before, direction)])
-        iterations += 1
     return Solution(x, iterations, square**0.5 / size, square**0.5 <= tolerance * size)
 
 
@@ -114,7 +114,7 @@ def gmres(
         length = float(norm(w))
         hessenberg[k + 1, k] = length
         if not bool(hessenberg[: k + 2, k].isfinite().all()):
-            return Solution(_combined(start, basis[: len(solution)], solution), k, float("nan"), False)
+            return Solution(_combined(start, basis[: len(solution)], solution), k + 1, float("nan"), False)
         target = torch.zeros(k + 2, dtype=torch.float64)
         target[0] = beta
         block = hessenberg[: k + 2, : k + 1]

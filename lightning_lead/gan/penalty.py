@@ -121,7 +121,7 @@ def probe_penalty(module: LeadGANModule, batch: GANBatch, live: Mapping[str, Seq
             if order == "third":  # torch's batch norm has two
                 norms = [(name, m) for name, m in module.discriminator.named_modules() if isinstance(m, _BatchNorm)]
                 found = [*found, *(f"{name} ({type(m).__name__})" for name, m in norms)]
-                otherwise = "take R1, or LEADStrategy(cross='difference')"
+                otherwise = f"take R1, or {module.game.rule.first_order}"
             named = f"; look at {', '.join(found)}" if found else ""
             raise DifferentiationError(
                 f"Cannot take the derivatives of {type(module.penalty).__name__} because a layer of the discriminator "

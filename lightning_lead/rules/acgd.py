@@ -2,6 +2,9 @@
 
     v⁺ = β v + (1 − β) g²,      η_t = η √(1 − βᵗ) / (√v⁺ + ε)  for each parameter,      then the moves of CGD by η_t
 
+The authors' package solves for one player's move and the other's by turns, here it is always the first one's: the same
+where the solve is exact.
+
 Reference: Schäfer, Zheng and Anandkumar, "Implicit competitive regularization in GANs", ICML 2020, Algorithm 1.
 """
 
@@ -23,7 +26,7 @@ __all__ = ["ACGD"]
 
 @final
 class ACGD(AbstractGameRule):
-    """Competitive gradient descent with adaptive steps. Cost and solver: as `CGD`.
+    """Competitive gradient descent with adaptive steps. Solver, cost and reductions: as `CGD`.
 
     It takes plain steps; η is the learning rate. State: the squares' averages, a count, the last solution, failures.
 

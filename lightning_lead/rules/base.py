@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import Play, Point, Vector
+from lightning_lead._typing import CrossForm, Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 
 __all__ = ["AbstractGameRule", "Cost", "RuleState", "require_number"]
@@ -75,6 +75,15 @@ class AbstractGameRule(abc.ABC):
 
     second_order: bool = False
     """Whether the rule differentiates a gradient; decides whether fit start probes for layers that forbid it."""
+
+    first_order: str = "a rule that differentiates once, such as game='ExtraAdam'"
+    """What to use where a layer has no second derivative, for the error that says so, if `second_order`."""
+
+    form: CrossForm = "opponent"
+    """Of the cross terms that it asks for, if it does; fit start probes with this one."""
+
+    cross_fraction: float = 1.0
+    """The share of a batch that they are estimated on; fit start probes with it."""
 
     revisits: bool = False
     """Whether a direction looks at the same batch more than once; what a forward moves is kept for the repeat."""

@@ -4,7 +4,8 @@
     Δy = argmin  ⟨∇ᵧLᵧ, Δy⟩ + Δyᵀ G Δx + ½ Δyᵀ η⁻¹ Δy,      G = ∂²Lᵧ/∂y∂x
     so  (I − √ηₓ F ηᵧ G √ηₓ) z = √ηₓ (∇ₓLₓ − F ηᵧ ∇ᵧLᵧ),    Δx = −√ηₓ z,    Δy = −ηᵧ (∇ᵧLᵧ + G Δx)
 
-In a zero-sum game G = −Fᵀ and the matrix is symmetric positive definite.
+In a zero-sum game G = −Fᵀ and the matrix is symmetric positive definite. It is always the first player's move that is
+solved for, and the second one answers it; solved exactly, it does not matter whose.
 
 Reference: Schäfer and Anandkumar, "Competitive Gradient Descent", NeurIPS 2019, equations 2 to 4.
 """
@@ -123,10 +124,14 @@ class LocalSolver(NamedTuple):
 
 @final
 class CGD(AbstractGameRule):
-    """Competitive gradient descent. Cost: one gradient per player update, then 2 + 2 × iterations Hessian products.
+    """Competitive gradient descent. Cost of a game step: two gradients and 4 + 2 × iterations Hessian products.
+
+    One product is in the right-hand side, two judge the guess, two make an iteration, and one is the second player's
+    answer. The first step has no guess and needs two less; plain steps after a failed solve ask for no answer, one
+    less. Every one is averaged over ranks, one reduction each.
 
     It takes plain steps; η is the learning rate. State: the last solution, from where the next solve begins, and how
-    often a solve has failed. Every product in the solve is averaged over ranks, one reduction each.
+    often a solve has failed.
 
     Args:
         solver: "gmres" for any two losses, "cg" for zero-sum games.

@@ -70,6 +70,7 @@ class LEAD(AbstractGameRule):
 
     starts_here = True
     affine = True
+    first_order = "LEADStrategy(cross='difference')"
 
     def __init__(
         self,

@@ -17,6 +17,8 @@ from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import weighted_sum
 from lightning_lead.rules.base import AbstractGameRule, RuleState, require_number
 from lightning_lead.rules.gradient_play import GradientPlay
+from lightning_lead.rules.lead import LEAD
+from lightning_lead.rules.optimistic_adam import OptimisticAdam
 
 __all__ = ["LookaheadMinmax"]
 
@@ -46,7 +48,7 @@ class LookaheadMinmax(AbstractGameRule):
 
     settles = True
 
-    def __init__(self, steps: int = 5, alpha: float = 0.5, *, inner: AbstractGameRule | None = None) -> None:
+    def __init__(self, steps: int = 5, *, alpha: float = 0.5, inner: AbstractGameRule | None = None) -> None:
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise ConfigurationError(f"Cannot look ahead by steps={steps!r}; pass an integer ≥ 1")
         if inner is not None and not isinstance(inner, AbstractGameRule):
@@ -57,11 +59,13 @@ class LookaheadMinmax(AbstractGameRule):
             raise ConfigurationError("Cannot use alpha=0 because nothing would ever be kept; pass a part in (0, 1]")
         self.inner = inner if inner is not None else GradientPlay()
         self.period = steps * self.inner.period
-        self.cost, self.plays, self.affine = self.inner.cost, self.inner.plays, self.inner.affine
-        self.plain_steps, self.zero_sum = self.inner.plain_steps, self.inner.zero_sum
-        self.second_order = self.inner.second_order
-        self.revisits = self.inner.revisits
-        self.couples = self.inner.couples
+        for attribute in AbstractGameRule.__annotations__.keys() - {"period", "settles"}:
+            setattr(self, attribute, getattr(self.inner, attribute))  # the direction is the inner rule's
+
+    @classmethod
+    def variants(cls) -> list[AbstractGameRule]:
+        """Around a rule without a memory, one with second derivatives, and one with a last word of its own."""
+        return [cls(), *(cls(3, alpha=0.7, inner=rule) for rule in (LEAD(form="own"), OptimisticAdam()))]
 
     @property
     def name(self) -> str:

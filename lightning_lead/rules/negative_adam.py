@@ -46,7 +46,7 @@ class NegativeAdam(AbstractGameRule):
     cost = Cost(gradients=2)
     plain_steps = True
 
-    def __init__(self, beta1: float = -0.5, beta2: float = 0.9, *, eps: float = 1e-8) -> None:
+    def __init__(self, beta1: float = -0.5, *, beta2: float = 0.9, eps: float = 1e-8) -> None:
         self.beta1 = require_number("beta1", beta1, low=-1, high=1, closed=False, why="momentum must decay")
         self.beta2 = require_number("beta2", beta2, low=0, high=1, closed=False, why="it averages squares")
         self.eps = require_number("eps", eps, low=0, high=float("inf"), closed=False, why="it keeps a quotient finite")

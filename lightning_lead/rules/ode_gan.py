@@ -3,8 +3,11 @@
     θ̇ = −v(θ),  v = (g_x, g_y):      k_s = v(θ − η Σ_r a_sr k_r),      d = Σ_s b_s k_s
     the first player's, regularised:  d_x + λ ∇ₓ‖∇ᵧLᵧ‖²  at the point before the step
 
-All stages look at the same batch. In a GAN the first player is the discriminator, and the penalty is on the norm of the
-generator's gradient.
+In a GAN the first player is the discriminator, and the penalty is on the norm of the generator's gradient. As in the
+paper's Algorithm 1 its gradient belongs to the point before the step and enters after it, with λ; all stages and the
+penalty look at one batch and one draw of latents. The authors' CIFAR-10 code does otherwise: every stage draws new
+images and latents, and the penalty is added to the first stage's gradient, with λ/b₁, so that it moves the first
+look-ahead too.
 
 Reference: Qin et al., "Training Generative Adversarial Networks by Solving Ordinary Differential Equations", NeurIPS
 2020, Algorithm 1 and section 3.
@@ -62,6 +65,7 @@ class ODEGAN(AbstractGameRule):
     """
 
     affine = True
+    first_order = "ODEGAN(regularization=0)"
     plain_steps = True
     plays: tuple[Play, ...] = ("simultaneous",)
 

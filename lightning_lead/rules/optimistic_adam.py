@@ -3,7 +3,8 @@
     u_i(t) = the step that the optimizer makes of g_i(t),        θ⁺ = θ + u_i(t) + (u_i(t) − u_i(t−1))
 
 With Adam, u = −η m̂/(√v̂ + ε), this is Algorithm 1 of Daskalakis, Ilyas, Syrgkanis and Zeng, "Training GANs with
-Optimism", ICLR 2018. With SGD it is the optimistic gradient method.
+Optimism", ICLR 2018, but for the first step: it is u, as if the step before had been the same. The algorithm, read with
+moments of zero before it, makes 2u of it. With SGD it is the optimistic gradient method.
 """
 
 from __future__ import annotations

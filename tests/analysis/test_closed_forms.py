@@ -39,7 +39,9 @@ from lightning_lead.rules import (
 def affine_rules() -> list[AbstractGameRule]:
     classes = [getattr(rules, name) for name in rules.__all__]
     classes = [c for c in classes if isinstance(c, type) and issubclass(c, AbstractGameRule)]
-    return [rule for c in classes if c is not AbstractGameRule for rule in c.variants() if rule.affine]
+    affine = [rule for c in classes if c is not AbstractGameRule for rule in c.variants() if rule.affine]
+    # around a rule with a memory lookahead has no closed form, see below
+    return [r for r in affine if not isinstance(r, LookaheadMinmax) or isinstance(r.inner, GradientPlay)]
 
 
 def label(rule: AbstractGameRule) -> str:
@@ -224,6 +226,8 @@ def test_competitive_gradient_descent_shrinks_at_the_rate_of_the_spectrum(solver
         (rules.ODEGAN(), {"momentum": 0.5}, "ODEGAN.*plain steps"),
         (rules.LEAD({"x": 0.5, "y": 1.0}), {}, "couplings of their own.*one alpha"),
         (LookaheadMinmax(inner=OptimisticGradient()), {}, "memory.*inner rule without one"),
+        (LookaheadMinmax(inner=LookaheadMinmax(2)), {}, "memory.*inner rule without one"),
+        (LookaheadMinmax(inner=LookaheadMinmax(1)), {}, "memory.*inner rule without one"),
         (GradientPlay(), {"momentum": 1.0}, r"\(-1, 1\) \(got 1.0\)"),
         (GradientPlay(), {"lr": 0.0}, "lr=0.0"),
         (CGD(), {"play": "alternating"}, "'alternating' play; use simultaneous"),
@@ -232,6 +236,15 @@ def test_competitive_gradient_descent_shrinks_at_the_rate_of_the_spectrum(solver
 def test_what_has_no_closed_form_is_refused(rule: AbstractGameRule, settings, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         eigenvalues(rule, **({"sigma": 1.0, "lr": 0.1} | settings))
+
+
+def test_nested_lookahead_is_not_lookahead_of_lookahead_s_closed_form() -> None:
+    """Why it is refused: taking the inner eigenvalues back in the same way is off by far; probing has the answer."""
+    game, inner = QuadraticGame([[1.0]], curvature=0.2), LookaheadMinmax(2, alpha=0.5)
+    probed = update_operator(LookaheadMinmax(3, alpha=0.5, inner=inner), game, lr=0.3, play="alternating").radius
+    z = eigenvalues(inner, sigma=1.0, curvature=0.2, lr=0.3, play="alternating")  # of two game steps
+    wrong = float((0.5 + 0.5 * z**3).abs().max()) ** (1 / 6)
+    assert abs(wrong - probed) > 1e-3
 
 
 def test_every_affine_rule_has_a_closed_form() -> None:

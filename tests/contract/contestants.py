@@ -47,13 +47,13 @@ def contestants() -> list[AbstractGameRule]:
 
 def label(rule: AbstractGameRule) -> str:
     """The rule and its settings, readable in a test's name."""
-    settings = {k: v for k, v in vars(rule).items() if k not in AbstractGameRule.__annotations__}
+    settings = {k: vars(rule)[k] for k in inspect.signature(type(rule)).parameters if k in vars(rule)}
     return f"{type(rule).__name__}({', '.join(f'{k}={_short(v)}' for k, v in settings.items())})"
 
 
 def _short(value: Any) -> str:
     if isinstance(value, AbstractGameRule):
-        return type(value).__name__
+        return label(value)
     return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import itertools
 import os
+import pkgutil
 import subprocess
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
-from contestants import contestants, is_iterative, label, twin_of
+from contestants import FILES, contestants, is_iterative, label, twin_of
 from dense_game import TwistedGame
 from on_ranks import fitted, weights
 from tiny import tiny_gan, tiny_loader, tiny_trainer
 from torch.utils.data import DataLoader
 
-from lightning_lead import ConfigurationError, GameStrategy, LeadGANModule
+from lightning_lead import ConfigurationError, GameStrategy, LeadGANModule, rules
 from lightning_lead.analysis import Match, simulate, spectral_radius
 from lightning_lead.games import BilinearGame, DiracGAN, QuadraticGame
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator
+from lightning_lead.rules import AbstractGameRule
 
 RULES = contestants()
 every_rule = pytest.mark.parametrize("rule", RULES, ids=label)
@@ -151,7 +155,8 @@ def test_an_order_of_play_that_it_is_not_defined_for_is_refused(rule):
         if play in rule.plays:
             assert GameStrategy(rule, play=play).play == play
         else:
-            with pytest.raises(ConfigurationError, match=f"{type(rule).__name__}.*{play}"):
+            reason = "moves together, from one point" if play == "alternating" else "from the other one's new position"
+            with pytest.raises(ConfigurationError, match=f"{type(rule).__name__}.*{play}.*{reason}"):
                 GameStrategy(rule, play=play)
     assert GameStrategy(rule).play == rule.plays[0]
 
@@ -233,8 +238,23 @@ def test_two_processes_equal_one(tmp_path):
 # ---- the contract itself --------------------------------------------------------------------------------------------
 
 
-def test_every_exported_rule_is_a_contestant():
-    from lightning_lead.systems import game_names
+def exported():
+    """Every rule that `lightning_lead.rules` exports, by name."""
+    found = {name: getattr(rules, name) for name in rules.__all__}
+    found = {name: value for name, value in found.items() if inspect.isclass(value)}
+    return {n: c for n, c in found.items() if issubclass(c, AbstractGameRule) and not inspect.isabstract(c)}
 
-    names = {type(rule).__name__ for rule in RULES}
-    assert {"LEAD", "GradientPlay"} <= names <= set(game_names()) or "LEAD" not in names
+
+def test_every_rule_is_exported_and_every_exported_rule_is_a_contestant():
+    modules = [import_module(f"{rules.__name__}.{found.name}") for found in pkgutil.iter_modules(rules.__path__)]
+    own = [value for module in modules for value in vars(module).values() if inspect.isclass(value)]
+    own = {c for c in own if issubclass(c, AbstractGameRule) and not inspect.isabstract(c)}
+    assert own == set(exported().values())
+    if not os.environ.get(FILES):  # with --rule only the files' rules contest
+        assert {type(rule) for rule in RULES} == own
+
+
+def test_only_a_rule_s_first_hyperparameter_may_be_given_by_position():
+    for name, rule in exported().items():
+        positional = [p for p in inspect.signature(rule).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        assert len(positional) <= 1, name

@@ -25,10 +25,14 @@ def fields(game: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def gradient_play(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
     path = []
     for _ in range(steps):
-        x = x - lr * fields(game, x, y)[0]
-        y = y - lr * fields(game, x, y)[1]
+        x, y = one_plain_step(rule, game, x, y, lr, {})
         path.append((x, y))
     return path
+
+
+def one_plain_step(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, memory: dict[str, Tensor]) -> Any:
+    x = x - lr * fields(game, x, y)[0]
+    return x, y - lr * fields(game, x, y)[1]
 
 
 def polyak(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
@@ -52,14 +56,20 @@ def optimistic(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int
 
 
 def optimistic_step(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
-    path, px, py = [], None, None
+    path, last = [], {}
     for _ in range(steps):
-        gx = fields(game, x, y)[0]
-        x, px = x - lr * (2 * gx - (gx if px is None else px)), gx
-        gy = fields(game, x, y)[1]
-        y, py = y - lr * (2 * gy - (gy if py is None else py)), gy
+        x, y = one_optimistic_step(rule, game, x, y, lr, last)
         path.append((x, y))
     return path
+
+
+def one_optimistic_step(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, last: dict[str, Tensor]) -> Any:
+    z = {"x": x, "y": y}
+    for i in ("x", "y"):
+        g = Dense(game, z["x"], z["y"]).gradient(i)
+        z[i] = z[i] - lr * (2 * g - last.get(i, g))
+        last[i] = g
+    return z["x"], z["y"]
 
 
 def extragradient(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
@@ -170,10 +180,12 @@ def local_nash(dense: Dense, x: Tensor, y: Tensor, rate_x: Tensor, rate_y: Tenso
 
 
 def lookahead(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    """The way back is the players' alone: what the inner rule remembers stays as it is."""
     path, slow_x, slow_y = [], x, y
+    inner, memory = type(rule.inner).__name__, {"x": x, "y": y} if type(rule.inner).__name__ == "LEAD" else {}
+    step = {"GradientPlay": one_plain_step, "LEAD": one_lead_step, "OptimisticAdam": one_optimistic_step}[inner]
     for t in range(1, steps + 1):
-        x = x - lr * fields(game, x, y)[0]
-        y = y - lr * fields(game, x, y)[1]
+        x, y = step(rule.inner, game, x, y, lr, memory)
         if t % rule.steps == 0:
             x, y = slow_x + rule.alpha * (x - slow_x), slow_y + rule.alpha * (y - slow_y)
             slow_x, slow_y = x, y
@@ -198,21 +210,26 @@ def negative_adam(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: 
 
 
 def lead(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
-    """Alternating; each player sees how far the other has moved since its own last update."""
-    path = []
-    z, before = {"x": x, "y": y}, {"x": x, "y": y}  # before: where a player was when the other last updated
+    path, before = [], {"x": x, "y": y}
     for _ in range(steps):
-        for i, j in (("x", "y"), ("y", "x")):
-            dense, moved = Dense(game, z["x"], z["y"]), z[j] - before[j]
-            if rule.cross == "difference":
-                earlier = {**z, j: before[j]}
-                c = dense.gradient(i) - Dense(game, earlier["x"], earlier["y"]).gradient(i)
-            else:
-                c = dense.block(i, i, j) @ moved if rule.form == "own" else -dense.block(j, i, j) @ moved
-            before[j] = z[j]
-            z[i] = z[i] - lr * (dense.gradient(i) + rule.alpha * c)
-        path.append((z["x"], z["y"]))
+        x, y = one_lead_step(rule, game, x, y, lr, before)
+        path.append((x, y))
     return path
+
+
+def one_lead_step(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, before: dict[str, Tensor]) -> Any:
+    """Alternating; `before` is where a player was when the other last updated, so Δ counts from one's own update."""
+    z = {"x": x, "y": y}
+    for i, j in (("x", "y"), ("y", "x")):
+        dense, moved = Dense(game, z["x"], z["y"]), z[j] - before[j]
+        if rule.cross == "difference":
+            earlier = {**z, j: before[j]}
+            c = dense.gradient(i) - Dense(game, earlier["x"], earlier["y"]).gradient(i)
+        else:
+            c = dense.block(i, i, j) @ moved if rule.form == "own" else -dense.block(j, i, j) @ moved
+        before[j] = z[j]
+        z[i] = z[i] - lr * (dense.gradient(i) + rule.alpha * c)
+    return z["x"], z["y"]
 
 
 TWINS: dict[str, Callable[..., Points]] = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -21,7 +22,9 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lightning_lead import GaussiansDataModule, LeadGANModule, LEADStrategy
 from lightning_lead.objectives import R1
+from lightning_lead.systems import find_game
 
+PAGE = Path(__file__).parents[2] / "docs" / "distributed.md"
 STEPS, BATCH = 20, 24
 UNEVEN = {2: [9, 3], 4: [6, 1, 2, 3]}
 CONFIGURATIONS = {
@@ -112,6 +115,68 @@ class CountBytes:
         torch.distributed.all_reduce = self._original
 
 
+def documented_reductions() -> dict[str, str]:
+    """The table of the docs: game -> all-reduces per game step, as an expression in n and iterations."""
+    rows = re.findall(r"^\| (`[A-Z].*?`) \| ([^|`]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return {game: count.replace("×", "*") for games, count in rows for game in re.findall(r"`(.+?)`", games)}
+
+
+class Counting(JointNoise):
+    """Keeps what each game step has asked of the other ranks, and how many iterations its solve took."""
+
+    def __init__(self, *args: Any, counted: CountBytes, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.counted, self.calls, self.iterations = counted, [0], []
+
+    def log_game_step(self, record: Any, notes: Any) -> None:
+        self.calls.append(self.counted.calls)
+        self.iterations.append(int(notes.get("solver/iterations", 0)))
+
+
+def reductions(world_size: int, rank: int) -> list[tuple[str, int, list[int], list[int]]]:
+    """(game, n, all-reduces of each game step, iterations of its solve) for every game of the table."""
+    found = []
+    for name in documented_reductions():
+        for n in (1, 2) if find_game(name).play == "alternating" else (1,):
+            with CountBytes() as counted:
+                model = Counting(*tiny_networks(), game=name, discriminator_steps=n, counted=counted)
+                model.world_size, model.rank = world_size, rank
+                loader = tiny_loader(BATCH // world_size, world_size=world_size, rank=rank)
+                tiny_trainer(3, strategy="ddp", devices=world_size).fit(model, loader)
+            calls = [after - before for before, after in itertools.pairwise(model.calls)]
+            found.append((name, n, calls, model.iterations))
+    return found
+
+
+class Spoilt(JointNoise):
+    """In the fourth game step the losses of some ranks are not numbers; keeps the weights after every step."""
+
+    def __init__(self, *args: Any, where: tuple[int, ...], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.where, self.path = where, []
+
+    def _factor(self) -> float:
+        return float("nan") if self.trainer.global_step == 3 and self.rank in self.where else 1.0
+
+    def generator_loss(self, fake_logits: torch.Tensor) -> torch.Tensor:
+        return super().generator_loss(fake_logits) * self._factor()
+
+    def discriminator_loss(self, real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
+        return super().discriminator_loss(real_logits, fake_logits) * self._factor()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.path.append(weights(self))
+
+
+def spoilt(world_size: int, rank: int, where: tuple[int, ...]) -> dict[str, Any]:
+    """The weights after each of six game steps, and how many turns were skipped."""
+    model = Spoilt(*tiny_networks(), where=where, optimizer=OPTIMIZERS["adam"])
+    model.world_size, model.rank = world_size, rank
+    loader = tiny_loader(BATCH // world_size, world_size=world_size, rank=rank)
+    tiny_trainer(6, strategy="ddp" if world_size > 1 else "auto", devices=world_size).fit(model, loader)
+    return {"path": torch.stack(model.path), "skipped": model.game.skipped}
+
+
 def order_of_events(world_size: int, rank: int) -> list[str]:
     """What the last game step does, in order: an all-reduce begins, fakes are made, an all-reduce is waited for."""
     events: list[str] = []
@@ -189,6 +254,9 @@ def main(output: str) -> None:
     result["uneven"] = uneven(rank, UNEVEN[world_size])
     result["lopsided"] = lopsided(rank, world_size)
     result["buffers"] = drifted_buffers(rank, world_size)
+    result["reductions"] = reductions(world_size, rank)
+    everybody = tuple(range(world_size))
+    result["spoilt"] = {where: spoilt(world_size, rank, where) for where in ((), (1,), everybody)}
     result["whole"], result["resumed"] = resumed(world_size, rank, output)
 
     import lightning_lead.mixin

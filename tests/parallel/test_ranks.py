@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_lead import rules
+from lightning_lead.systems import find_game, game_names
+
 HERE = Path(__file__).parent
 spec = importlib.util.spec_from_file_location("ranks", HERE / "ranks.py")
 ranks = importlib.util.module_from_spec(spec)
@@ -60,6 +63,34 @@ def test_one_all_reduce_per_player_update_of_the_gradient_s_size(together):
         n = settings.get("discriminator_steps", 1)
         assert together[0]["calls"][name] == ranks.STEPS * (n + 1), name
         assert together[0]["bytes"][name] == ranks.STEPS * (n * discriminator + generator), name
+
+
+def test_all_reduces_per_game_step_are_those_of_the_table_in_the_docs(together):
+    """From the second step on; the first one has no solution yet to begin a solve from, and needs two less for it."""
+    table = ranks.documented_reductions()
+    assert {type(find_game(name).rule).__name__ for name in table} == set(game_names()) & set(rules.__all__)
+    for result in together:
+        assert {name for name, *_ in result["reductions"]} == set(table)
+        for name, n, calls, iterations in result["reductions"]:
+            expected = [eval(table[name], {"n": n, "iterations": i}) for i in iterations]
+            assert calls == [expected[0] - 2 * ("iterations" in table[name]), *expected[1:]], name
+
+
+def test_a_step_that_is_not_finite_on_one_rank_is_skipped_on_all_of_them(together):
+    """As if it had been spoilt everywhere: the others' memory has not seen it either."""
+    alone = ranks.spoilt(1, 0, (0,))
+    everybody = tuple(range(len(together)))
+    for result in together:
+        skipped, whole = result["spoilt"][1,], result["spoilt"][()]
+        assert (skipped["skipped"], whole["skipped"], alone["skipped"]) == (2, 0, 2)  # turns: the discriminator's, too
+        path = skipped["path"]
+        assert torch.equal(path, together[0]["spoilt"][1,]["path"])
+        assert torch.equal(path[3], path[2])
+        assert (path[4] - path[3]).abs().max() > 1e-4
+        assert torch.equal(path, result["spoilt"][everybody]["path"])
+        assert (path - alone["path"]).abs().max() < 1e-12
+        assert torch.equal(path[:3], whole["path"][:3])
+        assert (path[3] - whole["path"][3]).abs().max() > 1e-4  # unspoilt, the step moves
 
 
 def test_fakes_of_the_next_turn_are_made_while_an_all_reduce_is_on_its_way(together):

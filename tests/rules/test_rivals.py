@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import warnings
 from pathlib import Path
@@ -11,12 +12,15 @@ import torch
 
 from lightning_lead import ConfigurationError
 from lightning_lead.analysis import Match, simulate, spectral_radius
+from lightning_lead.calculus import GameOracle
+from lightning_lead.calculus.steps import Steps
 from lightning_lead.games import BilinearGame, QuadraticGame
 from lightning_lead.rules import (
     ACGD,
     CGD,
     LEAD,
     ODEGAN,
+    AbstractGameRule,
     ExtraAdam,
     GradientPlay,
     LevelK,
@@ -26,6 +30,10 @@ from lightning_lead.rules import (
     OptimisticGradient,
     PolyakMomentum,
 )
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # invalid escapes in its docstrings, said by whoever compiles it first
+    import CGDs
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 from dense_game import Dense, TwistedGame
@@ -79,6 +87,32 @@ def test_optimistic_adam_is_algorithm_1_of_daskalakis_et_al():
         assert (path.points[t] - z).abs().max() < 1e-13
 
 
+@pytest.mark.parametrize("level", [2, 3])
+def test_level_k_adam_answers_the_steps_that_adam_would_make(level):
+    """Expected moves leave the moments alone; the step that is made sees the last answer's gradients."""
+    game = TwistedGame()
+    path = simulate(LevelK(level), game, lr=0.05, steps=10, optimizer=adam(), start=game.point(*START))
+    z, hand = path.points[0].clone(), HandWrittenAdam(5, 0.05, 0.5, 0.9)
+    for t in range(1, 11):
+        expected = z
+        for k in range(level):
+            x, y = z[:2], z[2:]
+            against_y, against_x = expected[2:], expected[:2]
+            g = torch.cat([gradients(game, x, against_y)[:2], gradients(game, against_x, y)[2:]])
+            expected = z + (hand if k == level - 1 else copy.deepcopy(hand)).step(g)
+        z = expected
+        assert (path.points[t] - z).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("optimizer", [None, adam()], ids=["sgd", "adam"])
+def test_level_1_is_simultaneous_gradient_play_bit_for_bit(optimizer):
+    game = TwistedGame()
+    settings = {"lr": 0.05, "steps": 10, "optimizer": optimizer, "start": game.point(*START)}
+    ours = simulate(LevelK(1), game, **settings)
+    assert torch.equal(ours.points, simulate(GradientPlay(), game, play="simultaneous", **settings).points)
+    assert not torch.equal(ours.points, simulate(LevelK(2), game, **settings).points)
+
+
 def test_negative_adam_with_a_positive_beta_is_torch_s_adam():
     game = TwistedGame()
     ours = simulate(NegativeAdam(beta1=0.5), game, lr=0.05, steps=20, start=game.point(*START))
@@ -113,23 +147,54 @@ def test_ode_gan_s_regularisation_is_the_gradient_of_the_opponent_s_squared_grad
     assert torch.equal(paths[0].points[1][2:], paths[1].points[1][2:])
 
 
+@pytest.fixture
+def double():
+    """The package makes its buffers of the default type."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def quietly(step, *losses):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated functions of torch
+        step(*losses)
+
+
 @pytest.mark.parametrize("solver", ["cg", "gmres"])
-def test_acgd_agrees_with_the_public_package(solver):
-    cgds = pytest.importorskip("CGDs", reason="the rival's package comes with the extra `bench`")
-    torch.set_default_dtype(torch.float64)  # the package makes its buffers of the default type
-    try:
-        game = TwistedGame(zero_sum=True)
-        start = game.point(*START)
-        x, y = (torch.nn.Parameter(v[0].clone()) for v in (start["x"], start["y"]))
-        theirs = cgds.ACGD([y], [x], lr_max=0.05, lr_min=0.05, tol=1e-24, atol=1e-30)
-        ours = simulate(ACGD(solver, tolerance=1e-12), game, lr=0.05, steps=10, start=start)
-        for t in range(1, 11):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                theirs.step(game.losses({"x": (x,), "y": (y,)})["x"])
-            assert (ours.points[t] - torch.cat([x, y]).detach()).abs().max() < 1e-6
-    finally:
-        torch.set_default_dtype(torch.float32)
+def test_acgd_agrees_with_its_authors_package(solver, double):
+    """Theirs solves for one player and for the other by turns, ours for the first one: no matter, solved exactly."""
+    game = TwistedGame(zero_sum=True)
+    start = game.point(*START)
+    x, y = (torch.nn.Parameter(v[0].clone()) for v in (start["x"], start["y"]))
+    theirs = CGDs.ACGD([y], [x], lr_max=0.05, lr_min=0.05, tol=1e-24, atol=1e-30)
+    ours = simulate(ACGD(solver, tolerance=1e-13), game, lr=0.05, steps=10, start=start)
+    for t in range(1, 11):
+        quietly(theirs.step, game.losses({"x": (x,), "y": (y,)})["x"])
+        assert (ours.points[t] - torch.cat([x, y]).detach()).abs().max() < 1e-10  # both solve to 1e-12 of the gradient
+
+
+def test_acgd_of_a_general_sum_game_agrees_with_its_authors_package(double):
+    """Theirs solves for both moves in one system of n + m unknowns, ours for the first player's alone."""
+    game = TwistedGame()
+    start = game.point(*START)
+    x, y = (torch.nn.Parameter(v[0].clone()) for v in (start["x"], start["y"]))
+    theirs = CGDs.GACGD([x], [y], lr_x=0.05, lr_y=0.05, eps=1e-5, tol=1e-13, atol=1e-15)
+    ours = simulate(ACGD("gmres", tolerance=1e-13), game, lr=0.05, steps=10, start=start)
+    for t in range(1, 11):
+        losses = game.losses({"x": (x,), "y": (y,)})
+        quietly(theirs.step, losses["x"], losses["y"])
+        assert (ours.points[t] - torch.cat([x, y]).detach()).abs().max() < 1e-10
+    opposed = simulate(ACGD("gmres", tolerance=1e-13), TwistedGame(zero_sum=True), lr=0.05, steps=10, start=start)
+    assert (opposed.points[-1] - ours.points[-1]).abs().max() > 1e-3  # it is another game
+
+
+def test_lookahead_says_of_itself_what_its_inner_rule_says():
+    """What fit start checks and how a step is laid out: all but the period, and that it has a last word."""
+    for inner in [*LEAD.variants(), LEAD(cross_fraction=0.5), CGD("cg"), ODEGAN(), OptimisticAdam(), NegativeAdam()]:
+        rule = LookaheadMinmax(inner=inner)
+        for attribute in AbstractGameRule.__annotations__.keys() - {"period", "settles"}:
+            assert getattr(rule, attribute) == getattr(inner, attribute), (inner, attribute)
 
 
 def test_high_levels_tend_to_the_proximal_point():
@@ -163,6 +228,105 @@ def test_lead_converges_on_the_bilinear_game_where_descent_ascent_does_not():
     assert radius["LEAD"] < 1
     assert radius["LEAD"] == pytest.approx(radius["optimistic"], abs=1e-9)
     assert radius["lookahead"] < 1
+
+
+# ---- the solve of competitive gradient descent -----------------------------------------------------------------------
+
+
+def asked(rule, game, point, *, lr, state=None, oracle=GameOracle):
+    """One game step in simultaneous play by hand: both moves, the next state, and the oracle that was asked."""
+    parameters = {name: [torch.nn.Parameter(vector[0].clone())] for name, vector in point.items()}
+    steps = Steps(parameters, [torch.optim.SGD([p for params in parameters.values() for p in params], lr=lr)])
+    played = oracle(point, [lambda place, wanted, *, replay: game.losses(place)], steps=steps)
+    directions, state = rule.direction(played, ("x", "y"), rule.init(point) if state is None else state)
+    return {name: -lr * directions[name][0] for name in point}, state, played
+
+
+class Shattered(GameOracle):
+    """Second derivatives that are not numbers."""
+
+    def hessian_product(self, player, terms, *, at=None):
+        return tuple(t * float("nan") for t in super().hessian_product(player, terms, at=at))
+
+
+@pytest.mark.parametrize("solver", ["cg", "gmres"])
+def test_an_iterate_that_leaves_less_than_no_move_does_is_kept(solver):
+    """After one iteration z is the multiple of b with the least error (cg) or residual (gmres)."""
+    game, lr = TwistedGame(zero_sum=True), 0.5
+    point = game.point(*START)
+    with pytest.warns(UserWarning, match="CGD: .* after 1 iterations"):
+        moves, state, oracle = asked(CGD(solver, tolerance=1e-12, max_iterations=1), game, point, lr=lr)
+    dense = Dense(game, point["x"][0], point["y"][0])
+    f, g = dense.block("x", "x", "y"), dense.block("y", "y", "x")
+    matrix = torch.eye(2, dtype=torch.float64) - lr**2 * f @ g
+    b = lr**0.5 * (dense.gradient("x") - lr * f @ dense.gradient("y"))
+    along = matrix @ b
+    z = b * ((b @ b) / (b @ along) if solver == "cg" else (b @ along) / (along @ along))
+    left = float((b - matrix @ z).norm() / b.norm())
+    assert 1e-3 < left < 1
+    assert oracle.notes["solver/residual"] == pytest.approx(left, rel=1e-9)
+    dx = -(lr**0.5) * z
+    dy = -lr * (dense.gradient("y") + g @ dx)
+    assert (moves["x"] - dx).abs().max() < 1e-13
+    assert (moves["y"] - dy).abs().max() < 1e-13
+    assert (state["guess"][0] - z).abs().max() < 1e-13  # where the next solve begins
+    assert state["failures"] == oracle.notes["solver/not_converged"] == 1
+
+
+@pytest.mark.parametrize("broken", ["the residual grows", "not finite, cg", "not finite, gmres"])
+def test_where_the_iterate_is_worse_than_no_move_both_take_plain_steps_and_the_guess_is_forgotten(broken):
+    """One iteration of conjugate gradients may raise the residual: here A = diag(1.01, 101) and b ∝ (1, 0.1)."""
+    rule = CGD("gmres" if broken.endswith("gmres") else "cg", tolerance=1e-12, max_iterations=1)
+    game = BilinearGame([[0.1, 0.0], [0.0, 10.0]])
+    point = game.point([0.0, 0.0], [10.0, 0.01])
+    kind = GameOracle if broken == "the residual grows" else Shattered
+    with pytest.warns(UserWarning, match="else plain steps"):
+        moves, state, oracle = asked(rule, game, point, lr=1.0, oracle=kind)
+    assert not oracle.notes["solver/residual"] < 1
+    for name in ("x", "y"):
+        assert torch.equal(moves[name], -Dense(game, point["x"][0], point["y"][0]).gradient(name))
+    assert state["guess"][0].tolist() == [0.0, 0.0]
+    assert state["failures"] == oracle.notes["solver/not_converged"] == 1
+
+
+@pytest.mark.parametrize("solver", ["cg", "gmres"])
+@pytest.mark.parametrize("kind", [CGD, ACGD])
+def test_hessian_products_are_as_many_as_documented(kind, solver):
+    """4 + 2 × iterations, two less without a guess; the iterations as they are noted."""
+    game, state, seen = TwistedGame(zero_sum=True), None, set()
+    point = game.point(*START)
+    for step in range(4):
+        rule = kind(solver, tolerance=1e-12 if step < 3 else 0.9)  # solves of several lengths
+        moves, state, oracle = asked(rule, game, point, lr=0.3, state=state)
+        iterations = oracle.notes["solver/iterations"]
+        expected = (4 if step else 2) + 2 * iterations
+        assert oracle.evaluations == {"gradients": 2, "hessian_products": expected}
+        seen.add(iterations)
+        before, point = point, {name: (point[name][0] + moves[name],) for name in point}
+    assert seen == {1.0, 2.0}
+    if kind is CGD:  # once more from where it was: the guess is the solution
+        _, _, oracle = asked(rule, game, before, lr=0.3, state=state)
+        assert (oracle.notes["solver/iterations"], oracle.evaluations["hessian_products"]) == (0, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*relative residual")
+def test_products_of_a_solve_that_fails_are_counted_too():
+    bilinear = BilinearGame([[0.1, 0.0], [0.0, 10.0]])
+    point = bilinear.point([0.0, 0.0], [10.0, 0.01])
+    _, state, oracle = asked(CGD("cg", max_iterations=1), bilinear, point, lr=1.0)  # plain steps: nobody answers
+    assert (oracle.notes["solver/iterations"], oracle.evaluations["hessian_products"]) == (1, 2 + 2 - 1)
+    _, _, oracle = asked(CGD("cg", max_iterations=1), bilinear, point, lr=1.0, state=state)
+    assert (oracle.notes["solver/iterations"], oracle.evaluations["hessian_products"]) == (1, 4 + 2 - 1)
+
+    # losses that are not opposites: the matrix has a negative curvature, which ends the first iteration
+    class Common(QuadraticGame):
+        def losses(self, point):
+            f = super().losses(point)["x"]
+            return {"x": f, "y": f}
+
+    shared = Common([[2.0]], curvature=0.0)
+    _, _, oracle = asked(CGD("cg"), shared, shared.point([1.0], [1.0]), lr=1.0)
+    assert oracle.evaluations["hessian_products"] == 2 + 2 * oracle.notes["solver/iterations"] - 1 == 3
 
 
 def test_a_solve_that_does_not_converge_is_counted_warned_of_and_survived():

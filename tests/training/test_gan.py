@@ -21,7 +21,16 @@ from lightning_lead import (
 )
 from lightning_lead.mixin import LeadMixin
 from lightning_lead.probe import check_trainer
-from lightning_lead.rules import LEAD, GradientPlay
+from lightning_lead.rules import (
+    ACGD,
+    CGD,
+    LEAD,
+    ODEGAN,
+    ConsensusOptimization,
+    GradientPlay,
+    LookaheadMinmax,
+    SymplecticGradientAdjustment,
+)
 
 
 def fit(gan, steps=4, batch=24, **settings):
@@ -282,6 +291,34 @@ class OnceDifferentiable(torch.autograd.Function):
 class OnceLayer(nn.Module):
     def forward(self, x):
         return OnceDifferentiable.apply(x)
+
+
+@pytest.mark.parametrize(
+    ("rule", "advice", "instead"),
+    [
+        (LEAD(), "LEADStrategy(cross='difference')", LEADStrategy(cross="difference")),
+        (
+            LookaheadMinmax(inner=LEAD()),
+            "LEADStrategy(cross='difference')",
+            LookaheadMinmax(inner=LEAD(cross="difference")),
+        ),
+        (ODEGAN(), "ODEGAN(regularization=0)", ODEGAN(regularization=0)),
+        *((rule, "game='ExtraAdam'", "ExtraAdam") for rule in (ConsensusOptimization(), CGD(), ACGD())),
+        (SymplecticGradientAdjustment(), "game='ExtraAdam'", "ExtraAdam"),
+    ],
+    ids=str,
+)
+def test_what_is_advised_where_a_layer_has_no_second_derivative_fits_the_rule_and_trains(rule, advice, instead):
+    def build(game):
+        gan = tiny_gan(game=game)
+        gan.discriminator.insert(2, OnceLayer())
+        return gan
+
+    with pytest.raises(DifferentiationError) as caught:
+        fit(build(rule))
+    assert f"Cannot play {rule.name}, which" in str(caught.value)
+    assert f"Use {advice}" in str(caught.value).replace("a rule that differentiates once, such as ", "")
+    assert fit(build(instead), steps=2).global_step == 2
 
 
 def test_a_layer_without_a_second_derivative_is_found_before_the_first_step_and_difference_trains_it():

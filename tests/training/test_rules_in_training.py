@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import tiny_gan, tiny_loader, tiny_trainer
+from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_lead import ConfigurationError, DivergenceError, GameStrategy, LeadModule, LEADStrategy
-from lightning_lead.rules import CGD, LEAD, ExtraAdam, GradientPlay, LookaheadMinmax, PolyakMomentum
+from lightning_lead import (
+    ConfigurationError,
+    DivergenceError,
+    GameStrategy,
+    LeadGANModule,
+    LeadModule,
+    LEADStrategy,
+)
+from lightning_lead.calculus import GameOracle
+from lightning_lead.probe import probe_game
+from lightning_lead.rules import ACGD, CGD, LEAD, ExtraAdam, GradientPlay, LookaheadMinmax, PolyakMomentum
 from lightning_lead.systems import find_game, game_names
 
 
@@ -64,6 +73,31 @@ def test_a_joint_rule_refuses_several_discriminator_steps_by_its_name():
         tiny_gan(game="ODEGAN", discriminator_steps=2)
 
 
+def test_lookahead_around_differences_refuses_bf16_weights_as_its_inner_rule_does():
+    gan = tiny_gan(game=LookaheadMinmax(inner=LEAD(cross="difference")), dtype=torch.float32)
+    with pytest.raises(ConfigurationError, match=r"LookaheadMinmax\(LEAD\).*bf16-mixed"):
+        tiny_trainer(1, precision="bf16-true").fit(gan, tiny_loader(24))
+
+
+@pytest.mark.parametrize("rule", [LEAD(form="own", cross_fraction=0.5), LEAD(), CGD()], ids=str)
+def test_fit_start_probes_with_the_cross_term_that_the_rule_will_ask_for(rule):
+    class Recorder(GameOracle):
+        def gradient(self, player, *, at=None, cross=None):
+            if cross is not None:
+                asked.append((player, cross.form, cross.fraction))
+            return super().gradient(player, at=at, cross=None)
+
+    def losses(point, wanted, *, replay):
+        f = point["x"][0] @ point["y"][0]
+        return {"x": f, "y": -f}
+
+    point = {name: (torch.ones(2, dtype=torch.float64),) for name in ("x", "y")}
+    for probed in (rule, LookaheadMinmax(inner=rule)):
+        asked = []
+        probe_game(Recorder(point, [losses]), nn.Module(), probed)
+        assert asked == [(player, rule.form, rule.cross_fraction) for player in ("x", "y")]
+
+
 def test_a_rule_that_takes_plain_steps_refuses_an_optimizer_with_a_memory():
     gan = tiny_gan(game="NegativeAdam")
     gan.configure_optimizers = lambda: torch.optim.Adam(gan.parameters())
@@ -73,6 +107,20 @@ def test_a_rule_that_takes_plain_steps_refuses_an_optimizer_with_a_memory():
     trainer = tiny_trainer(1)
     trainer.fit(gan, tiny_loader(24))
     assert type(trainer.optimizers[0]) is torch.optim.SGD
+
+
+# ---- solves ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("iterations", "failed"), [(1, 3.0), (50, 0.0)])
+@pytest.mark.filterwarnings("ignore:.*relative residual")
+def test_solves_that_do_not_converge_are_logged(iterations, failed):
+    gan = tiny_gan(game=ACGD(tolerance=1e-9, max_iterations=iterations))
+    trainer = tiny_trainer(3, log_every_n_steps=1)
+    trainer.fit(gan, tiny_loader(24))
+    assert trainer.callback_metrics["solver/not_converged"] == failed
+    assert (trainer.callback_metrics["solver/iterations"] == 1) == (iterations == 1)
+    assert (trainer.callback_metrics["solver/residual"] > 1e-9) == (iterations == 1)
 
 
 # ---- turns that are not finite --------------------------------------------------------------------------------------
@@ -118,11 +166,64 @@ def test_a_spoilt_step_is_skipped_as_if_it_had_not_been(game):
 
 def test_too_many_in_a_row_end_the_training_and_name_the_rule_and_the_norms():
     module = Spoilt(spoilt=set(range(2, 100)), game=GameStrategy(GradientPlay(), skip_limit=3))
-    with pytest.raises(DivergenceError, match="4 directions of GradientPlay in a row.*norms: y nan"):
+    with pytest.raises(DivergenceError, match="GradientPlay were not finite in 4 turns of 'x' in a row.*norms: x nan"):
         fit(module, 50)
     reference = Spoilt(spoilt=set(), game="GradientPlay")
     fit(reference, 2)
     assert torch.equal(module.x, reference.x)  # nothing is lost
+
+
+class Lopsided(Spoilt):
+    """From the third game step on the loss of one player alone is not a number."""
+
+    def __init__(self, player, **settings):
+        super().__init__(spoilt=set(), **settings)
+        self.player = player
+
+    def player_losses(self, batch):
+        losses = super().player_losses(batch)
+        spoilt = self.trainer.global_step >= 2
+        return {name: v * float("nan") if spoilt and name == self.player else v for name, v in losses.items()}
+
+
+@pytest.mark.parametrize("player", ["x", "y"])
+def test_one_player_that_can_never_move_ends_alternating_training_though_the_other_one_can(player):
+    module = Lopsided(player, game=GameStrategy(GradientPlay(), skip_limit=3))
+    message = f"GradientPlay were not finite in 4 turns of '{player}' in a row.*norms: {player} nan"
+    with pytest.raises(DivergenceError, match=message):
+        fit(module, 50)
+    assert module.game.skipped == 4
+    reference = Spoilt(spoilt=set(), game="GradientPlay")
+    fit(reference, 2)
+    other = "y" if player == "x" else "x"
+    assert torch.equal(getattr(module, player), getattr(reference, player))
+    assert not torch.equal(getattr(module, other), getattr(reference, other))  # it has played on
+
+
+def test_in_simultaneous_play_both_players_turns_are_counted_and_the_norms_say_whose_it_is():
+    module = Lopsided("y", game=GameStrategy(ExtraAdam(), skip_limit=3))
+    with pytest.raises(DivergenceError, match="ExtraAdam were not finite in 4 turns of 'x' and 'y' in a row.*y nan"):
+        fit(module, 50)
+
+
+@pytest.mark.parametrize(("player", "steps"), [("discriminator", 2), ("generator", 4)])
+def test_turns_are_counted_by_player_with_several_discriminator_steps(player, steps):
+    """Three turns of the discriminator per game step reach a limit of three in the second step, one in the fourth."""
+
+    class Broken(LeadGANModule):
+        def generator_loss(self, fake_logits):
+            return super().generator_loss(fake_logits) * (float("nan") if player == "generator" else 1.0)
+
+        def discriminator_loss(self, real_logits, fake_logits):
+            return super().discriminator_loss(real_logits, fake_logits) * (
+                float("nan") if player == "discriminator" else 1.0
+            )
+
+    gan = Broken(*tiny_networks(), game=GameStrategy(GradientPlay(), skip_limit=3), discriminator_steps=3)
+    trainer = tiny_trainer(20)
+    with pytest.raises(DivergenceError, match=f"in 4 turns of '{player}' in a row"):
+        trainer.fit(gan, tiny_loader(24))
+    assert trainer.global_step == steps - 1
 
 
 def test_without_a_limit_nobody_looks():
@@ -145,6 +246,11 @@ def test_skipped_turns_are_counted_across_a_resume(tmp_path):
     trainer = tiny_trainer(4)
     trainer.fit(again, DataLoader(torch.zeros(64, 1), 2), ckpt_path=tmp_path / "a.ckpt")
     assert again.game.skipped == 2
+    saved = module.game.state_dict()
+    assert saved["skipped_in_a_row"] == {"x": 1, "y": 1}
+    old = GameStrategy(module.game.rule)  # of an earlier version, which had one number for both players
+    old.load_state_dict({**saved, "skipped_in_a_row": 2})
+    assert old.state_dict()["skipped_in_a_row"] == {}
 
 
 # ---- one player -----------------------------------------------------------------------------------------------------
