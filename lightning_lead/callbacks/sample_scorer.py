@@ -226,7 +226,8 @@ class SampleScorer:
             count, total, outside, broken = combine(tally).tolist()
             values = scores.compute() if not broken else dict.fromkeys(self.names, math.nan)
             scores.reset_fakes()
-        details = {**self._protocol(count, outside / total), **protocol}
+            # here, where the settings are those of the work
+            details = {**self._protocol(count, outside / total), **protocol}
         return Measurement(values, details, broken, scores.picture if not broken and place()[0] == 0 else None)
 
     def free(self) -> None:
