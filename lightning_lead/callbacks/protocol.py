@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_lead import __version__
 from lightning_lead._errors import ConfigurationError
@@ -24,6 +24,7 @@ __all__ = [
     "describe",
     "describe_average",
     "describe_device",
+    "describe_dtype",
     "describe_norms",
     "library_versions",
     "read_records",
@@ -61,6 +62,21 @@ def describe_device(device: torch.device | str) -> dict[str, Any]:
         return {"name": device.type, **float32_products(device)}
     cudnn = torch.backends.cudnn.version()
     return {"name": torch.cuda.get_device_name(device), **float32_products(device), "cudnn": cudnn}
+
+
+def describe_dtype(tensors: Iterable[Tensor]) -> str:
+    """The coarsest dtype of floats among the tensors.
+
+    Args:
+        tensors: of any dtypes, with floats among them.
+
+    Example:
+        >>> describe_dtype([torch.zeros(1), torch.zeros(1, dtype=torch.float16), torch.zeros(1, dtype=torch.long)])
+        'float16'
+    """
+    dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+    return str(coarsest).removeprefix("torch.")
 
 
 def describe_norms(network: nn.Module) -> str | None:
