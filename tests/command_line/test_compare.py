@@ -17,7 +17,7 @@ import torch
 
 from lightning_lead import ConfigurationError, DivergenceError, GameStrategy, ModeCounter
 from lightning_lead.cli import main
-from lightning_lead.compare import Entry, Run, runner, summary
+from lightning_lead.compare import Entry, Run, keeper, runner, summary
 from lightning_lead.compare.plan import read_entries
 from lightning_lead.compare.worker import CHECKPOINT, Recorder
 from lightning_lead.compare.worker import run as run_here
@@ -103,6 +103,47 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_bitwise_the_
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, stopped)]
     assert results[0]["evaluations_per_step"]["gradients"] == 4.0
     assert results[0]["flops_per_step"] == results[1]["flops_per_step"] > 0
+
+
+def test_a_long_run_is_saved_by_the_clock_and_goes_on_bitwise_the_same(tmp_path, monkeypatch):
+    """A clock on which each of a game step's two turns takes 20 seconds, and one checkpoint by steps, the last."""
+    play, save = GameStrategy.play_turn, keeper.Keeper._save
+    now, turns, saved = [0.0], [], []
+
+    def slow(*arguments):
+        now[0] += 20.0
+        turns.append(now[0])
+        if len(turns) == stop:
+            raise KeyError("the machine is gone")
+        return play(*arguments)
+
+    def noted(self, trainer):
+        saved.append(trainer.global_step)
+        save(self, trainer)
+
+    def run(name):
+        arguments = [f"--config={RECIPES / 'gaussians.yaml'}", "--game=LEAD", "--trainer.max_steps=60", *SMALL[:3]]
+        run_here(tmp_path / name, "f", [*arguments, "--trainer.callbacks=null"], checkpoints=1)
+
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    monkeypatch.setattr(keeper, "_clock", lambda: now[0])
+    monkeypatch.setattr(GameStrategy, "play_turn", slow)
+    monkeypatch.setattr(keeper.Keeper, "_save", noted)
+    stop = None
+    run("whole")
+    assert saved == [20, 40, 60]  # looked at every 10 steps, which are 400 s: ten minutes are over at every second look
+    turns.clear()
+    stop = 2 * 35
+    with pytest.raises(KeyError):
+        run("stopped")
+    assert saved == [20, 40, 60, 20]
+    stop = None
+    run("stopped")
+    assert saved == [20, 40, 60, 20, 40, 60]
+    ends = [torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "stopped")]
+    assert ends[0]["global_step"] == ends[1]["global_step"] == 60
+    for name, value in ends[0]["state_dict"].items():
+        assert torch.equal(value, ends[1]["state_dict"][name]), name
 
 
 @pytest.mark.slow
