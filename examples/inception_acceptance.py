@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_lead.calculus.float32 import full_float32
 from lightning_lead.callbacks.feature_scores import FeatureScores
 from lightning_lead.fetch import find_cifar10, find_inception
 from lightning_lead.networks import Inception2015
@@ -48,7 +49,8 @@ def features_of(
         file = place / f"{start:06d}-{min(start + CHUNK, len(images)):06d}.pt"
         if not file.is_file():
             chunk = torch.from_numpy(images[start : start + CHUNK].copy())
-            part = torch.cat([network(b.to(device)).cpu() for b in chunk.split(batch)])
+            with full_float32():  # as the scores have it
+                part = torch.cat([network(b.to(device)).cpu() for b in chunk.split(batch)])
             torch.save(part, file.with_suffix(".part"))
             file.with_suffix(".part").rename(file)
             print(f"{file.parent.name}: {start + len(part)} of {len(images)}", flush=True)

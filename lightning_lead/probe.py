@@ -10,6 +10,7 @@ from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError, DifferentiationError, first_line
+from lightning_lead.calculus.float32 import full_float32
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import norm, opponent_of
 from lightning_lead.calculus.terms import CrossTerm, HessianTerm
@@ -113,7 +114,8 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
         DifferentiationError: a layer without a second derivative, or a player that the other one's loss ignores.
     """
     if rule.zero_sum:
-        _check_zero_sum(oracle, rule)
+        with full_float32():
+            _check_zero_sum(oracle, rule)
     for player in oracle.names:
         oracle.gradient(player, at=oracle.point)  # a mistake in a network shows here, under its own name
         if rule.second_order:

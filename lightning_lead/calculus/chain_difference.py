@@ -6,6 +6,8 @@
 What does not depend on u cancels, so reals are looked at once, and the maker's fakes are made once. Where the maker
 looks at the latents of the judge's step, the fakes of that step serve it, and ∂_u ℓ_G(D⁻(u)) is taken there, where D
 still is D⁻: the maker's correction then costs nothing in its own step.
+
+The two gradients agree in most of their bits, so both are computed in float32: without autocast, without TF32.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from lightning_lead.calculus.chain import (
 )
 from lightning_lead.calculus.derivatives import gradient
 from lightning_lead.calculus.dual import uncompiled
+from lightning_lead.calculus.float32 import full_float32
 
 __all__ = ["judge_difference", "maker_difference"]
 
@@ -52,7 +55,7 @@ def judge_difference(
     leaves = leaves_of(other, hands_on=chain.shares and not replay)
     # compiled code allows one reverse pass, and fakes that are handed on take two through the judge
     mode = uncompiled() if leaves[0].requires_grad else nullcontext()
-    with torch.enable_grad(), full_precision(), place({player: own}), mode:
+    with torch.enable_grad(), full_precision(), full_float32(), place({player: own}), mode:
         with chain.look(replay=replay), place({chain.maker: leaves}):
             made, judged = judge_and_keep(chain, leaves, full_precision)
             loss, penalty = chain.loss(player, judged, with_data=True), chain.penalty(made)
@@ -84,7 +87,7 @@ def maker_difference(
 ) -> ChainDirection:
     """g_G + weight·c_G in the difference form; arguments as in `maker_gradient` and `judge_direction`."""
     compared = part if part is not None else chain
-    with torch.enable_grad(), full_precision(), place({chain.maker: own, chain.judge: other}):
+    with torch.enable_grad(), full_precision(), full_float32(), place({chain.maker: own, chain.judge: other}):
         if kept is None:
             with chain.look(replay=replay):
                 made = chain.make()

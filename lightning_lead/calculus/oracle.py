@@ -14,8 +14,8 @@ numbers whenever it is called again. Forms of c_i: see `calculus.derivatives`, a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from lightning_lead.calculus.chain import Chain, judge_gradient, maker_gradient
 from lightning_lead.calculus.chain_difference import judge_difference, maker_difference
 from lightning_lead.calculus.chain_exact import judge_direction, maker_direction
 from lightning_lead.calculus.derivatives import cross_term, gradient, hessian_product
+from lightning_lead.calculus.float32 import full_float32
 from lightning_lead.calculus.players import norm, opponent_of, weighted_sum
 from lightning_lead.calculus.steps import Steps
 from lightning_lead.calculus.terms import (
@@ -56,7 +57,8 @@ class GameOracle:
         weights: the share of each micro-batch in this rank's batch; sums to 1.
         reduce: averages a vector over ranks.
         place: puts a point into the module that the losses look at, for as long as derivatives are taken.
-        full_precision: a context in which autocast is off; used for derivatives and for the difference form.
+        full_precision: a context in which autocast is off; used for derivatives, and for the difference form as a
+            whole, where TF32 is off as well.
         exhaustive: visit the whole graph of a cross term, for a probe; see `derivatives.cross_term`.
         inspect: whether norms and cosines are wanted; where the cross term has structure they cost one more
             gradient. The direction is the same, bit for bit.
@@ -207,14 +209,14 @@ class GameOracle:
         Args:
             player: who will move next.
             moving: who is moving now.
-            precise: whether the maker's derivative will be taken with autocast off.
+            precise: whether the maker's derivative will be taken with autocast and TF32 off.
         """
         chain = self._losses[0]
         if not (isinstance(chain, Chain) and chain.linked) or chain.maker in moving or self._ahead is not None:
             return
         makes = player == chain.maker
         self._ahead = tuple(p.detach().requires_grad_(makes) for p in self.point[chain.maker])
-        context = self._full_precision() if precise and makes else nullcontext()
+        context = self._float32() if precise and makes else nullcontext()
         with context, torch.set_grad_enabled(makes), self._place({chain.maker: self._ahead}):
             chain.make_ahead()
 
@@ -241,12 +243,14 @@ class GameOracle:
         other = tuple(p.detach().requires_grad_(exact) for p in place[opponent])
         divided = cross is not None and cross.fraction < 1
         wanted = frozenset({player, opponent} if cross is not None and cross.form == "opponent" else {player})
-        precise = self._full_precision if cross is not None and cross.form == "difference" else nullcontext
+        subtracts = cross is not None and cross.form == "difference"
+        precise = self._float32 if subtracts else nullcontext
+        reverse = self._float32 if subtracts else self._full_precision
         point = self._ordered(player, own, other)
         with torch.enable_grad(), self._place(point):
             with precise():
                 values = losses(point, frozenset({player}) if divided else wanted, replay=replay)
-            with self._full_precision():
+            with reverse():
                 label = f"the loss of player {player!r}"
                 grad = now = gradient(values[player], own, retain_graph=exact and not divided, label=label)
             loss = values[player].detach()
@@ -254,9 +258,9 @@ class GameOracle:
                 losses = _part(losses, cross.fraction)
                 with precise():
                     values = losses(point, wanted, replay=True)
-                if not exact:
-                    now = gradient(values[player], own, label=label)
-            with self._full_precision():
+                    if not exact:
+                        now = gradient(values[player], own, label=label)
+            with reverse():
                 if cross is None:
                     term = None
                 elif exact:
@@ -298,7 +302,8 @@ class GameOracle:
             return direction, OracleStatistics(loss, None, None, None)
         if cross is None:
             return direction, OracleStatistics(loss, norm(direction), None, None)
-        grad, _ = self._local(player, k, place, None)
+        with self._float32() if cross.form == "difference" else nullcontext():  # it is subtracted, too
+            grad, _ = self._local(player, k, place, None)
         term = weighted_sum([(1 / cross.weight, direction), (-1 / cross.weight, grad)])
         return direction, cross_statistics(loss, grad, term)
 
@@ -321,6 +326,12 @@ class GameOracle:
             values = losses(point, frozenset({player}), replay=True)
             earlier = gradient(values[player], own, label=f"the loss of player {player!r} against the earlier opponent")
         return weighted_sum([(1.0, grad), (-1.0, earlier)])
+
+    @contextmanager
+    def _float32(self) -> Iterator[None]:
+        """Neither autocast nor TF32, for gradients that are subtracted from each other."""
+        with self._full_precision(), full_float32():
+            yield
 
     def interacts(self, player: str) -> bool:
         """Whether the player's loss depends on the opponent's parameters; a replay that leaves no trace.

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import math
 import platform
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_lead import __version__
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._files import replacing
+from lightning_lead.calculus.float32 import float32_products
 from lightning_lead.callbacks.ema import GeneratorEMA
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "describe",
     "describe_average",
     "describe_device",
+    "describe_dtype",
     "describe_norms",
     "library_versions",
     "read_records",
@@ -47,22 +48,35 @@ def library_versions() -> dict[str, str]:
 
 
 def describe_device(device: torch.device | str) -> dict[str, Any]:
-    """What the features are computed on, and how exactly.
+    """What the features are computed on, and how exactly; as the settings are now, so ask where they are computed.
 
     Args:
         device: of the feature network.
 
     Example:
         >>> describe_device("cpu")
-        {'name': 'cpu', 'tf32': False}
+        {'name': 'cpu', 'convolution': 'float32', 'matmul': 'float32'}
     """
     device = torch.device(device)
     if device.type != "cuda":
-        return {"name": device.type, "tf32": False}
-    with warnings.catch_warnings():  # torch is changing how this is asked for
-        warnings.simplefilter("ignore")
-        tf32 = bool(torch.backends.cudnn.allow_tf32)
-    return {"name": torch.cuda.get_device_name(device), "tf32": tf32}
+        return {"name": device.type, **float32_products(device)}
+    cudnn = torch.backends.cudnn.version()
+    return {"name": torch.cuda.get_device_name(device), **float32_products(device), "cudnn": cudnn}
+
+
+def describe_dtype(tensors: Iterable[Tensor]) -> str:
+    """The coarsest dtype of floats among the tensors.
+
+    Args:
+        tensors: of any dtypes, with floats among them.
+
+    Example:
+        >>> describe_dtype([torch.zeros(1), torch.zeros(1, dtype=torch.float16), torch.zeros(1, dtype=torch.long)])
+        'float16'
+    """
+    dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+    return str(coarsest).removeprefix("torch.")
 
 
 def describe_norms(network: nn.Module) -> str | None:

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import Tensor
 
+from lightning_lead import __version__
 from lightning_lead.callbacks.extractor import FeatureNetwork
 from lightning_lead.callbacks.feature_scores import FeatureScores
 from lightning_lead.callbacks.protocol import describe_device
@@ -85,10 +86,14 @@ def pass_reference(
         "resize": features.resize,
         "batch_size": batch_size,  # features depend on it in their last digits
         "device": describe_device(device),
-        "versions": {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)},
+        "versions": {
+            "torch": str(torch.__version__),
+            "torchvision": str(torchvision.__version__),
+            "lightning-lead": __version__,  # how a statistic is computed is this package's own
+        },
     }
-    # a GPU may take another algorithm each time, in TF32; a CPU rounds otherwise at most
-    cache = StatisticsCache(folder, settings, probe, tolerance=5e-3 if device.type == "cuda" else 1e-4)
+    # a GPU may take another algorithm each time, such as Winograd's, which rounds more; a CPU rounds otherwise at most
+    cache = StatisticsCache(folder, settings, probe, tolerance=1e-3 if device.type == "cuda" else 1e-4)
     found = {kind: tensors for kind in scores.kinds if (tensors := cache.load(kind, scores.device)) is not None}
     forward = {"moments", "features"} & set(scores.kinds)
     if not forward <= set(found):  # one pass of the images makes both

@@ -19,7 +19,13 @@ from lightning_lead.callbacks.extractor import FeatureNetwork, find_extractor
 from lightning_lead.callbacks.feature_scores import FeatureScores
 from lightning_lead.callbacks.fingerprints import tensors_hash
 from lightning_lead.callbacks.metric_names import WITH_CLASSIFIER, classifier_names, default_splits, logged_names
-from lightning_lead.callbacks.protocol import describe_average, describe_device, describe_norms, library_versions
+from lightning_lead.callbacks.protocol import (
+    describe_average,
+    describe_device,
+    describe_dtype,
+    describe_norms,
+    library_versions,
+)
 from lightning_lead.callbacks.ranks import combine, place
 from lightning_lead.callbacks.reference import ReferenceImages, find_reference
 from lightning_lead.callbacks.reference_pass import cache_folder, pass_reference
@@ -193,10 +199,12 @@ class SampleScorer:
         weights = {f"generator.{name}": t for name, t in (*generator.named_parameters(), *generator.named_buffers())}
         with plain_computation(self._device):
             sampled = weights if ema is None else ema.average(pl_module)
+            parameters = [sampled[f"generator.{name}"] for name, _ in generator.named_parameters()]
             protocol = {
                 "generator_mode": "eval",
                 "batch_norm": describe_norms(generator),
                 "ema": describe_average(ema),
+                "weights_dtype": describe_dtype(parameters),
                 "trainer_precision": str(trainer.precision),
                 "generator_sha256": tensors_hash(sampled),
             }
@@ -226,7 +234,8 @@ class SampleScorer:
             count, total, outside, broken = combine(tally).tolist()
             values = scores.compute() if not broken else dict.fromkeys(self.names, math.nan)
             scores.reset_fakes()
-        details = {**self._protocol(count, outside / total), **protocol}
+            # here, where the settings are those of the work
+            details = {**self._protocol(count, outside / total), **protocol}
         return Measurement(values, details, broken, scores.picture if not broken and place()[0] == 0 else None)
 
     def free(self) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.calculus.float32 import full_float32
 from lightning_lead.calculus.noise import mix_seed
 from lightning_lead.calculus.placement import Placement
 from lightning_lead.callbacks.checks import check_positive
@@ -122,7 +123,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def plain_computation(device: torch.device) -> Iterator[None]:
-    """No gradients, no autocast, and ordinary tensors.
+    """No gradients, no autocast, no TF32, and ordinary tensors.
 
     Lightning validates in inference mode, and a tensor that was made there cannot be written to during training;
     statistics of the real images are kept across both.
@@ -135,7 +136,7 @@ def plain_computation(device: torch.device) -> Iterator[None]:
         ...     torch.ones(1).is_inference()
         False
     """
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), full_float32():
         yield
 
 

@@ -89,12 +89,26 @@ class CompactCheckpointIO(TorchCheckpointIO):
             CheckpointMismatchError: a part is missing or damaged.
         """
         settings = {} if weights_only is None else {"weights_only": weights_only}  # Lightning 2.5 does not know it
+        return unpack(self._read(path, map_location, settings))
+
+    def read_packed(self, path: Any) -> dict[str, Any]:
+        """A checkpoint as it was stored, on the host, of plain tensors alone; `packing.unpack` makes it whole.
+
+        Args:
+            path: of the checkpoint.
+
+        Raises:
+            CheckpointMismatchError: a part is missing or damaged.
+        """
+        return self._read(path, "cpu", {"weights_only": True})
+
+    def _read(self, path: Any, map_location: Any, settings: dict[str, bool]) -> dict[str, Any]:
         checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location, **settings)
         parts = checkpoint.get(COMPACT, {}).get("parts")
         if parts:
             content = read_parts(local_path(path) or Path(path), parts, checkpoint[COMPACT]["sha256"])
             checkpoint = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
-        return unpack(checkpoint)
+        return checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove it with its parts.

@@ -14,7 +14,7 @@ import yaml
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.systems import find_game, game_names
 
-__all__ = ["Entry", "Run", "plan_runs", "read_entries"]
+__all__ = ["Entry", "Run", "overruled", "plan_runs", "read_entries"]
 
 _TWICE = {"GradientDescent", "GradientPlay"}  # AlternatingGDA by other names
 
@@ -122,6 +122,31 @@ def plan_runs(
             digest = hashlib.sha256(decides.encode()).hexdigest()[:16]
             runs.append(Run(entry, seed, output / entry.slug / f"seed{seed}", arguments, digest))
     return runs
+
+
+def overruled(entry: Entry, extra: Sequence[str]) -> list[tuple[str, str]]:
+    """Arguments for every run that do not reach this entry's, each with the one of its own that stands instead.
+
+    Args:
+        entry: who is compared.
+        extra: arguments for every run.
+
+    Example:
+        >>> overruled(Entry("ExtraAdam", "ExtraAdam", ("--data.batch_size=128",)), ["--data.init_args.batch_size=16"])
+        [('--data.init_args.batch_size=16', '--data.batch_size=128')]
+    """
+    pairs = [(given, own) for given in extra for own in entry.overrides]
+    return [(given, own) for given, own in pairs if _meet(_key(given), _key(own)) and given != own]
+
+
+def _key(argument: str) -> list[str]:
+    return argument.removeprefix("--").split("=", 1)[0].replace(".init_args.", ".").split(".")
+
+
+def _meet(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether they are of one setting, or one is of a part of the other's."""
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
 
 
 def _yaml(file: Path) -> dict[str, Any]:

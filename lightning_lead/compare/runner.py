@@ -12,14 +12,17 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.cli import main as command_line
-from lightning_lead.compare.plan import Run, plan_runs, read_entries
+from lightning_lead.compare.plan import Run, overruled, plan_runs, read_entries
+from lightning_lead.compare.processes import Cards, Processes, uses_one_card, visible_cards
 from lightning_lead.compare.report import write_report
 from lightning_lead.compare.worker import write_json
 
@@ -28,46 +31,17 @@ __all__ = ["check_arguments", "compare", "known_result", "mark_started", "run_al
 Result = dict[str, Any]
 
 
-class _Processes:
-    """Those that are running now, to be ended together."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        self._alive: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
-
-    def run(self, command: Sequence[str], **settings: Any) -> int | None:
-        """The exit status; None if it was not to be."""
-        with self._lock:
-            if self.ended:
-                return None
-            # in a session of its own: Ctrl-C reaches this process alone, which then ends all of that session
-            process = subprocess.Popen(command, start_new_session=True, **settings)
-            self._alive.add(process)
-        status = process.wait()
-        with self._lock:
-            self._alive.discard(process)
-        return None if self.ended else status
-
-    def end(self) -> None:
-        """End all, with their own children, and let none begin."""
-        with self._lock:
-            self.ended = True
-            for process in self._alive:
-                if hasattr(os, "killpg"):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
-                else:
-                    process.kill()
-
-
-def run_all(runs: Sequence[Run], *, jobs: int = 1, retry: bool = False) -> list[Result]:
+def run_all(
+    runs: Sequence[Run], *, jobs: int = 1, retry: bool = False, cards: Sequence[str] = (), pinned: Container[str] = ()
+) -> list[Result]:
     """The result of every run, in order; {"failed": reason} for one that has none.
 
     Args:
         runs: what to run. One with a result, or a failure, of the same fingerprint is not run again.
         jobs: processes at a time, ≥ 1.
         retry: run failed ones again.
+        cards: names of this machine's GPUs; see `processes.Cards`.
+        pinned: labels of the entries whose runs are given one of them each.
 
     Raises:
         ConfigurationError: a folder holds a run with other settings.
@@ -77,13 +51,14 @@ def run_all(runs: Sequence[Run], *, jobs: int = 1, retry: bool = False) -> list[
         []
     """
     known = {run.folder: known_result(run) for run in runs}
-    processes = _Processes()
+    processes, handed_out = Processes(), Cards(cards, jobs=jobs)
 
     def one(run: Run) -> Result:
         found = known[run.folder]
         if found is not None and not (retry and "failed" in found):
             return found
-        return _run(run, processes)
+        with handed_out.one(wanted=run.entry.label in pinned) as card:
+            return _run(run, processes, card)
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         try:
@@ -121,22 +96,27 @@ def known_result(run: Run) -> Result | None:
     return None
 
 
-def check_arguments(runs: Sequence[Run]) -> None:
+def check_arguments(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """Refuse arguments that `fit` does not take, before a folder is made that remembers them.
 
     Args:
         runs: one of each game is looked at.
+
+    Returns:
+        Label -> the configuration that they amount to.
 
     Raises:
         ConfigurationError: with what the command line says of them.
 
     Example:
         >>> check_arguments([])
+        {}
     """
+    configurations: dict[str, dict[str, Any]] = {}
     for run in {run.entry.label: run for run in runs}.values():
         arguments = [argument for argument in run.arguments if not argument.startswith("--every=")]
-        said = io.StringIO()
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said), warnings.catch_warnings():
+        printed, said = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 command_line([*arguments, "--print_config"], run=False)
@@ -147,6 +127,8 @@ def check_arguments(runs: Sequence[Run]) -> None:
                         f"Cannot run {run.entry.label} because fit does not take its arguments; "
                         f"correct them (got {lines[-1].strip()})"
                     ) from end
+        configurations[run.entry.label] = yaml.safe_load(printed.getvalue()) or {}
+    return configurations
 
 
 def mark_started(run: Run) -> None:
@@ -160,11 +142,12 @@ def mark_started(run: Run) -> None:
     write_json(run.folder / "started.json", {"fingerprint": run.fingerprint, "arguments": list(run.arguments)})
 
 
-def _run(run: Run, processes: _Processes) -> Result:
+def _run(run: Run, processes: Processes, card: Mapping[str, str]) -> Result:
     mark_started(run)
-    print(f"{run.entry.label}, seed {run.seed} ...", flush=True)
+    where = "".join(f" on card {name}" for name in card.values())
+    print(f"{run.entry.label}, seed {run.seed}{where} ...", flush=True)
     command = [sys.executable, "-m", "lightning_lead.compare.worker", str(run.folder), run.fingerprint, *run.arguments]
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, **card}
     with (run.folder / "log.txt").open("a", encoding="utf-8") as log:
         code = processes.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     if code is None:
@@ -247,10 +230,15 @@ def compare(arguments: Sequence[str]) -> int:
     entries = read_entries(chosen.games, chosen.games_file)
     output = chosen.output if chosen.output is not None else Path("runs/compare") / chosen.config.stem
     runs = plan_runs(entries, chosen.config, chosen.seeds, output, extra)
-    check_arguments(runs)
+    configurations = check_arguments(runs)
+    for entry in entries:
+        for given, stands in overruled(entry, extra):
+            print(f"{entry.label}: {stands} of its entry stands, and not {given} of the command line", flush=True)
+    pinned = {label for label, found in configurations.items() if uses_one_card(found.get("trainer", {}))}
+    cards = visible_cards(os.environ) if pinned else []
     try:
         with _stoppable():
-            results = run_all(runs, jobs=chosen.jobs, retry=chosen.retry)
+            results = run_all(runs, jobs=chosen.jobs, retry=chosen.retry, cards=cards, pinned=pinned)
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from here.", flush=True)
         return 130

@@ -2,8 +2,9 @@
 
 python -m lightning_lead.compare.worker FOLDER FINGERPRINT ARGUMENTS-OF-FIT...
 
-A checkpoint is written now and then; a run that was stopped goes on from it. FLOPs are counted on a few game steps,
-spread over the run, a whole period of the rule each time: an iterative solve costs more or less as training goes on.
+A checkpoint is written now and then (`keeper`); a run that was stopped goes on from it. FLOPs are counted on a few game
+steps, spread over the run, a whole period of the rule each time: an iterative solve costs more or less as training goes
+on.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ import lightning_lead
 from lightning_lead._errors import DivergenceError
 from lightning_lead.cli import main as command_line
 from lightning_lead.compare.flops import counted_flops
+from lightning_lead.compare.keeper import CHECKPOINT, Keeper
 
-__all__ = ["Keeper", "Recorder", "run", "write_json"]
+__all__ = ["CHECKPOINT", "Recorder", "run", "write_json"]
 
-CHECKPOINT = "checkpoint.ckpt"
 FIRST_COUNTED = 3  # game steps before FLOPs are counted: by then every memory is there
 COUNTS = 8  # about how many times, in a long run
 
@@ -104,43 +105,6 @@ class Recorder(Callback):
         return every <= 4 * period or (first + period) // every == first // every
 
 
-class Keeper(Callback):
-    """A checkpoint now and then, and no run without anybody to run it for. It stands last: others have had their say.
-
-    Args:
-        folder: where the checkpoint goes.
-        checkpoints: how many in a run, ≥ 1.
-        parent: the process that waits for this one; the run ends when it is gone. None: nobody waits.
-
-    Example:
-        >>> Keeper(Path("."), checkpoints=10).checkpoints
-        10
-    """
-
-    def __init__(self, folder: Path, *, checkpoints: int, parent: int | None = None) -> None:
-        self.folder, self.checkpoints, self.parent = folder, checkpoints, parent
-        self._saved: int | None = None
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        """Save if it is due."""
-        if self.parent is not None and os.getppid() != self.parent:
-            sys.exit("the comparison has ended, and this run of it as well")
-        every = max(1, int(trainer.max_steps) // self.checkpoints)
-        if trainer.global_step % every == 0:
-            self._save(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Save the end."""
-        if self._saved != trainer.global_step:
-            self._save(trainer)
-
-    def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.folder / f"{CHECKPOINT}.part")
-        if trainer.is_global_zero:
-            os.replace(self.folder / f"{CHECKPOINT}.part", self.folder / CHECKPOINT)
-        self._saved = trainer.global_step
-
-
 def _now(pl_module: Any) -> float:
     if pl_module.device.type == "cuda":
         torch.cuda.synchronize(pl_module.device)  # a step ends when the device has done it
@@ -156,7 +120,7 @@ def run(
         folder: for the log, the checkpoint and the result.
         fingerprint: goes into the result.
         arguments: of `lightning-lead fit`; and --every=N, game steps between scores.
-        checkpoints: how many in a run, ≥ 1.
+        checkpoints: how many in a run at least, ≥ 1; see `Keeper`.
         parent: see `Keeper`.
 
     Returns:

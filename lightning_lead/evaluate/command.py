@@ -117,12 +117,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _device(accelerator: str | None) -> str:
-    if accelerator in (None, "cpu"):
+    if accelerator == "cpu":
         return "cpu"
-    if accelerator in ("gpu", "cuda", "auto"):
+    if accelerator in (None, "auto", "gpu", "cuda"):
         if torch.cuda.is_available():
             return "cuda"
-        if accelerator == "auto":
+        if accelerator in (None, "auto"):
             return "cpu"
     raise ConfigurationError(
         f"Cannot compute on this machine's {accelerator!r}; leave out --accelerator, or pass 'cpu'"
@@ -156,6 +156,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--is-splits", type=int, help="parts that the classifier's score is averaged over")
     parser.add_argument("--cache", type=_cache, help="folder of reference statistics, or none")
     parser.add_argument("--devices", type=int, help="processes that share the work")
-    parser.add_argument("--accelerator", help="cpu, gpu or auto; default: the recipe's, or cpu for folders")
+    parser.add_argument("--accelerator", help="cpu, gpu or auto; default: the recipe's, or auto for folders")
     parser.add_argument("--output", type=Path, default=Path("scores.json"), help="added to (default: %(default)s)")
     return parser

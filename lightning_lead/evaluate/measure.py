@@ -20,7 +20,7 @@ from lightning_lead.callbacks.sample_scorer import Measurement, SampleScorer
 from lightning_lead.checkpoints.game import saved_description
 from lightning_lead.cli import main as command_line
 from lightning_lead.evaluate.folder import PNGFolder
-from lightning_lead.evaluate.weights import load_weights, read_checkpoint
+from lightning_lead.evaluate.weights import load_weights, read_checkpoint, stored_dtype
 
 __all__ = ["Evaluation", "evaluate_checkpoint", "evaluate_images"]
 
@@ -100,6 +100,8 @@ def evaluate_checkpoint(
     assert scores.measured is not None
     if not trainer.is_global_zero:
         return Evaluation(None, None)
+    sampled = str(scores.measured.protocol["weights_dtype"])
+    scores.measured.protocol["weights_dtype"] = stored_dtype(model, content, average, sampled=sampled)
     game = saved_description(content)
     where = {"step": int(content["global_step"]), "stage": "evaluate", "game": game, "checkpoint": path.name}
     return Evaluation(where | _record(scores.measured), scores.measured.picture)

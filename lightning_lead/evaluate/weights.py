@@ -11,11 +11,14 @@ import torch
 
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, first_line
 from lightning_lead.callbacks import GeneratorEMA
+from lightning_lead.callbacks.protocol import describe_dtype
 from lightning_lead.checkpoints.game import COMPACT
 
-__all__ = ["load_weights", "read_checkpoint"]
+__all__ = ["load_weights", "read_checkpoint", "stored_dtype"]
 
 PREFIX, OPPONENT = "generator.", "discriminator."
+HALVED = "evaluate_halved"
+"""Whether a compact checkpoint has rounded what it holds besides the weights."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -39,8 +42,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if COMPACT in content:
-            reader = import_module("lightning_lead.checkpoints.compact").CompactCheckpointIO()
-            content = reader.load_checkpoint(path, map_location="cpu", weights_only=True)
+            packed = import_module("lightning_lead.checkpoints.compact").CompactCheckpointIO().read_packed(path)
+            halved = packed[COMPACT]["precision"] == "half"
+            content = import_module("lightning_lead.checkpoints.packing").unpack(packed) | {HALVED: halved}
         if not {"state_dict", "global_step"} <= set(content):
             raise ValueError(f"it holds {sorted(content)}")
     except CheckpointMismatchError:
@@ -107,6 +111,33 @@ def load_weights(
         return None
     average.load_state_dict(dict(state or {}))
     return average
+
+
+def stored_dtype(model: Any, content: Mapping[str, Any], average: GeneratorEMA | None, *, sampled: str) -> str:
+    """How coarse the parameters are that were sampled: by the dtype of the file, or of the computation.
+
+    Args:
+        model: of the recipe.
+        content: of the checkpoint.
+        average: the callback whose average was sampled, or None.
+        sampled: the dtype of the computation, as in the protocol.
+
+    Example:
+        >>> from torch import nn
+        >>> from lightning_lead import LeadGANModule
+        >>> gan = LeadGANModule(nn.Linear(3, 2), nn.Linear(2, 1), latent_dim=3)
+        >>> file = {"state_dict": {"generator.weight": torch.zeros(2, 3).half(), "generator.bias": torch.zeros(2)}}
+        >>> stored_dtype(gan, file, None, sampled="float32")
+        'float16'
+    """
+    names = {name for name, _ in model.generator.named_parameters()}
+    stored = {name.removeprefix(PREFIX): t for name, t in content["state_dict"].items() if name.startswith(PREFIX)}
+    apart = average is not None and not content.get("averaged", False)
+    if average is not None and apart:
+        stored = content["callbacks"][average.state_key]["average"]
+    parameters = [tensor for name, tensor in stored.items() if name in names]
+    found = describe_dtype([*parameters, torch.empty(0, dtype=getattr(torch, sampled))])
+    return f"{found} + bfloat16 difference" if apart and content.get(HALVED, False) else found
 
 
 def _has_average(content: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
@@ -327,6 +328,11 @@ class LeadGANModule(LeadModule):
         found = self._find_structure(turns[-1].micro_batches[0], live, seed)
         self._structure = found = Structure(*self.trainer.strategy.broadcast(tuple(found)))  # one for all ranks
         _log.debug("Cross term: %s", f"general, because {found.not_chained}" if found.not_chained else "by structure")
+        if found.not_chained and self.game.rule.couples:
+            rank_zero_info(
+                f"The derivatives of {self.game.rule.name} are taken of the losses as a whole and not by the structure "
+                f"of a GAN, which costs more (see docs/cost.md), because {found.not_chained}"
+            )
         if found.chained and self.game.rule.second_order:
             reason = found.not_piecewise_linear
             _log.debug("Discriminator: %s", f"dual numbers, because {reason}" if reason else "piecewise linear")

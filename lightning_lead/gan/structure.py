@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_lead._errors import first_line
 from lightning_lead._typing import Point
 from lightning_lead.calculus.chain import Structure
+from lightning_lead.calculus.float32 import full_float32
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.piecewise_check import why_not_piecewise_linear
 from lightning_lead.calculus.placement import Placement
@@ -59,7 +60,8 @@ def find_structure(
         )
 
     made_of_parts = evaluation(Structure(None, "not yet known"))
-    with module._full_precision():
+    # TF32 puts noise into what is compared: a structure that is there could be missed, at several times the price
+    with module._full_precision(), full_float32():
         chained, general = oracle(Structure(None, "not yet known")), oracle(Structure("for comparison", None))
         if reason := _looks_past_what_is_made(made_of_parts, live, hold) or _disagreement(chained, general, rule):
             return Structure(reason, None)

@@ -28,6 +28,7 @@ from lightning_lead.networks import (
 )
 
 spectral = nn.utils.parametrizations.spectral_norm
+RANK_ZERO = "pytorch_lightning.utilities.rank_zero"
 OBJECTIVES = ["non_saturating", "minimax", "hinge", "wasserstein"]
 
 
@@ -274,11 +275,20 @@ class HiddenTangent(nn.Module):
 )
 def test_losses_without_the_structure_take_the_general_way_and_say_why(make, reason, caplog):
     gan = make()
-    with caplog.at_level(logging.DEBUG, logger="lightning_lead.gan"):
+    with caplog.at_level(logging.INFO, logger=RANK_ZERO):
         tiny_trainer(2).fit(gan, tiny_loader(24))
     assert not gan._structure.chained
-    assert "Cross term: general, because" in caplog.text
-    assert reason in caplog.text
+    (said,) = [record.getMessage() for record in caplog.records if "docs/cost.md" in record.getMessage()]
+    assert said.startswith("The derivatives of LEAD are taken of the losses as a whole")
+    assert reason in said
+
+
+def test_nothing_is_said_where_nothing_is_lost(caplog):
+    """The rule has no use for the structure, or the structure is there."""
+    with caplog.at_level(logging.INFO, logger=RANK_ZERO):
+        tiny_trainer(1).fit(Whole(*tiny_networks(), game=LEADStrategy(0.0)), tiny_loader(24))
+        tiny_trainer(1).fit(tiny_gan(), tiny_loader(24))
+    assert "docs/cost.md" not in caplog.text
 
 
 def _with_layer(layer):

@@ -15,8 +15,10 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
 from lightning_lead import ConfigurationError
+from lightning_lead.calculus.float32 import float32_products
 from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, generate, to_uint8
 from lightning_lead.callbacks.feature_scores import FeatureScores
+from lightning_lead.callbacks.protocol import describe_device
 
 
 @pytest.fixture
@@ -532,4 +534,29 @@ def test_the_generator_s_weights_are_identified(kit, fit, metrics):
     assert first["generator_sha256"] != second["generator_sha256"]
     assert first["batch_norm"] == "running statistics"
     assert first["trainer_precision"] == "32-true"
-    assert first["device"] == {"name": "cpu", "tf32": False}
+    assert first["device"] == {"name": "cpu", "convolution": "float32", "matmul": "float32"}
+
+
+def test_no_setting_of_tf32_reaches_the_features_and_the_card_says_what_was_used(kit, fit, metrics, monkeypatch):
+    """A processor does not obey the settings of a GPU, but they can be read; the last card is a GPU's."""
+    seen, cards = set(), []
+
+    class Watched(kit.TinyExtractor):
+        def forward(self, images):
+            seen.add(tuple(float32_products("cuda").values()))
+            cards.append(describe_device("cuda"))
+            return super().forward(images)
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002, raising=False)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        callback = metrics(Watched())
+        fit(callback)
+        assert float32_products("cuda") == {"convolution": "tf32", "matmul": "tf32"}  # the control, and put back
+        assert describe_device("cpu") == {"name": "cpu", "convolution": "float32", "matmul": "bf16"}
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == {("float32", "float32")}
+    assert callback.history[-1]["protocol"]["device"] == {"name": "cpu", "convolution": "float32", "matmul": "float32"}
+    assert cards[-1] == {"name": "a GPU", "convolution": "float32", "matmul": "float32", "cudnn": 91002}

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lightning_lead import ConfigurationError
+from lightning_lead.calculus.float32 import float32_products
 from lightning_lead.callbacks import generate, outside_range, to_uint8
 
 
@@ -83,6 +84,22 @@ def test_autocast_is_off(kit):
         inside = draw(model)
     assert inside.dtype == torch.float32
     assert torch.equal(inside, draw(model))
+
+
+def test_tf32_is_off(kit):
+    """A processor does not obey the setting, but it can be read."""
+    seen = []
+
+    class Watched(kit.TinyGenerator):
+        def forward(self, latents):
+            seen.append(float32_products("cuda")["convolution"])
+            return super().forward(latents)
+
+    model = kit.gan(Watched())
+    draw(model)
+    assert set(seen) == {"float32"}
+    model(torch.zeros(2, 4))
+    assert seen[-1] == "tf32"  # the control: torch's default
 
 
 def test_labels_reach_a_conditional_generator(kit):

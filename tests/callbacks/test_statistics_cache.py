@@ -81,6 +81,14 @@ def test_another_resize_or_chunk_is_noticed(kit, measure):
     assert measure(batch_size=16)[1] == 60
 
 
+def test_another_version_of_this_package_is_noticed(measure, monkeypatch):
+    """How a statistic is computed is its own code, which neither torch's version nor the trial of two images tells."""
+    measure()
+    assert measure()[1] == 0
+    monkeypatch.setattr("lightning_lead.callbacks.reference_pass.__version__", "99.0")
+    assert measure()[1] == 60
+
+
 def test_changed_code_under_the_same_name_and_weights_is_noticed(kit, measure):
     before, _ = measure()
 

@@ -17,8 +17,9 @@ import torch
 
 from lightning_lead import ConfigurationError, DivergenceError, GameStrategy, ModeCounter
 from lightning_lead.cli import main
-from lightning_lead.compare import Entry, Run, runner, summary
-from lightning_lead.compare.plan import read_entries
+from lightning_lead.compare import Entry, Run, keeper, runner, summary
+from lightning_lead.compare.plan import plan_runs, read_entries
+from lightning_lead.compare.processes import visible_cards
 from lightning_lead.compare.worker import CHECKPOINT, Recorder
 from lightning_lead.compare.worker import run as run_here
 from lightning_lead.data import ModeCoverage
@@ -103,6 +104,47 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_bitwise_the_
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, stopped)]
     assert results[0]["evaluations_per_step"]["gradients"] == 4.0
     assert results[0]["flops_per_step"] == results[1]["flops_per_step"] > 0
+
+
+def test_a_long_run_is_saved_by_the_clock_and_goes_on_bitwise_the_same(tmp_path, monkeypatch):
+    """A clock on which each of a game step's two turns takes 20 seconds, and one checkpoint by steps, the last."""
+    play, save = GameStrategy.play_turn, keeper.Keeper._save
+    now, turns, saved = [0.0], [], []
+
+    def slow(*arguments):
+        now[0] += 20.0
+        turns.append(now[0])
+        if len(turns) == stop:
+            raise KeyError("the machine is gone")
+        return play(*arguments)
+
+    def noted(self, trainer):
+        saved.append(trainer.global_step)
+        save(self, trainer)
+
+    def run(name):
+        arguments = [f"--config={RECIPES / 'gaussians.yaml'}", "--game=LEAD", "--trainer.max_steps=60", *SMALL[:3]]
+        run_here(tmp_path / name, "f", [*arguments, "--trainer.callbacks=null"], checkpoints=1)
+
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    monkeypatch.setattr(keeper, "_clock", lambda: now[0])
+    monkeypatch.setattr(GameStrategy, "play_turn", slow)
+    monkeypatch.setattr(keeper.Keeper, "_save", noted)
+    stop = None
+    run("whole")
+    assert saved == [20, 40, 60]  # looked at every 10 steps, which are 400 s: ten minutes are over at every second look
+    turns.clear()
+    stop = 2 * 35
+    with pytest.raises(KeyError):
+        run("stopped")
+    assert saved == [20, 40, 60, 20]
+    stop = None
+    run("stopped")
+    assert saved == [20, 40, 60, 20, 40, 60]
+    ends = [torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "stopped")]
+    assert ends[0]["global_step"] == ends[1]["global_step"] == 60
+    for name, value in ends[0]["state_dict"].items():
+        assert torch.equal(value, ends[1]["state_dict"][name]), name
 
 
 @pytest.mark.slow
@@ -241,8 +283,107 @@ def test_the_summary_is_mean_and_deviation_over_the_steps_that_all_seeds_reached
 def test_each_recipe_has_a_folder_of_its_own(monkeypatch, tmp_path, capsys):
     """So that the documentation's commands can be run one after another."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "check_arguments", lambda runs: None)
+    monkeypatch.setattr(runner, "check_arguments", lambda runs: {})
     monkeypatch.setattr(runner, "run_all", lambda runs, **settings: [{"failed": "not run"} for _ in runs])
     for name in ("gaussians", "digits"):
         assert main(["compare", "--config", str(RECIPES / f"{name}.yaml"), "--games", "LEAD"]) == 1
         assert (Path("runs/compare") / name / "table.md").is_file()
+
+
+# ---- several GPUs ---------------------------------------------------------------------------------------------------
+
+WORKER = """#!{python}
+import json, os, sys, time
+from pathlib import Path
+folder, fingerprint = Path(sys.argv[3]), sys.argv[4]
+card = os.environ.get("CUDA_VISIBLE_DEVICES")
+taken = folder.parents[1] / f"card-{{card}}"
+taken.touch(exist_ok={shared})  # two runs on one card at a time are an error
+time.sleep(0.2)
+taken.unlink(missing_ok=True)
+(folder / "result.json").write_text(json.dumps({{"fingerprint": fingerprint, "card": card}}))
+"""
+
+
+@pytest.fixture
+def on_cards(tmp_path, monkeypatch):
+    """Runs of two entries and four seeds by a worker that notes its environment; their cards."""
+
+    def run(*, shared=False, **settings):
+        script = tmp_path / "worker"
+        script.write_text(WORKER.format(python=sys.executable, shared=shared))
+        script.chmod(0o755)
+        monkeypatch.setattr(runner.sys, "executable", str(script))
+        entries = [Entry("one", "LEAD", ()), Entry("all", "LEAD", ())]
+        runs = plan_runs(entries, RECIPES / "gaussians.yaml", [0, 1, 2, 3], tmp_path / "out", [])
+        results = runner.run_all(runs, **settings)
+        assert not [result for result in results if "failed" in result]
+        return [
+            [r["card"] for r, run in zip(results, runs, strict=True) if run.entry.label == name]
+            for name in ("one", "all")
+        ]
+
+    return run
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_each_job_has_a_card_of_its_own_and_a_free_one_is_used_again(on_cards, jobs):
+    one, others = on_cards(jobs=jobs, cards=["2", "5", "7"], pinned={"one", "all"})
+    assert set(one + others) == set(["2", "5", "7"][:jobs])
+
+
+def test_more_jobs_than_cards_share_them_evenly(on_cards):
+    one, others = on_cards(jobs=8, cards=["2", "5"], pinned={"one", "all"}, shared=True)
+    assert sorted(one + others) == ["2"] * 4 + ["5"] * 4  # all eight at once
+
+
+def test_who_takes_all_cards_or_finds_only_one_keeps_the_environment(on_cards, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    one, others = on_cards(jobs=1, cards=["4", "6"], pinned={"one"})
+    assert (set(one), set(others)) == ({"4"}, {"4,6"})
+
+
+def test_a_single_card_is_nobody_s(on_cards, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    one, others = on_cards(jobs=2, cards=["0"], pinned={"one", "all"}, shared=True)
+    assert set(one + others) == {None}
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "names"),
+    [
+        (None, 3, ["0", "1", "2"]),
+        ("5,1", 2, ["5", "1"]),
+        ("GPU-8f2a,GPU-77c1", 2, ["GPU-8f2a", "GPU-77c1"]),
+        ("0,-1,2", 1, ["0"]),
+        ("", 0, []),
+    ],
+)
+def test_the_cards_are_those_that_this_process_may_use(given, count, names):
+    environment = {} if given is None else {"CUDA_VISIBLE_DEVICES": given}
+    assert visible_cards(environment, count) == names
+
+
+def test_the_command_gives_cards_to_runs_of_one_device(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(runner, "run_all", lambda runs, **s: asked.update(s) or [{"failed": "not run"} for _ in runs])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    file = tmp_path / "games.yaml"
+    file.write_text("one: {game: LEAD}\ntwo: {game: LEAD, overrides: {trainer.devices: 2}}\n")
+    compare(tmp_path / "out", "--games-file", file, "--trainer.accelerator=auto", "--jobs", 2)
+    assert (asked["cards"], asked["pinned"]) == (["0", "1"], {"one"})
+    compare(tmp_path / "out", "--games-file", file)  # the recipe's accelerator is the processor
+    assert (asked["cards"], asked["pinned"]) == ([], set())
+
+
+# ---- who wins -------------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_s_own_setting_wins_and_it_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "run_all", lambda runs, **settings: [{"failed": "not run"} for _ in runs])
+    file = tmp_path / "games.yaml"
+    file.write_text("plain: {game: LEAD}\nown: {game: LEAD, overrides: {data.batch_size: 128, model.clip: 1.0}}\n")
+    compare(tmp_path / "out", "--games-file", file, "--model.accumulate=2")
+    said = [line for line in capsys.readouterr().out.splitlines() if "stands" in line]
+    assert said == ["own: --data.batch_size=128 of its entry stands, and not --data.batch_size=16 of the command line"]

@@ -19,7 +19,7 @@ from lightning_lead.callbacks import GenerativeMetrics
 from lightning_lead.callbacks.protocol import card, read_records
 from lightning_lead.cli import main
 from lightning_lead.data import DigitsDataModule
-from lightning_lead.evaluate import differences, evaluate_checkpoint, evaluate_images
+from lightning_lead.evaluate import Evaluation, differences, evaluate_checkpoint, evaluate_images
 
 RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "digits.yaml"
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter is intended")
@@ -269,6 +269,11 @@ def test_a_file_with_the_generator_alone(run, tmp_path):
     assert found.record["protocol"] == trained["protocol"]
     now = evaluate_checkpoint(config, tmp_path / "live.pt", weights="live", metrics=["fid"])
     assert now.record["values"]["fid"] != trained["values"]["fid"]
+    assert found.record["protocol"]["weights_dtype"] == "float32"
+    rounded = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in mean.items()}
+    torch.save({"state_dict": rounded, "global_step": 4, "averaged": True}, tmp_path / "rounded.pt")
+    coarse = evaluate_checkpoint(config, tmp_path / "rounded.pt")
+    assert differences(coarse.record, trained) == {"weights_dtype": ("float16", "float32")}
     refused("holds the averaged one alone", lambda: evaluate_checkpoint(config, tmp_path / "mean.pt", weights="live"))
 
 
@@ -299,7 +304,14 @@ def test_compact_checkpoints(run, tmp_path):
     (trained,) = read_records(folder / "generative_metrics.json")
     saved = torch.load(folder / "four.ckpt", weights_only=True)
     CompactCheckpointIO(max_part_mib=0.05).save_checkpoint(saved, tmp_path / "parts.ckpt")
-    assert evaluate_checkpoint(config, tmp_path / "parts.ckpt").record["values"] == trained["values"]
+    whole = evaluate_checkpoint(config, tmp_path / "parts.ckpt").record
+    assert whole["values"] == trained["values"]
+    assert differences(whole, trained) == {}
+    CompactCheckpointIO(precision="half", max_part_mib=0.05).save_checkpoint(saved, tmp_path / "half.ckpt")
+    found = evaluate_checkpoint(config, tmp_path / "half.ckpt", metrics=["fid"]).record["protocol"]
+    assert found["weights_dtype"] == "float32 + bfloat16 difference"
+    live = evaluate_checkpoint(config, tmp_path / "half.ckpt", weights="live", metrics=["fid"]).record["protocol"]
+    assert live["weights_dtype"] == "float32"  # the weights themselves are kept as they are
 
 
 def test_averages_that_are_missing(run, tmp_path):
@@ -389,6 +401,27 @@ def test_the_command_line(arguments, complaint, capsys):
         main(["evaluate", *arguments])
     assert ended.value.code == 2
     assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "with_gpu", "without"),
+    [([], "cuda", "cpu"), (["auto"], "cuda", "cpu"), (["cpu"], "cpu", "cpu"), (["gpu"], "cuda", None)],
+)
+def test_a_folder_is_scored_on_a_gpu_if_there_is_one(given, with_gpu, without, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(
+        "lightning_lead.evaluate.command.evaluate_images",
+        lambda images, *, device, **_: asked.append(device) or Evaluation(None, None),
+    )
+    arguments = ["--images", "a", "--reference-images", "b", "--output", str(tmp_path / "scores.json")]
+    for there, expected in ((True, with_gpu), (False, without)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        command = ["evaluate", *arguments, *(f"--accelerator={name}" for name in given)]
+        if expected is None:
+            refused("Cannot compute on this machine's 'gpu'", lambda command=command: main(command))
+        else:
+            assert main(command) == 0
+            assert asked[-1] == expected
 
 
 def test_differences_are_named_by_their_place():
