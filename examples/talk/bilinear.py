@@ -1,6 +1,8 @@
 """LEAD against the others on the bilinear game: paths and distances, each at one setting, LEAD also at that of the law.
 
-python examples/talk/bilinear.py [--output runs/talk] [--fast]
+    python examples/talk/bilinear.py [--output runs/talk] [--fast]
+
+Competitive gradient descent is not drawn: with a long step its solver ends the game at once; see rates.py.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class Entry(NamedTuple):
     play: str
     colour: str
     momentum: float = 0.0
+    dashes: str | tuple[int, tuple[float, ...]] = "-"
 
 
 ENTRIES = [
@@ -48,7 +51,7 @@ ENTRIES = [
     Entry("extragradient", Extragradient(), 0.7, "simultaneous", "#1b9e77"),
     Entry("consensus, γ = 1", ConsensusOptimization(1.0), 0.7, "simultaneous", "#66a61e"),
     Entry("lookahead, k = 5", LookaheadMinmax(5, alpha=0.5), 0.5, "alternating", "#e6ab02"),
-    Entry("LEAD, a = 1, β = 0 (the same path)", LEAD(1.0), 0.5, "simultaneous", "#fb9a99"),
+    Entry("LEAD, a = 1, β = 0", LEAD(1.0), 0.5, "simultaneous", "#d62728", dashes=(0, (3, 3))),
     Entry("LEAD, alternating, by the law", SETTINGS.rule, SGD.lr, "alternating", "#d62728", SGD.momentum),
 ]
 
@@ -59,18 +62,21 @@ def main() -> None:
     steps = 20 if options.fast else 300
     planar = BilinearGame([[1.0]])
     game = BilinearGame.from_singular_values(SINGULAR_VALUES, seed=1)
-    figure, (paths, distances) = plt.subplots(1, 2, figsize=(11.5, 4.8), layout="constrained")
+    figure, (paths, distances) = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
     for entry in ENTRIES:
         settings = {
             "lr": entry.lr,
             "play": entry.play,
             "optimizer": lambda groups, beta=entry.momentum: torch.optim.SGD(groups, momentum=beta),
         }
-        style = {"color": entry.colour, "linewidth": 2.2 if "law" in entry.label else 1.2}
+        style = {"color": entry.colour, "ls": entry.dashes, "linewidth": 2.4 if "law" in entry.label else 1.3}
         short = simulate(entry.rule, planar, steps=min(steps, 40), start=planar.point([1.0], [1.0]), **settings)
         paths.plot(*short.points.T, **style)
         long = simulate(entry.rule, game, steps=steps, **settings)
-        distances.semilogy([max(d, 1e-16) / long.distances[0] for d in long.distances], label=entry.label, **style)
+        relative = [max(d, 1e-16) / long.distances[0] for d in long.distances]
+        print(f"{entry.label:34}{relative[-1]:.10e} after {steps} game steps")
+        label = f"{entry.label} (on the optimistic gradient)" if entry.dashes != "-" else entry.label
+        distances.semilogy(relative, label=label, **style)
     paths.plot(0, 0, "k*", markersize=10)
     paths.set(xlabel="x", ylabel="y", title="xy: 40 game steps from (1, 1)", xlim=(-2.2, 2.2), ylim=(-2.2, 2.2))
     paths.set_aspect("equal")

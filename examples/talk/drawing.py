@@ -24,6 +24,6 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     """NAME.png in the folder, made if need be; says where it is."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
     print(path, flush=True)

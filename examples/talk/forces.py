@@ -4,7 +4,9 @@
 
 The vortex force is the game itself, (−∇ₓf, +∇ᵧf). The magnetic force, (−2qẏ, +2qẋ), turns the velocity and does no
 work; friction, −μṡ, takes energy out. Only all three together hold the particle, and only if 2qμ > 1: see
-`lightning_lead.analysis.lyapunov`. Continuous paths from rest at (1, 0). Forty seconds on one core.
+`lightning_lead.analysis.lyapunov`. Continuous paths from rest at (1, 0). Below, LEAD's own steps, η = δ², β = 1 − μδ,
+α = 2qδ: the Lyapunov function of that module along them, and their error against the time step δ, which falls as δ, or
+as δ² where no force depends on the velocity. A minute on one core.
 """
 
 from __future__ import annotations
@@ -18,12 +20,18 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 
 from lightning_lead.analysis import (
     AbstractForce,
+    Accuracy,
     Friction,
+    LeadLyapunov,
+    LeadUnits,
     MagneticForce,
     Trajectory,
     VortexForce,
     integrate,
+    kinetic_energy,
+    lead_path,
     lead_system,
+    order_of_accuracy,
     work,
 )
 from lightning_lead.games import BilinearGame
@@ -31,14 +39,17 @@ from lightning_lead.games import BilinearGame
 GAME, CHARGE, FRICTION = BilinearGame([[1.0]]), 0.5, 2.0
 VORTEX, MAGNETIC = VortexForce(GAME), MagneticForce(GAME, charge=CHARGE)
 DRAG = Friction(coefficient=FRICTION)
+LEAD_NAME = "all three: LEAD"
 SUMS: dict[str, tuple[list[AbstractForce], str, str]] = {
     "vortex": ([VORTEX], "#bbbbbb", "speeds up and leaves"),
     "vortex + friction": ([VORTEX, DRAG], "#777777", "slower, but leaves"),
     "vortex + magnetic": ([VORTEX, MAGNETIC], "#1f78b4", "turns more, but leaves"),
-    "all three: LEAD": ([VORTEX, MAGNETIC, DRAG], "#d62728", "spirals in"),
+    LEAD_NAME: ([VORTEX, MAGNETIC, DRAG], "#d62728", "spirals in"),
 }
 SINGLE = {VORTEX: ("vortex", "#7570b3"), MAGNETIC: ("magnetic", "#1b9e77"), DRAG: ("friction", "#a6761d")}
 DURATION, VIEW = 20.0, 2.2  # VIEW is half the width of what is seen
+STEPPED = {0.2: "#1f78b4", 0.05: "#e6ab02"}  # δ -> colour
+TIME_STEPS, MOMENT = (0.2, 0.1, 0.05, 0.025, 0.0125, 0.00625), 4.0  # of the errors
 
 
 def growth(forces: list[AbstractForce]) -> float:
@@ -54,10 +65,61 @@ def plane(axes: plt.Axes, title: str) -> None:
     axes.set(xlim=(-VIEW, VIEW), ylim=(-VIEW, VIEW), aspect="equal", title=title, xlabel="x")
 
 
+def stepped(time_step: float) -> Trajectory:
+    """LEAD's own steps, from rest as an optimizer begins."""
+    settings = {"charge": CHARGE, "friction": FRICTION, "time_step": time_step}
+    return lead_path(GAME, [1.0, 0.0], **settings, steps=round(DURATION / time_step))
+
+
+def errors() -> dict[str, Accuracy]:
+    """Of LEAD's steps against the continuous path: as an optimizer begins, from the exact start, and of the vortex."""
+    settings = {"duration": MOMENT, "time_steps": TIME_STEPS}
+    lead = {"charge": CHARGE, "friction": FRICTION}
+    return {
+        "LEAD, begun as an optimizer begins": order_of_accuracy(GAME, [1.0, 0.0], **lead, **settings, start="rest"),
+        "LEAD, begun on the path": order_of_accuracy(GAME, [1.0, 0.0], **lead, **settings),
+        "the vortex alone": order_of_accuracy(GAME, [1.0, 0.0], charge=0.0, friction=0.0, **settings),
+    }
+
+
+def draw_steps(energies: plt.Axes, accuracy: plt.Axes, path: Trajectory) -> None:
+    """The Lyapunov function along LEAD's path and steps, and how far the steps are off."""
+    lyapunov = LeadLyapunov(GAME, charge=CHARGE, friction=FRICTION)
+    value = lyapunov(path.positions, path.velocities)
+    energies.semilogy(path.times, value, color="#d62728", lw=2, label="E, continuous path")
+    for time_step, colour in STEPPED.items():
+        units = LeadUnits.from_physics(charge=CHARGE, friction=FRICTION, time_step=time_step)
+        steps = stepped(time_step)
+        along = lyapunov(steps.positions, steps.velocities)
+        label = f"E, δ = {time_step:g}: η = {units.eta:g}, β = {units.beta:g}, α = {units.alpha:g}"
+        energies.plot(steps.times, along, "o", ms=5 if time_step == max(STEPPED) else 2, color=colour, label=label)
+        print(f"δ = {time_step:g}: E from {along[0]:.3f} to {along[-1]:.4f}, largest rise {along.diff().max():+.1e}")
+    kinetic = kinetic_energy(path.velocities)
+    energies.plot(path.times[1:], kinetic[1:], color="#777777", lw=1.4, ls="--", label="½|ṡ|², continuous path")
+    print(f"E from {value[0]:.3f} to {value[-1]:.4f}, largest rise {value.diff().max():+.1e}, rate {lyapunov.rate:.4f}")
+    energies.set(xlabel="time t = kδ", ylabel="energy", xlim=(0, DURATION), ylim=(1e-3, 30))
+    energies.set_title("The Lyapunov function E = ½|ṡ + μs + 2qKs|² + ½|ṡ|² falls all the way")
+    energies.legend(fontsize="small", loc="upper right")
+    for (name, found), (colour, mark) in zip(
+        errors().items(), (("#d62728", "o"), ("#f4a582", "s"), ("#7570b3", "^")), strict=True
+    ):
+        print(f"{name}: order {found.order:.3f}, errors {', '.join(f'{e:.2e}' for e in found.errors)}")
+        accuracy.loglog(
+            found.time_steps, found.errors, f"{mark}-", color=colour, label=f"{name}: order {found.order:.2f}"
+        )
+    accuracy.set(xlabel="time step δ", ylabel=f"distance from the continuous path at t = {MOMENT:g}")
+    accuracy.set_xticks(TIME_STEPS, [f"{d:g}" for d in TIME_STEPS])
+    accuracy.minorticks_off()
+    accuracy.set_title("LEAD is accurate to first order in δ, the vortex alone to second")
+    accuracy.legend(fontsize="small", loc="lower right")
+
+
 def draw(paths: dict[str, Trajectory]) -> plt.Figure:
-    """A path per sum of forces; below, distances, and the work of every force on LEAD's path."""
-    figure = plt.figure(figsize=(13, 7.8), layout="constrained")
-    upper, lower = figure.subfigures(2, 1)
+    """A path per sum of forces; below, distances and works on LEAD's path; below them, LEAD's steps."""
+    figure = plt.figure(figsize=(13, 11.6), layout="constrained")
+    upper, lower, lowest = figure.subfigures(3, 1)
+    energies, accuracy = lowest.subplots(1, 2)
+    draw_steps(energies, accuracy, paths[LEAD_NAME])
     distances, works = lower.subplots(1, 2)
     for (name, path), axes in zip(paths.items(), upper.subplots(1, 4, sharey=True), strict=True):
         forces, colour, finding = SUMS[name]
@@ -74,7 +136,7 @@ def draw(paths: dict[str, Trajectory]) -> plt.Figure:
     )
     distances.set(xlim=(0, DURATION), ylim=(1e-2, 1e7))
     distances.legend(fontsize="small", loc="upper left")
-    lead = paths["all three: LEAD"]
+    lead = paths[LEAD_NAME]
     for force, (name, colour) in SINGLE.items():
         done = work(force, lead)
         print(f"work on LEAD's path by {name:9}{done[-1]:+.6f}, at most {done.abs().max():.1e} in size")
@@ -82,7 +144,7 @@ def draw(paths: dict[str, Trajectory]) -> plt.Figure:
     works.set(xlabel="time t", ylabel="work ∫ F·ds since the start", xlim=(0, DURATION))
     works.set_title("LEAD's path: the vortex drives, friction brakes, the magnetic force does no work")
     works.legend(fontsize="small", loc="center right", bbox_to_anchor=(1, 0.65))
-    for axes in (distances, works):
+    for axes in (distances, works, energies, accuracy):
         axes.title.set_fontsize("medium")
         axes.grid(alpha=0.3)
     return figure

@@ -13,6 +13,7 @@ from lightning_lead._typing import Play
 from lightning_lead.rules import (
     CGD,
     LEAD,
+    ODEGAN,
     AbstractGameRule,
     ConsensusOptimization,
     Extragradient,
@@ -72,14 +73,21 @@ _LR = Axis("lr", 1e-4, 4.0, unit="step")
 _WEIGHT = Axis("weight", 1e-3, 1e3, unit="weight")
 _LEAD = (_LR, Axis("coupling", 1e-4, 1e3), Axis("momentum", 0.0, 0.999, "near one"))
 
+_BETA = Axis("beta", -0.99, 0.99, "linear")
+
+
+def _ode_gan(scheme: Literal["euler", "heun", "rk4"], name: str) -> Family:
+    """A Runge-Kutta scheme with the paper's penalty; without one Euler's is simultaneous gradient play."""
+    return Family(
+        f"ODE-GAN, {name}", "simultaneous", (_LR, _WEIGHT), lambda s: ODEGAN(scheme, regularization=s["weight"])
+    )
+
+
 _ALL = (
+    Family("simultaneous gradient play", "simultaneous", (_LR,), lambda s: GradientPlay()),
     Family("alternating gradient play", "alternating", (_LR,), lambda s: GradientPlay()),
-    Family(
-        "alternating momentum",
-        "alternating",
-        (_LR, Axis("beta", -0.99, 0.99, "linear")),
-        lambda s: PolyakMomentum(s["beta"]),
-    ),
+    Family("simultaneous momentum", "simultaneous", (_LR, _BETA), lambda s: PolyakMomentum(s["beta"])),
+    Family("alternating momentum", "alternating", (_LR, _BETA), lambda s: PolyakMomentum(s["beta"])),
     Family(
         "optimistic gradient",
         "simultaneous",
@@ -113,6 +121,10 @@ _ALL = (
         (_LR, _WEIGHT),
         lambda s: SymplecticGradientAdjustment(s["weight"], align=False),
     ),
+    _ode_gan("euler", "Euler"),
+    _ode_gan("heun", "Heun"),
+    _ode_gan("rk4", "RK4"),
+    Family("level-2 play", "simultaneous", (_LR,), lambda s: LevelK(2)),
     Family("level-4 play", "simultaneous", (_LR,), lambda s: LevelK(4)),
     Family(
         "lookahead, 5 alternating steps",
