@@ -72,6 +72,7 @@ NEIGHBOURS = {
     ("callbacks", "data"),
     ("callbacks", "checkpoints"),
     ("compare", "cli"),
+    ("compare", "evaluate"),
     ("cli", "compare"),
     ("evaluate", "cli"),
     ("cli", "evaluate"),

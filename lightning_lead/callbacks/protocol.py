@@ -26,6 +26,7 @@ __all__ = [
     "describe_device",
     "describe_dtype",
     "describe_norms",
+    "describe_protocol",
     "library_versions",
     "read_records",
     "write_records",
@@ -114,16 +115,24 @@ def describe(record: Mapping[str, Any]) -> str:
     Args:
         record: with "step", "stage", "values" and "protocol", as `GenerativeMetrics` makes it.
     """
-    protocol = record["protocol"]
     values = ", ".join(f"{name} {value:.5g}" for name, value in record["values"].items())
+    protocol = record["protocol"]
+    return f"step {record['step']}: {values} | {describe_protocol(protocol)}, {protocol['clipped_share']:.2%} clipped"
+
+
+def describe_protocol(protocol: Mapping[str, Any]) -> str:
+    """How something was measured, in one line; not what came of it.
+
+    Args:
+        protocol: of a record of `GenerativeMetrics`.
+    """
     ema = protocol["ema"]
     weights = "live weights" if ema is None else f"EMA half-life {ema['halflife_images']:g} images"
     low, high = protocol["value_range"]
     return (
-        f"step {record['step']}: {values} | {protocol['num_samples']} fakes ({weights}, eval mode, seed "
-        f"{protocol['seed']}) against {protocol['num_reference']} reals ({protocol['reference']}, sha256 "
-        f"{protocol['reference_sha256'][:12]}), [{low:g}, {high:g}] to uint8 by rounding, "
-        f"{protocol['clipped_share']:.2%} clipped, {protocol['extractor']} {protocol['extractor_fingerprint'][:12]} "
+        f"{protocol['num_samples']} fakes ({weights}, eval mode, seed {protocol['seed']}) against "
+        f"{protocol['num_reference']} reals ({protocol['reference']}, sha256 {protocol['reference_sha256'][:12]}), "
+        f"[{low:g}, {high:g}] to uint8 by rounding, {protocol['extractor']} {protocol['extractor_fingerprint'][:12]} "
         f"({protocol['num_features']} features)"
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.compare.notes import protocol_notes
 from lightning_lead.compare.plan import Run
 
 __all__ = ["plot", "summary", "write_report"]
@@ -23,6 +24,8 @@ Row = dict[str, Any]
 
 def summary(runs: Sequence[Run], results: Sequence[Result], score: str | None = None) -> list[Row]:
     """One row per game: its scores at the last step that all of its seeds reached, and what a game step costs.
+
+    Where every seed has a score of its own after the end (`--final_samples`), that one is the row's.
 
     Args:
         runs: what was run.
@@ -43,7 +46,7 @@ def summary(runs: Sequence[Run], results: Sequence[Result], score: str | None = 
     """
     names: list[str] = []
     for result in results:
-        for record in result.get("history", []):
+        for record in [*result.get("history", []), *([result["final"]] if result.get("final") else [])]:
             names += [name for name in record["values"] if name not in names]
     if score is not None and score not in names:
         raise ConfigurationError(f"Cannot show the score {score!r}; the recipe has {', '.join(names) or 'none'}")
@@ -76,6 +79,11 @@ def summary(runs: Sequence[Run], results: Sequence[Result], score: str | None = 
                 row["step"] = steps[-1]
                 if name == names[0]:
                     row["curve"] = [(step, *_spread([curve[step, name] for curve in curves])) for step in steps]
+        finals = [result["final"] for result in done if result.get("final")]
+        if len(finals) == len(done):  # a score of its own after the end, of more samples than those on the way
+            row["step"] = min(final["step"] for final in finals)
+            shared = set.intersection(*(set(final["values"]) for final in finals))
+            row |= {name: _spread([final["values"][name] for final in finals]) for name in names if name in shared}
     return rows
 
 
@@ -115,6 +123,7 @@ def write_report(runs: Sequence[Run], results: Sequence[Result], output: Path, *
         f"After {steps} game steps; mean ± standard deviation over seeds. Cost: counted FLOPs of a game step relative "
         f"to {first}, mean of steps spread over the run; time: seconds of a game step, the same. Gradients and Hessian "
         "products: asked for per game step.",
+        *protocol_notes(runs, results),
     ]
     text = "\n".join(lines)
     output.mkdir(parents=True, exist_ok=True)

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.cli import main as command_line
+from lightning_lead.compare.arguments import check_arguments
 from lightning_lead.compare.plan import Run, overruled, plan_runs, read_entries
 from lightning_lead.compare.processes import Cards, Processes, uses_one_card, visible_cards
 from lightning_lead.compare.report import write_report
 from lightning_lead.compare.worker import write_json
 
-__all__ = ["check_arguments", "compare", "known_result", "mark_started", "run_all"]
+__all__ = ["compare", "known_result", "mark_started", "run_all"]
 
 Result = dict[str, Any]
 
 
 def run_all(
-    runs: Sequence[Run], *, jobs: int = 1, retry: bool = False, cards: Sequence[str] = (), pinned: Container[str] = ()
+    runs: Sequence[Run],
+    *,
+    jobs: int = 1,
+    retry: bool = False,
+    final_samples: int | None = None,
+    cards: Sequence[str] = (),
+    pinned: Container[str] = (),
 ) -> list[Result]:
     """The result of every run, in order; {"failed": reason} for one that has none.
 
@@ -40,6 +42,7 @@ def run_all(
         runs: what to run. One with a result, or a failure, of the same fingerprint is not run again.
         jobs: processes at a time, ≥ 1.
         retry: run failed ones again.
+        final_samples: of one more score of each run's last checkpoint, or None; of finished runs as well.
         cards: names of this machine's GPUs; see `processes.Cards`.
         pinned: labels of the entries whose runs are given one of them each.
 
@@ -55,10 +58,10 @@ def run_all(
 
     def one(run: Run) -> Result:
         found = known[run.folder]
-        if found is not None and not (retry and "failed" in found):
+        if found is not None and not (retry and "failed" in found) and _scored(found, final_samples):
             return found
         with handed_out.one(wanted=run.entry.label in pinned) as card:
-            return _run(run, processes, card)
+            return _run(run, processes, card, final_samples)
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         try:
@@ -96,41 +99,6 @@ def known_result(run: Run) -> Result | None:
     return None
 
 
-def check_arguments(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """Refuse arguments that `fit` does not take, before a folder is made that remembers them.
-
-    Args:
-        runs: one of each game is looked at.
-
-    Returns:
-        Label -> the configuration that they amount to.
-
-    Raises:
-        ConfigurationError: with what the command line says of them.
-
-    Example:
-        >>> check_arguments([])
-        {}
-    """
-    configurations: dict[str, dict[str, Any]] = {}
-    for run in {run.entry.label: run for run in runs}.values():
-        arguments = [argument for argument in run.arguments if not argument.startswith("--every=")]
-        printed, said = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                command_line([*arguments, "--print_config"], run=False)
-            except SystemExit as end:
-                if end.code:
-                    lines = [line for line in said.getvalue().splitlines() if line.strip()] or ["no reason"]
-                    raise ConfigurationError(
-                        f"Cannot run {run.entry.label} because fit does not take its arguments; "
-                        f"correct them (got {lines[-1].strip()})"
-                    ) from end
-        configurations[run.entry.label] = yaml.safe_load(printed.getvalue()) or {}
-    return configurations
-
-
 def mark_started(run: Run) -> None:
     """Make the run's folder, and leave there whose it is.
 
@@ -142,11 +110,20 @@ def mark_started(run: Run) -> None:
     write_json(run.folder / "started.json", {"fingerprint": run.fingerprint, "arguments": list(run.arguments)})
 
 
-def _run(run: Run, processes: Processes, card: Mapping[str, str]) -> Result:
+def _scored(found: Result, final_samples: int | None) -> bool:
+    """Whether there is nothing left to do for a known result."""
+    if final_samples is None or "failed" in found:
+        return True
+    last: Result = found.get("final") or {}
+    return bool(last) and last["protocol"]["num_samples"] == final_samples
+
+
+def _run(run: Run, processes: Processes, card: Mapping[str, str], final_samples: int | None) -> Result:
     mark_started(run)
     where = "".join(f" on card {name}" for name in card.values())
     print(f"{run.entry.label}, seed {run.seed}{where} ...", flush=True)
     command = [sys.executable, "-m", "lightning_lead.compare.worker", str(run.folder), run.fingerprint, *run.arguments]
+    command += [] if final_samples is None else [f"--final_samples={final_samples}"]
     environment = {"OMP_NUM_THREADS": "1", **os.environ, **card}
     with (run.folder / "log.txt").open("a", encoding="utf-8") as log:
         code = processes.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
@@ -215,6 +192,12 @@ def compare(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, help="default: runs/compare/NAME-OF-THE-RECIPE")
     parser.add_argument("--max_steps", "--max-steps", type=int, help="the same as --trainer.max_steps=N")
     parser.add_argument("--every", type=int, help="game steps between scores; default: the recipe's")
+    parser.add_argument(
+        "--final_samples",
+        "--final-samples",
+        type=int,
+        help="of one more score of each run's last checkpoint",
+    )
     parser.add_argument("--score", help="which of the recipe's scores the table shows first; default: the first one")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
     parser.add_argument("--retry", action="store_true", help="run again what has failed before")
@@ -223,8 +206,9 @@ def compare(arguments: Sequence[str]) -> int:
         parser.error(f"write --argument=value for what goes to every run (got {' '.join(strange)})")
     if chosen.max_steps is not None:
         extra = [*extra, f"--trainer.max_steps={chosen.max_steps}"]
-    if chosen.jobs < 1 or (chosen.every is not None and chosen.every < 1):
-        parser.error(f"--jobs and --every must be ≥ 1 (got {chosen.jobs} and {chosen.every})")
+    counts = {"--jobs": chosen.jobs, "--every": chosen.every, "--final_samples": chosen.final_samples}
+    if wrong := [f"{name} {count}" for name, count in counts.items() if count is not None and count < 1]:
+        parser.error(f"counts must be ≥ 1 (got {', '.join(wrong)})")
     if chosen.every is not None:
         extra = [*extra, f"--every={chosen.every}"]
     entries = read_entries(chosen.games, chosen.games_file)
@@ -238,7 +222,8 @@ def compare(arguments: Sequence[str]) -> int:
     cards = visible_cards(os.environ) if pinned else []
     try:
         with _stoppable():
-            results = run_all(runs, jobs=chosen.jobs, retry=chosen.retry, cards=cards, pinned=pinned)
+            how = {"jobs": chosen.jobs, "retry": chosen.retry, "final_samples": chosen.final_samples}
+            results = run_all(runs, **how, cards=cards, pinned=pinned)
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from here.", flush=True)
         return 130

@@ -2,9 +2,8 @@
 
 python -m lightning_lead.compare.worker FOLDER FINGERPRINT ARGUMENTS-OF-FIT...
 
-A checkpoint is written now and then (`keeper`); a run that was stopped goes on from it. FLOPs are counted on a few game
-steps, spread over the run, a whole period of the rule each time: an iterative solve costs more or less as training goes
-on.
+A checkpoint is written now and then (`keeper`); a run that was stopped goes on from it. What a game step costs is
+counted on the way (`recorder`).
 """
 
 from __future__ import annotations
@@ -13,102 +12,23 @@ import json
 import math
 import os
 import sys
-import time
 import warnings
-from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 import lightning_lead
-from lightning_lead._errors import DivergenceError
+from lightning_lead._errors import ConfigurationError, DivergenceError
 from lightning_lead.cli import main as command_line
-from lightning_lead.compare.flops import counted_flops
 from lightning_lead.compare.keeper import CHECKPOINT, Keeper
+from lightning_lead.compare.recorder import Recorder
+from lightning_lead.evaluate import evaluate_checkpoint
 
-__all__ = ["CHECKPOINT", "Recorder", "run", "write_json"]
-
-FIRST_COUNTED = 3  # game steps before FLOPs are counted: by then every memory is there
-COUNTS = 8  # about how many times, in a long run
-
-
-class Recorder(Callback):
-    """Seconds, FLOPs and evaluations of game steps. It stands first, so that other callbacks are not on its clock.
-
-    Neither are steps whose FLOPs are counted, which takes time, nor the first one of a process, which probes the game.
-
-    Example:
-        >>> Recorder().steps
-        0
-    """
-
-    def __init__(self) -> None:
-        self.seconds, self.timed_steps, self.steps = 0.0, 0, 0
-        self.flops: list[float] = []
-        self._on_clock = False
-        self.evaluations: Counter[str] = Counter()
-
-    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Count what the game asks its oracles for, and the FLOPs of a few steps."""
-        play_turn, step = pl_module.game.play_turn, pl_module.training_step
-        period = pl_module.game.rule.period
-
-        def counted_turn(oracle: Any, *arguments: Any) -> Any:
-            played = play_turn(oracle, *arguments)
-            self.evaluations += oracle.evaluations
-            return played
-
-        def counted_step(*batch: Any) -> Any:
-            if not self._counts(trainer, period):
-                return step(*batch)
-            self._on_clock = False
-            self.flops.append(counted_flops(lambda: step(*batch)))
-            return None
-
-        pl_module.game.play_turn, pl_module.training_step = counted_turn, counted_step
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        """The clock starts."""
-        self._start = _now(pl_module)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        """The clock stops."""
-        if self._on_clock:
-            self.seconds += _now(pl_module) - self._start
-            self.timed_steps += 1
-        self._on_clock = True
-        self.steps += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """All counts."""
-        counts = {"seconds": self.seconds, "timed_steps": self.timed_steps, "steps": self.steps, "flops": self.flops}
-        return counts | {"evaluations": dict(self.evaluations)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the counts over."""
-        self.seconds, self.timed_steps = state_dict["seconds"], state_dict.get("timed_steps", 0)
-        self.steps, self.flops = state_dict["steps"], list(state_dict["flops"])
-        self.evaluations = Counter(state_dict["evaluations"])
-
-    def _counts(self, trainer: Trainer, period: int) -> bool:
-        since = trainer.global_step - FIRST_COUNTED
-        place = since % max(4 * period, int(trainer.max_steps) // COUNTS)
-        if since < 0 or place >= period:
-            return False
-        # steps that are logged also work out norms: among few counted steps one of these would weigh too much
-        every = int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
-        first = trainer.global_step - place
-        return every <= 4 * period or (first + period) // every == first // every
-
-
-def _now(pl_module: Any) -> float:
-    if pl_module.device.type == "cuda":
-        torch.cuda.synchronize(pl_module.device)  # a step ends when the device has done it
-    return time.perf_counter()
+__all__ = ["run", "write_json"]
 
 
 def run(
@@ -119,7 +39,8 @@ def run(
     Args:
         folder: for the log, the checkpoint and the result.
         fingerprint: goes into the result.
-        arguments: of `lightning-lead fit`; and --every=N, game steps between scores.
+        arguments: of `lightning-lead fit`; and --every=N, game steps between scores; and --final_samples=N, samples of
+            one more score of the last checkpoint, by the settings of the recipe's `GenerativeMetrics`.
         checkpoints: how many in a run at least, ≥ 1; see `Keeper`.
         parent: see `Keeper`.
 
@@ -128,39 +49,85 @@ def run(
 
     Raises:
         DivergenceError: the last score is not finite.
+        ConfigurationError: a last score of so many samples cannot be taken.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    every = [int(a.removeprefix("--every=")) for a in arguments if a.startswith("--every=")]
-    arguments = [a for a in arguments if not a.startswith("--every=")]
+    arguments, every = _taken_out("--every=", arguments)
+    arguments, samples = _taken_out("--final_samples=", arguments)
     arguments = [*arguments, f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
-    built = command_line([*arguments, "--trainer.enable_model_summary=false", "--trainer.logger=false"], run=False)
+    arguments += ["--trainer.enable_model_summary=false", "--trainer.logger=false"]
+    path = folder / "result.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if samples is not None and known.get("fingerprint") == fingerprint:
+        result = known  # the fit is over; its score of so many samples is missing
+    else:
+        result = _fit(folder, fingerprint, arguments, every, samples, checkpoints=checkpoints, parent=parent)
+    if samples is not None and (record := _final(folder, arguments, samples)) is not None:
+        result["final"] = record
+        write_json(path, result)
+    return result
+
+
+def _taken_out(name: str, arguments: list[str]) -> tuple[list[str], int | None]:
+    found = [int(argument.removeprefix(name)) for argument in arguments if argument.startswith(name)]
+    return [argument for argument in arguments if not argument.startswith(name)], found[-1] if found else None
+
+
+def _final(folder: Path, arguments: list[str], samples: int) -> dict[str, Any] | None:
+    """The record of a score of the last checkpoint; None on other ranks than 0."""
+    (config, *overrides) = sorted(arguments, key=lambda argument: not argument.startswith("--config="))
+    found = evaluate_checkpoint(
+        config.removeprefix("--config="), folder / CHECKPOINT, overrides=overrides, num_samples=samples
+    ).record
+    if found is not None:
+        _check_finite(found)
+    return found
+
+
+def _check_finite(record: dict[str, Any]) -> None:
+    for name, value in [*record["values"].items()][:1]:
+        if not math.isfinite(value):
+            raise DivergenceError(
+                f"Cannot give a score because {name} is {value} at step {record['step']}: the game has diverged; "
+                "lower the learning rate"
+            )
+
+
+def _fit(
+    folder: Path,
+    fingerprint: str,
+    arguments: list[str],
+    every: int | None,
+    samples: int | None,
+    *,
+    checkpoints: int,
+    parent: int | None,
+) -> dict[str, Any]:
+    """The result without a last score; it is written, so that a fit is not lost with that score."""
+    built = command_line(arguments, run=False)
     trainer, model = built.trainer, built.model
     recorder, keeper = Recorder(), Keeper(folder, checkpoints=checkpoints, parent=parent)
     # the recipe's own checkpoints and pictures would land in a folder that all runs share
     kept = [c for c in trainer.callbacks if not isinstance(c, (ModelCheckpoint, lightning_lead.SampleGrid))]
-    for scores in (c for c in kept if every and hasattr(c, "history")):
-        scores.every_n_steps = every[-1]
+    for scores in (c for c in kept if every is not None and hasattr(c, "history")):
+        scores.every_n_steps = every
+    if samples is not None:
+        _check_samples(kept, samples)
     trainer.callbacks = [recorder, *kept, keeper]
     checkpoint = folder / CHECKPOINT
     trainer.fit(model, built.datamodule, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
-    history = [
-        {"step": record["step"], "values": record["values"]}
-        for callback in kept
-        for record in getattr(callback, "history", [])
-    ]
+    records = [record for callback in kept for record in getattr(callback, "history", [])]
+    history = [{"step": record["step"], "values": record["values"]} for record in records]
     if not history:  # a recipe with scores of its own kind: what they were at the end
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         history = [{"step": int(trainer.global_step), "values": values}] if values else []
-    for name, value in [*history[-1]["values"].items()][:1] if history else []:
-        if not math.isfinite(value):
-            raise DivergenceError(
-                f"Cannot give a score because {name} is {value} at step {history[-1]['step']}: the game has diverged; "
-                "lower the learning rate"
-            )
+    if history:
+        _check_finite(history[-1])
     steps = max(1, recorder.steps)
     result = {
         "fingerprint": fingerprint,
         "history": history,
+        "protocol": records[-1].get("protocol") if records else None,
         "steps": int(trainer.global_step),
         "seconds": recorder.seconds,
         "timed_steps": recorder.timed_steps,
@@ -176,6 +143,16 @@ def run(
     if trainer.is_global_zero:
         write_json(folder / "result.json", result)
     return result
+
+
+def _check_samples(callbacks: list[Callback], samples: int) -> None:
+    scored = [callback.scorer for callback in callbacks if isinstance(callback, lightning_lead.GenerativeMetrics)]
+    if not scored:
+        raise ConfigurationError(
+            "Cannot take a last score because the recipe has no GenerativeMetrics; add one, or leave out "
+            f"--final_samples (got {samples})"
+        )
+    scored[0].changed(num_samples=samples)  # too few for its metrics is an error before the fit, not after it
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,12 +17,15 @@ import torch
 
 from lightning_lead import ConfigurationError, DivergenceError, GameStrategy, ModeCounter
 from lightning_lead.cli import main
-from lightning_lead.compare import Entry, Run, keeper, runner, summary
+from lightning_lead.compare import Entry, Run, keeper, runner, summary, worker
+from lightning_lead.compare.keeper import CHECKPOINT
 from lightning_lead.compare.plan import plan_runs, read_entries
 from lightning_lead.compare.processes import visible_cards
-from lightning_lead.compare.worker import CHECKPOINT, Recorder
+from lightning_lead.compare.recorder import Recorder
+from lightning_lead.compare.report import write_report
 from lightning_lead.compare.worker import run as run_here
 from lightning_lead.data import ModeCoverage
+from lightning_lead.evaluate import differences, evaluate_checkpoint
 
 RECIPES = Path(__file__).parents[2] / "examples" / "recipes"
 GAUSSIANS = ["--config", str(RECIPES / "gaussians.yaml")]
@@ -200,7 +203,7 @@ def test_scores_are_not_on_the_clock(here, monkeypatch):
 
         return work
 
-    monkeypatch.setattr("lightning_lead.compare.worker._now", lambda module: clock[0])
+    monkeypatch.setattr("lightning_lead.compare.recorder._now", lambda module: clock[0])
     monkeypatch.setattr(ModeCounter, "on_train_batch_end", slow(1000.0, score))
     monkeypatch.setattr(GameStrategy, "play_turn", slow(1.0, play))
     result = here()
@@ -387,3 +390,94 @@ def test_an_entry_s_own_setting_wins_and_it_is_said(tmp_path, monkeypatch, capsy
     compare(tmp_path / "out", "--games-file", file, "--model.accumulate=2")
     said = [line for line in capsys.readouterr().out.splitlines() if "stands" in line]
     assert said == ["own: --data.batch_size=128 of its entry stands, and not --data.batch_size=16 of the command line"]
+
+
+# ---- how it was measured --------------------------------------------------------------------------------------------
+
+DIGITS = [f"--config={RECIPES / 'digits.yaml'}", "--game=LEAD", "--trainer.max_steps=4", "--every=2"]
+NARROW = ["--model.generator.width=4", "--model.discriminator.width=4", "--data.batch_size=16"]
+
+
+@pytest.mark.filterwarnings("ignore:LightningCLI's args parameter is intended")
+def test_the_protocol_is_in_the_result_and_a_last_score_of_more_samples_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    plain = run_here(tmp_path, "f", [*DIGITS, *NARROW])
+    assert plain["protocol"]["num_samples"] == 2000
+    assert "final" not in plain
+
+    def never(*_, **__):
+        raise AssertionError("the fit is over")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "_fit", never)
+        result = run_here(tmp_path, "f", [*DIGITS, *NARROW, "--final_samples=2100"])
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert {key: result[key] for key in plain} == plain
+    assert differences(result["protocol"], result["final"]["protocol"]) == {"num_samples": (2000, 2100)}
+    assert (result["final"]["step"], result["final"]["values"].keys()) == (4, result["history"][-1]["values"].keys())
+    settings = {"overrides": [*DIGITS[1:3], *NARROW], "num_samples": 2000}
+    same = evaluate_checkpoint(RECIPES / "digits.yaml", tmp_path / CHECKPOINT, **settings)
+    assert same.record["values"] == result["history"][-1]["values"]  # the control: of as many samples it is the fit's
+    assert result["final"]["values"]["fid"] != result["history"][-1]["values"]["fid"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*DIGITS, *NARROW, "--final_samples=10"], "Cannot compute FID from fewer samples than features"),
+        ([f"--config={RECIPES / 'gaussians.yaml'}", "--final_samples=10"], "the recipe has no GenerativeMetrics"),
+    ],
+)
+def test_a_last_score_that_cannot_be_taken_is_refused_before_the_fit(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    with pytest.raises(ConfigurationError, match=message):
+        run_here(tmp_path, "f", arguments)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_finished_run_is_only_run_again_for_a_last_score_that_it_lacks():
+    result, scored = {"steps": 4}, {"steps": 4, "final": {"protocol": {"num_samples": 50}}}
+    assert [runner._scored(result, None), runner._scored(result, 50)] == [True, False]
+    assert [runner._scored(scored, None), runner._scored(scored, 50), runner._scored(scored, 60)] == [True, True, False]
+    assert runner._scored({"failed": "why"}, 50)
+
+
+def protocol(**changes):
+    known = {"num_samples": 100, "num_reference": 200, "reference": "digits", "reference_sha256": "ab" * 32, "seed": 0}
+    known |= {"ema": None, "value_range": [-1, 1], "extractor": "Small", "extractor_fingerprint": "cd" * 32}
+    return known | {"num_features": 6, "clipped_share": 0.5} | changes
+
+
+def results(*protocols, **final):
+    counts = {"flops_per_step": 6.0, "seconds": 1.0, "steps": 2, "evaluations_per_step": {}, "skipped_turns": 0}
+    history = [{"step": 10, "values": {"fid": 9.0}}]
+    return [counts | {"history": history, "protocol": one} | final for one in protocols]
+
+
+def of(labels):
+    return [Run(Entry(label, "LEAD", ()), 0, Path(), (), "") for label in labels]
+
+
+def test_the_protocol_stands_under_the_table_and_rows_that_differ_are_named(tmp_path):
+    said = write_report(of("ab"), results(protocol(), protocol(clipped_share=0.1)), tmp_path)
+    assert "Scores: 100 fakes (live weights, eval mode, seed 0) against 200 reals (digits, sha256 abababababab)" in said
+    assert "not the same" not in said  # what was clipped is an outcome
+    unlike = [protocol(), protocol(num_samples=50), protocol(device={"name": "cpu"}), None]
+    said = write_report(of("abcd"), results(*unlike), tmp_path)
+    assert "**The protocol is not the same in all rows**: num_samples (100 in a; 50 in b); " in said
+    assert "device.name (none in a; cpu in c)." in said
+    assert "No protocol is known of d." in said
+    assert said.startswith((tmp_path / "table.md").read_text().rstrip())
+    assert "Scores" not in write_report(of("a"), results(None), tmp_path)
+
+
+def test_the_row_shows_the_last_score_where_every_seed_has_one(tmp_path):
+    last = {"step": 12, "values": {"fid": 3.0}, "protocol": protocol(num_samples=500)}
+    both = [run._replace(seed=seed) for seed, run in enumerate(of("aa"))]
+    (row,) = summary(both, results(protocol(), protocol(), final=last))
+    assert (row["fid"], row["step"], row["curve"]) == ((3.0, 0.0), 12, [(10, 9.0, 0.0)])
+    said = write_report(both, results(protocol(), protocol(), final=last), tmp_path)
+    assert "500 fakes" in said
+    assert "The figure shows the scores on the way, of 100 fakes." in said
+    (row,) = summary(both, [*results(protocol(), final=last), *results(protocol())])
+    assert row["fid"] == (9.0, 0.0)  # one of both has none: the score that they share
