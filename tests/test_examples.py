@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib.util
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from lightning_lead.cli import main as command_line
@@ -64,6 +66,7 @@ def test_a_lease_goes_on_where_the_one_before_has_ended(tmp_path):
         (4, 2, "minutes"),
     ]
     assert all(s["images_per_second"] > 0 and s["hours_to_max_steps"] > 0 for s in result["segments"])
+    assert all(0 < s["seconds_of_training"] < s["seconds_of_segment"] for s in result["segments"])
     assert [record["step"] for record in result["curve"]] == [2, 4]
     assert all(record["values"]["fid"] > 0 and record["protocol"]["num_samples"] == 200 for record in result["curve"])
     names = [path.name for path in (tmp_path / "out" / "LEAD-Adam").iterdir()]
@@ -71,6 +74,60 @@ def test_a_lease_goes_on_where_the_one_before_has_ended(tmp_path):
     assert 2 <= sum(name.endswith(".part") for name in names) < 5
     assert "seed: 3" in (tmp_path / "out" / "LEAD-Adam" / "recipe.yaml").read_text()
     assert "at 4" in out
+
+
+@pytest.fixture
+def lease(monkeypatch, tmp_path):
+    """The script as a module."""
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("lease", EXAMPLES / "benchmarks" / "lease.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda level: None)
+    return module
+
+
+def test_a_lease_of_a_run_that_has_diverged_writes_what_every_reader_of_json_takes(lease, monkeypatch, capsys):
+    last = {"global_step": 2, "images_per_second": 1.0, "hours_to_max_steps": float("inf")}
+    curve = [{"step": 2, "values": {"fid": float("nan")}}]
+    monkeypatch.setattr(lease, "built", lambda *_: None)
+    monkeypatch.setattr(lease, "pass_reals", lambda run: None)
+    monkeypatch.setattr(lease, "segment", lambda *_: {"segment": last, "curve": curve, "checkpoint_bytes": 1})
+    for _ in range(2):  # the second one reads what the first has written
+        lease.main(["--fast", "--methods", "Adam"])
+
+    def never(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    result = json.loads(Path("runs/lease/results.json").read_text(), parse_constant=never)["Adam"]
+    assert result["curve"] == [{"step": 2, "values": {"fid": None}}]
+    assert [segment["hours_to_max_steps"] for segment in result["segments"]] == [None, None]
+    assert "fid nan at 2" in capsys.readouterr().out
+
+
+def test_the_seconds_of_scores_are_left_out_and_the_reals_pass_before_the_first_segment(lease, monkeypatch):
+    from lightning_lead.callbacks.sample_scorer import SampleScorer
+
+    order, clock, take, measure = [], [0.0], SampleScorer.take_reference, SampleScorer.measure
+
+    def slow(name, work):
+        def run(*arguments):
+            clock[0] += 1000.0
+            order.append(name)
+            return work(*arguments)
+
+        return run
+
+    monkeypatch.setattr(sys, "argv", ["lease"])
+    monkeypatch.setattr(lease, "now", lambda: clock[0])
+    monkeypatch.setattr("lightning_lead.callbacks.segment._clock", lambda: clock[0])
+    monkeypatch.setattr(SampleScorer, "take_reference", slow("reals", take))
+    monkeypatch.setattr(SampleScorer, "measure", slow("score", measure))
+    lease.main(["--fast", "--methods", "Adam", "--set", "trainer.max_steps=2"])
+    assert order[0] == "reals"  # before anything is built for the segment
+    (segment,) = json.loads(Path("runs/lease/results.json").read_text())["Adam"]["segments"]
+    assert segment["seconds_of_segment"] == 1000.0  # the reals pass once more, by the cache if they are many
+    assert segment["seconds_of_training"] == 0.0
 
 
 SIXTEENTHS = ["--data.batch_size=20", "--model.generator_batch_size=8"]  # of the recipe's, for 16 GPUs

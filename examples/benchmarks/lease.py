@@ -5,10 +5,11 @@
                                         [--fast] [--set KEY=VALUE ...]
 
 Every call adds one segment to each method: it resumes last.ckpt of the method's folder, trains until its minutes are
-over, writes a compact checkpoint and the averaged generator, scores it, and adds to results.json what it has measured:
-images per second, hours to the recipe's max_steps, and a curve of scores over game steps. The files of one method are
-independent of the others', so methods can have machines of their own. --set changes the recipe, as by
-trainer.precision=32-true; --fast is a recipe of digits that two cores play in a moment.
+over, writes a compact checkpoint and the generator (averaged where the recipe has a GeneratorEMA), scores it, and adds
+to results.json what it has measured: images per second, hours to the recipe's max_steps, seconds of training without
+scores, and a curve of scores over game steps. What scores need of the real images is computed before the first segment.
+The files of one method are independent of the others', so methods can have machines of their own. --set changes the
+recipe, as by trainer.precision=32-true; --fast is a recipe of digits that two cores play in a moment.
 
 The two comparisons are read off the curves: at equal steps, and at equal time, as seconds = steps / steps per second.
 """
@@ -19,8 +20,10 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytorch_lightning
@@ -29,6 +32,8 @@ import yaml
 
 import lightning_lead
 from lightning_lead import GenerativeMetrics, Throughput
+from lightning_lead.callbacks.protocol import finite
+from lightning_lead.callbacks.reference import find_reference
 from lightning_lead.cli import main as command_line
 
 METHODS = {"LEAD-Adam": "LEAD(alpha=1.0)", "LEAD-Adam-difference": "LEAD(cross='difference')", "Adam": "AlternatingGDA"}
@@ -94,39 +99,70 @@ def derived(
     return recipe
 
 
-def command(*words: str) -> Any:
-    """What `lightning-lead` does with these words; the Trainer."""
-    sys.argv = ["lightning-lead", *words]
-    return command_line().trainer
-
-
-def scored(trainer: Any) -> list[dict[str, Any]]:
-    """The records of the recipe's GenerativeMetrics."""
-    found = [callback.history for callback in trainer.callbacks if isinstance(callback, GenerativeMetrics)]
-    if not found:
-        raise SystemExit("lease.py: the recipe has no GenerativeMetrics, so there is nothing to compare; add one")
-    history: list[dict[str, Any]] = found[0]
-    return history
-
-
-def segment(name: str, chosen: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any]:
-    """One segment of one method, and its score."""
+def built(name: str, chosen: argparse.Namespace, changes: dict[str, Any], *more: str) -> Any:
+    """Trainer, model and data of a method, and the scores of its recipe."""
     folder = chosen.output / name
     folder.mkdir(parents=True, exist_ok=True)
     recipe = yaml.safe_load(chosen.config.read_text(encoding="utf-8"))
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(derived(recipe, folder, chosen, changes), sort_keys=False), encoding="utf-8")
-    how = [f"--config={file}", f"--game={METHODS[name]}"]
-    trainer = command("fit", *how, "--ckpt_path=last")
-    speed = next(c for c in trainer.callbacks if isinstance(c, Throughput)).latest
-    scores = scored(trainer)
-    if not scores or scores[-1]["step"] != trainer.global_step:
-        last = f"--ckpt_path={folder / 'last.ckpt'}"
-        judged = command("validate", *how, last, "--trainer.limit_val_batches=1")
-        scores = scored(judged)
+    sys.argv = ["lightning-lead", f"--config={file}", f"--game={METHODS[name]}", *more]
+    cli = command_line(run=False)
+    found = [callback for callback in cli.trainer.callbacks if isinstance(callback, GenerativeMetrics)]
+    if not found:
+        raise SystemExit("lease.py: the recipe has no GenerativeMetrics, so there is nothing to compare; add one")
+    return SimpleNamespace(trainer=cli.trainer, model=cli.model, data=cli.datamodule, scores=found[0])
+
+
+def pass_reals(run: Any) -> None:
+    """Let the cache have what scores need of the real images, so that no method's segment pays for it."""
+    run.data.prepare_data()
+    run.data.setup("fit")
+    knows: Any = SimpleNamespace(datamodule=run.data, train_dataloader=None)  # a Trainer knows its data in a run alone
+    scorer = run.scores.scorer
+    scorer.take_reference(find_reference(scorer.reference, knows, run.model), run.trainer.strategy.root_device)
+    scorer.free()
+
+
+def timed(work: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
+    """The same function, which adds its seconds to the list."""
+
+    def run(*arguments: Any) -> Any:
+        begin = now()
+        result = work(*arguments)
+        seconds.append(now() - begin)
+        return result
+
+    return run
+
+
+def now() -> float:
+    """Seconds, when the device has done what it was told before."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def segment(name: str, chosen: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any]:
+    """One segment of one method, and its score."""
+    folder, scoring = chosen.output / name, list[float]()
+    run = built(name, chosen, changes)
+    scorer = run.scores.scorer
+    scorer.prepare, scorer.measure = timed(scorer.prepare, scoring), timed(scorer.measure, scoring)
+    last = folder / "last.ckpt"
+    run.trainer.fit(run.model, run.data, ckpt_path=str(last) if last.is_file() else None)
+    speed = next(c for c in run.trainer.callbacks if isinstance(c, Throughput)).latest
+    made = json.loads((folder / "segment.json").read_text(encoding="utf-8"))
+    # within the segment alone: the score below is taken after it
+    made["seconds_of_training"] = round(made["seconds_of_segment"] - sum(scoring), 3)
+    scores = run.scores.history
+    if not scores or scores[-1]["step"] != run.trainer.global_step:
+        judged = built(name, chosen, changes, "--trainer.limit_val_batches=1")
+        judged.trainer.validate(judged.model, judged.data, ckpt_path=str(last), verbose=False)
+        scores = judged.scores.history
     files = [path for path in folder.iterdir() if path.suffix in (".ckpt", ".part")]
     return {
-        "segment": json.loads((folder / "segment.json").read_text(encoding="utf-8")) | speed,
+        "segment": made | speed,
         "curve": scores,
         "checkpoint_bytes": sum(path.stat().st_size for path in files),
     }
@@ -165,9 +201,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.minutes, chosen.score_every, chosen.samples = 1e-6, 1000, 200
     chosen.config = chosen.config or RECIPES / ("sngan.yaml" if chosen.fast else "cifar10_sngan32.yaml")
     changes = {key: yaml.safe_load(value) for key, value in (change.split("=", 1) for change in chosen.set)}
-    torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("high")  # for training: samples and features of scores never use TF32
+    chosen.output.mkdir(parents=True, exist_ok=True)
     path = chosen.output / "results.json"
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    pass_reals(built(chosen.methods[0], chosen, changes))
     for name in chosen.methods:
         made = segment(name, chosen, changes)
         before = results.get(name, {"game": METHODS[name], "segments": [], "curve": []})
@@ -180,15 +218,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "checkpoint_bytes": made["checkpoint_bytes"],
         }
         unfinished = path.with_suffix(".unfinished")  # after each method: a machine may be taken away at any time
-        unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        # a run that has diverged has scores that are no numbers
+        unfinished.write_text(json.dumps(finite(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         unfinished.replace(path)
+    report(results)
+    print(f"written: {path}")
+
+
+def number(value: float | None) -> float:
+    """What was read from a file, where null stands for no number."""
+    return float("nan") if value is None else value
+
+
+def report(results: dict[str, Any]) -> None:
+    """A line for each method."""
     print("method               | game steps | images per second | hours to max_steps | last score")
     for name, result in results.items():
         last, score = result["segments"][-1], result["curve"][-1]
-        rate, hours = last.get("images_per_second", float("nan")), last.get("hours_to_max_steps", float("nan"))
-        said = ", ".join(f"{key} {value:.4g}" for key, value in score["values"].items())
+        rate, hours = (number(last.get(key)) for key in ("images_per_second", "hours_to_max_steps"))
+        said = ", ".join(f"{key} {number(value):.4g}" for key, value in score["values"].items())
         print(f"{name:<20} | {last['global_step']:>10} | {rate:>17.4g} | {hours:>18.4g} | {said} at {score['step']}")
-    print(f"written: {path}")
 
 
 if __name__ == "__main__":

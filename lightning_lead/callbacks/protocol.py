@@ -27,6 +27,7 @@ __all__ = [
     "describe_dtype",
     "describe_norms",
     "describe_protocol",
+    "finite",
     "library_versions",
     "read_records",
     "write_records",
@@ -204,16 +205,25 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         path: of the JSON file; folders are made.
         records: plain numbers, strings and containers; what is not finite becomes null, as JSON has no word for it.
     """
-    text = json.dumps([_finite(record) for record in records], indent=1, allow_nan=False)
+    text = json.dumps(finite(list(records)), indent=1, allow_nan=False)
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same plain containers, with None where a number is not finite: JSON has no word for it.
+
+    Args:
+        value: plain numbers, strings and containers.
+
+    Example:
+        >>> finite({"fid": math.nan, "steps": [1, 2.5]})
+        {'fid': None, 'steps': [1, 2.5]}
+    """
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

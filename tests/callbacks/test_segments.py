@@ -24,9 +24,9 @@ from lightning_lead import (
     LEADStrategy,
     SegmentCheckpoint,
     Throughput,
-    parts,
 )
 from lightning_lead.callbacks import generator_file, save_generator, segment, throughput
+from lightning_lead.checkpoints import files
 
 STEPS = 11
 
@@ -161,7 +161,7 @@ def test_a_checkpoint_in_between_is_that_of_a_whole_game_step(clock, tmp_path):
 
 def cut_short(monkeypatch, at):
     """The disk fills up half way through the file whose number is `at`; without it, names of files in their order."""
-    names, whole_write = [], parts.replacing
+    names, whole_write = [], files.replacing
 
     @contextmanager
     def replacing(path):
@@ -172,7 +172,7 @@ def cut_short(monkeypatch, at):
                 draft.write_bytes(draft.read_bytes()[: draft.stat().st_size // 2])
                 raise OSError("no space left")
 
-    monkeypatch.setattr(parts, "replacing", replacing)
+    monkeypatch.setattr(files, "replacing", replacing)
     return names
 
 
