@@ -130,6 +130,16 @@ def test_the_seconds_of_scores_are_left_out_and_the_reals_pass_before_the_first_
     assert segment["seconds_of_training"] == 0.0
 
 
+@pytest.mark.slow
+def test_the_search_finds_nothing_better_than_the_law(tmp_path):
+    found = run(tmp_path, EXAMPLES / "law_search.py", "--fast")
+    cells = [
+        cell for line in found.splitlines() if line.startswith("| κ = ") for cell in line.strip("| ").split(" | ")[1:]
+    ]
+    assert cells
+    assert all(float(cell.split(", ")[1]) > -1e-9 for cell in cells)
+
+
 SIXTEENTHS = ["--data.batch_size=20", "--model.generator_batch_size=8"]  # of the recipe's, for 16 GPUs
 
 
