@@ -70,7 +70,9 @@ def summary(runs: Sequence[Run], results: Sequence[Result], score: str | None = 
         for key in ("gradients", "hessian_products"):
             row[key] = statistics.fmean(r["evaluations_per_step"].get(key, 0.0) for r in done)
         row["skipped"] = sum(r["skipped_turns"] for r in done)
-        curves = [{(r["step"], name): v for r in d["history"] for name, v in r["values"].items()} for d in done]
+        curves = [
+            {(r["step"], name): _number(v) for r in d["history"] for name, v in r["values"].items()} for d in done
+        ]
         common = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
         for name in names:
             steps = [step for step, key in common if key == name]
@@ -83,7 +85,9 @@ def summary(runs: Sequence[Run], results: Sequence[Result], score: str | None = 
         if len(finals) == len(done):  # a score of its own after the end, of more samples than those on the way
             row["step"] = min(final["step"] for final in finals)
             shared = set.intersection(*(set(final["values"]) for final in finals))
-            row |= {name: _spread([final["values"][name] for final in finals]) for name in names if name in shared}
+            row |= {
+                name: _spread([_number(final["values"][name]) for final in finals]) for name in names if name in shared
+            }
     return rows
 
 
@@ -172,6 +176,11 @@ def plot(rows: Sequence[Row], score: str, path: Path) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=130)
+
+
+def _number(value: float | None) -> float:
+    """A score as `write_json` keeps it."""
+    return math.nan if value is None else value
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 import lightning_lead
 from lightning_lead._errors import ConfigurationError, DivergenceError
+from lightning_lead.callbacks.protocol import finite
 from lightning_lead.cli import main as command_line
 from lightning_lead.compare.keeper import CHECKPOINT, Keeper
 from lightning_lead.compare.recorder import Recorder
@@ -156,14 +157,14 @@ def _check_samples(callbacks: list[Callback], samples: int) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write all of it or nothing.
+    """Write all of it or nothing; null stands for a number that is not finite.
 
     Args:
         path: of the file.
         value: of plain types.
     """
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    part.write_text(json.dumps(finite(value), indent=1, allow_nan=False), encoding="utf-8")
     os.replace(part, path)
 
 

@@ -2,9 +2,10 @@
 
     θ̃ = θ + u(g(θ)),   moments updated;        θ⁺ = θ + u(g(θ̃)),   moments updated again
 
-u is the optimizer's step, with Adam −η m̂/(√v̂ + ε), whose bias correction counts both updates. The paper's algorithm
-draws a fresh sample for the second gradient; here both are of one batch and one draw of latents, so that a game step
-takes one batch whatever the rule.
+u is the optimizer's step, with Adam −η m̂/(√v̂ + ε), whose bias correction counts both updates; the authors' code
+(optim/extragradient.py of their repository) does the same, but for an ε that stands beside √v and not √v̂. The paper's
+algorithm draws a fresh sample for the second gradient; here both are of one batch and one draw of latents, so that a
+game step takes one batch whatever the rule.
 
 Reference: Gidel, Berard, Vignoud, Vincent and Lacoste-Julien, "A Variational Inequality Perspective on Generative
 Adversarial Networks", ICLR 2019, Algorithm 4.

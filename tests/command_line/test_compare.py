@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -281,6 +282,27 @@ def test_the_summary_is_mean_and_deviation_over_the_steps_that_all_seeds_reached
     assert rows[0]["skipped"] == 2
     assert rows[1]["seeds"] == 1
     assert rows[1]["failed"] == ["why"]
+
+
+def test_a_score_on_the_way_that_is_not_finite_is_null_in_the_file_and_no_number_in_the_curve(tmp_path):
+    kept = {
+        "history": [{"step": 5, "values": {"fid": math.nan}}, {"step": 10, "values": {"fid": 3.0}}],
+        "flops_per_step": 10.0,
+        "seconds": 1.0,
+        "steps": 10,
+        "evaluations_per_step": {"gradients": 2.0},
+        "skipped_turns": 0,
+    }
+    worker.write_json(tmp_path / "result.json", kept)
+    text = (tmp_path / "result.json").read_text()
+    found = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert found["history"][0]["values"] == {"fid": None}
+    (row,) = summary([Run(Entry("A", "LEAD", ()), 0, tmp_path, (), "")], [found])
+    assert row["fid"] == (3.0, 0.0)
+    (first, mean, _), second = row["curve"]
+    assert first == 5
+    assert math.isnan(mean)
+    assert second == (10, 3.0, 0.0)
 
 
 def test_each_recipe_has_a_folder_of_its_own(monkeypatch, tmp_path, capsys):
