@@ -2,9 +2,9 @@
 
     python examples/talk/regime.py [--output runs/talk] [--fast]
 
-Left: bilinear games with σ in [0.2, 1]; the radius at the best step size, over momentum β and coupling α/η. Right: game
-steps to shrink the distance by 10⁶, every rule at its best settings, beside the law for alternating LEAD and the lower
-bound for one product with A and one with Aᵀ per step. A minute on one core.
+Above: bilinear games with σ in [0.2, 1]; the radius at the best step size, over momentum β and coupling α/η. Below:
+game steps, and gradients and Hessian products, to shrink the distance by 10⁶, every rule at its best settings, beside
+the law for alternating LEAD and the lower bound for products with A and with Aᵀ in pairs. Ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -13,19 +13,12 @@ import math
 
 import matplotlib.pyplot as plt
 import torch
-from drawing import parser_of, save
+from contenders import CGD_NAME, COLOURS, best_of_all, evaluations, game_steps, solver_evaluations
+from drawing import legend_of, parser_of, save, striped
+from matplotlib.lines import Line2D
 
-from lightning_lead.analysis import Spectrum, alternating_lead_law, best_settings, stability_region
+from lightning_lead.analysis import Spectrum, alternating_lead_law, stability_region
 from lightning_lead.rules import LEAD
-
-RIVALS = {
-    "alternating momentum": "#a6761d",
-    "optimistic gradient": "#7570b3",
-    "alternating optimistic gradient with momentum": "#17becf",
-    "extragradient, two step sizes": "#1b9e77",
-    "lookahead, 5 alternating steps": "#1f78b4",
-    "simultaneous LEAD": "#f4a582",
-}
 
 
 def best_radius(spectrum: Spectrum, couplings: list[float], momenta: list[float], *, rates: int) -> torch.Tensor:
@@ -73,47 +66,44 @@ def draw_map(axes: plt.Axes, figure: plt.Figure, *, fast: bool) -> None:
     figure.colorbar(shown, ax=axes, label="spectral radius per game step")
 
 
-def draw_conditions(axes: plt.Axes, *, fast: bool) -> None:
-    """6b: game steps against κ."""
+def draw_conditions(by_step: plt.Axes, by_work: plt.Axes, *, fast: bool) -> None:
+    """6b: against κ, game steps and evaluations."""
     kappas = torch.logspace(math.log10(1.5), 2, 3 if fast else 10, dtype=torch.float64).tolist()
-    search = {"grid": 5 if fast else None, "starts": 1 if fast else 4}
-
-    def steps(radius: float) -> float:
-        return math.log(1e-6) / math.log(radius) if radius < 1 - 1e-9 else math.nan
-
-    for name, colour in RIVALS.items():
-        # lookahead turns by k times an angle, which can hide between few singular values
-        points = 201 if name.startswith("lookahead") else 13
-        values = [steps(best_settings(name, Spectrum.between(1.0, k, points=points), **search).radius) for k in kappas]
-        dashed = "--" if name.endswith("with momentum") else "-"
-        axes.plot(kappas, values, color=colour, lw=1.8, ls=dashed, label=name, zorder=4 if dashed == "--" else 2)
-    found = [steps(best_settings("alternating LEAD", Spectrum.between(1.0, k), **search).radius) for k in kappas]
-    axes.plot(kappas, found, "o", color="#d62728", ms=6, label="alternating LEAD, searched", zorder=6)
-    law = [steps(alternating_lead_law(1.0, k).rate) for k in kappas]
-    axes.plot(kappas, law, color="#d62728", lw=2.5, label="alternating LEAD, the law", zorder=3)
-    axes.plot(
-        kappas,
-        [steps((k - 1) / (k + 1)) for k in kappas],
-        color="black",
-        ls=":",
-        lw=2,
-        label="lower bound per A, Aᵀ pair",
-    )
-    axes.set(
-        xscale="log", yscale="log", xlabel="condition number κ = L/m", ylabel="game steps to shrink the distance by 10⁶"
-    )
-    axes.set_title("Bilinear games: best settings of every rule")
-    axes.grid(alpha=0.3, which="major")
-    axes.set_ylim(5, 4e7)  # room for the legend
-    axes.legend(fontsize=8, loc="upper left")
+    found = [best_of_all(Spectrum.between(1.0, k), fast=fast) for k in kappas]
+    steps = {name: [game_steps(best[name].radius) for best in found] for name in found[0]}
+    work = {name: [evaluations(best[name]) for best in found] for name in found[0]}
+    work[CGD_NAME] = [solver_evaluations(1.0, k, 0.0, fast=fast) for k in kappas]
+    law = [game_steps(alternating_lead_law(1.0, k).rate) for k in kappas]
+    bound = [game_steps((k - 1) / (k + 1)) for k in kappas]
+    for axes, curves, per_step in ((by_step, steps, (1, 1)), (by_work, work, (4, 2))):
+        striped(axes, kappas, curves, COLOURS)
+        axes.plot(kappas, [per_step[0] * n for n in law], "D", mfc="none", mec="black", ms=7, zorder=6)
+        axes.plot(kappas, [per_step[1] * n for n in bound], color="black", ls=":", lw=2)
+        axes.set(xscale="log", yscale="log", xlabel="condition number κ = L/m", ylabel="to shrink the distance by 10⁶")
+        axes.grid(alpha=0.3, which="major")
+    by_step.set_title("Game steps at best settings (competitive gradient descent: any)")
+    by_work.set_title("Gradients and Hessian products, of both players, at best settings")
 
 
 def main() -> None:
-    """Both panels in one figure."""
+    """Three panels in one figure, and a legend in the place of the fourth."""
     options = parser_of(__doc__).parse_args()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5.6), layout="constrained")
+    figure, ((left, right), (by_step, by_work)) = plt.subplots(2, 2, figsize=(14, 11), layout="constrained")
     draw_map(left, figure, fast=options.fast)
-    draw_conditions(right, fast=options.fast)
+    draw_conditions(by_step, by_work, fast=options.fast)
+    right.axis("off")
+    marks = [
+        Line2D([], [], color="black", marker="D", mfc="none", ls="none", label="alternating LEAD, the law"),
+        Line2D([], [], color="black", ls=":", lw=2, label="lower bound, products with A and Aᵀ in pairs"),
+    ]
+    legend_of(
+        right,
+        COLOURS,
+        marks,
+        loc="center",
+        fontsize=10,
+        title="lower panels; in stripes: the same curve; not drawn: does not shrink",
+    )
     save(figure, options.output, "regime")
 
 
