@@ -85,7 +85,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     print(card(found.record))
     print(f"\nwritten to {chosen.output}, which holds {len(records)} record{'s' if len(records) > 1 else ''} now")
     if found.picture is not None:
-        picture = chosen.output.with_suffix(".nearest.png")
+        picture = _beside(chosen.output, len(records))
         to_pil_image(found.picture).save(picture)
         print(f"samples above their nearest training images: {picture}")
     return 0
@@ -127,6 +127,11 @@ def _device(accelerator: str | None) -> str:
     raise ConfigurationError(
         f"Cannot compute on this machine's {accelerator!r}; leave out --accelerator, or pass 'cpu'"
     )
+
+
+def _beside(output: Path, record: int) -> Path:
+    """The picture of that record of the file, counted from 1: the next record leaves it alone."""
+    return output.with_suffix(".nearest.png" if record == 1 else f".nearest_{record}.png")
 
 
 def _cache(text: str) -> bool | str:

@@ -80,6 +80,17 @@ def test_records_are_added_to_those_in_the_file(run, tmp_path, capsys):
     assert differences(first, second) == {"num_samples": (300, 310)}
 
 
+def test_a_record_s_picture_is_left_alone_by_the_next(run, tmp_path, capsys):
+    evaluate(run, tmp_path, "--metrics", "memorization")
+    first = (tmp_path / "scores.nearest.png").read_bytes()
+    evaluate(run, tmp_path, "--metrics", "fid")  # has none
+    evaluate(run, tmp_path, "--metrics", "memorization", "--seed", 1)
+    assert "scores.nearest_3.png" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["scores.nearest.png", "scores.nearest_3.png"]
+    assert (tmp_path / "scores.nearest.png").read_bytes() == first
+    assert (tmp_path / "scores.nearest_3.png").read_bytes() != first
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"values": 1}', "[1]"])
 def test_a_file_of_another_kind_is_refused_before_anything_is_scored(run, tmp_path, content, monkeypatch):
     def scored(*_, **__):
