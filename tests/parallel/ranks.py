@@ -1,4 +1,4 @@
-"""Run under torchrun on every rank: trains each configuration for some game steps and writes what came out.
+"""Run on every rank as under torchrun: trains each configuration for some game steps and writes what came out.
 
 python -m torch.distributed.run --nproc-per-node 2 tests/parallel/ranks.py OUTPUT
 """
