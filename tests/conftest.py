@@ -1,13 +1,14 @@
 """What every test starts from: one thread, a fixed seed.
 
 Small tensors run slower on more threads, and the processes that the distributed tests start would fight over the cores;
-they inherit the variables.
+they inherit the variables. Figures go into files.
 """
 
 import os
 
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")  # before torch is imported, which reads them once
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 import torch

@@ -4,13 +4,12 @@ A block that cannot run here (a cluster, a GPU, ten minutes) is fenced ```python
 of one page run one after another in one process, so a page may define a model first and use it below.
 """
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import processes
 import pytest
 import yaml
 
@@ -63,13 +62,7 @@ def run(text: str, *, page: str, folder: Path) -> subprocess.CompletedProcess[st
         f"        exec(compile(block, {page!r}, 'exec'), names)\n",
         encoding="utf-8",
     )
-    return python([script.name], cwd=folder)
-
-
-def python(arguments: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return processes.run([script.name], cwd=folder)
 
 
 def targets() -> set[str]:
@@ -98,7 +91,7 @@ def test_commands_on_the_pages_exist() -> None:
     named = {command for part in code for command in COMMAND.findall(part)}
     if not named:
         return
-    shown = python(["-c", "from lightning_lead.cli import main; main()", "--help"])
+    shown = processes.run(["-c", "from lightning_lead.cli import main; main()", "--help"])
     assert shown.returncode == 0, shown.stderr[-3000:]
     assert [command for command in sorted(named) if not re.search(rf"\b{command}\b", shown.stdout)] == []
 

@@ -1,14 +1,11 @@
-"""Run by torchrun on every rank: trains a little under DDP with all callbacks, and writes what this rank found.
+"""Run on every rank as under torchrun: trains a little under DDP with all callbacks, and writes what this rank found.
 
-python -m torch.distributed.run --nproc-per-node 2 tests/callbacks/metric_ranks.py FOLDER
-
-With a number it starts so many processes itself, which only validate: python tests/callbacks/metric_ranks.py FOLDER 4
+python -m torch.distributed.run --nproc-per-node 2 tests/callbacks/metric_ranks.py FOLDER [--only-validate]
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import warnings
 from pathlib import Path
@@ -80,29 +77,13 @@ def train(folder: Path, *, rank: int, world_size: int) -> dict[str, Any]:
     }
 
 
-def run(folder: Path, *, rank: int, world_size: int, only_frozen: bool) -> None:
-    """What one process does."""
-    result = {} if only_frozen else train(folder / "run", rank=rank, world_size=world_size)
+def main(folder: Path, *, only_validate: bool) -> None:
+    warnings.filterwarnings("ignore", "The '.*' does not have many workers")
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    result = {} if only_validate else train(folder / "run", rank=rank, world_size=world_size)
     result |= validate(folder / "frozen", world_size=world_size)
     torch.save(result, folder / f"rank{rank}.pt")
 
 
-def forked(rank: int, folder: Path, world_size: int, port: int) -> None:
-    """A rank whose imports were done before the fork, which is most of what a process of so little work costs."""
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
-    names |= {"GROUP_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "here"}
-    os.environ.update({name: str(value) for name, value in names.items()})
-    run(folder, rank=rank, world_size=world_size, only_frozen=True)
-
-
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore", "The '.*' does not have many workers")
-    target = Path(sys.argv[1])
-    if len(sys.argv) > 2:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        ranks = int(sys.argv[2])
-        torch.multiprocessing.start_processes(forked, (target, ranks, port), nprocs=ranks, start_method="fork")
-    else:
-        run(target, rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]), only_frozen=False)
+    main(Path(sys.argv[1]), only_validate="--only-validate" in sys.argv)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 
@@ -30,24 +28,21 @@ def alone(tmp_path_factory, kit):
         return ranks.train(folder / "run", rank=0, world_size=1) | ranks.validate(folder / "frozen", world_size=1)
 
 
-def started(folder, ranks, *command):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr[-4000:]
+def started(folder, ranks, *settings):
+    processes.run_ranks(ranks, [SCRIPT, folder, *settings], timeout=180)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    return started(folder, 2, *launcher, str(SCRIPT), str(folder))
+    return started(folder, 2)
 
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
     folder = tmp_path_factory.mktemp("four")
-    return started(folder, 4, str(SCRIPT), str(folder), "4")
+    return started(folder, 4, "--only-validate")
 
 
 @pytest.mark.parametrize("ranks", [2, 4])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 
@@ -179,9 +179,7 @@ def test_a_rule_in_the_current_folder_is_found_by_the_installed_command(there, t
     if there:
         (tmp_path / "halfway.py").write_text(HALFWAY)
     chosen = [f"--config={RECIPE}", "--game=halfway.Halfway", "--trainer.fast_dev_run=1", *QUIET]
-    fitted = subprocess.run(
-        [sys.executable, installed, "fit", *chosen], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
+    fitted = processes.run([installed, "fit", *chosen], cwd=tmp_path, timeout=300)
     assert (fitted.returncode == 0) == there, fitted.stderr
     assert there or "Cannot find the game 'halfway.Halfway' because No module named 'halfway'" in fitted.stderr
 

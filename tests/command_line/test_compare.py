@@ -7,12 +7,12 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import processes
 import pytest
 import torch
 
@@ -47,7 +47,10 @@ def compared(tmp_path_factory):
     )
     games = ["--games-file", file, "--games", "plain", "too fast", "ExtraAdam"]
     arguments = [*games, "--seeds", 0, 1, "--trainer.max_steps=10"]
-    return output, arguments, compare(output, *arguments)
+    forking = SimpleNamespace(Popen=lambda command, **settings: processes.Process(command[1:], **settings))
+    with pytest.MonkeyPatch.context() as patch:  # six processes that need not import Lightning each for itself
+        patch.setattr("lightning_lead.compare.processes.subprocess", forking)
+        return output, arguments, compare(output, *arguments)
 
 
 @pytest.mark.slow
@@ -84,9 +87,7 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_bitwise_the_
     def run(folder, *, killed=False):
         arguments = [f"--config={RECIPES / 'gaussians.yaml'}", "--game=ExtraAdam", "--trainer.max_steps=400"]
         arguments += ["--every=100", *SMALL[:3], "--trainer.callbacks=null"]
-        command = [sys.executable, "-m", "lightning_lead.compare.worker", str(folder), "f", *arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = processes.Process(["-m", "lightning_lead.compare.worker", folder, "f", *arguments])
         deadline = time.monotonic() + 120
         while killed and not (folder / CHECKPOINT).is_file() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -154,20 +155,18 @@ def test_a_long_run_is_saved_by_the_clock_and_goes_on_bitwise_the_same(tmp_path,
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_a_comparison_that_is_stopped_leaves_no_run_behind_and_goes_on(tmp_path, name):
-    command = [sys.executable, "-m", "lightning_lead.cli", "compare", *GAUSSIANS, "--output", str(tmp_path / "out")]
+    command = ["-m", "lightning_lead.cli", "compare", *GAUSSIANS, "--output", tmp_path / "out"]
     command += [*SMALL, "--every", "1000", "--games", "ExtraAdam", "AlternatingGDA", "--max_steps", "600"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    settings = {"env": environment, "stdout": subprocess.DEVNULL, "start_new_session": True}
-    # a shell's background job, which tests may run in, is started with Ctrl-C ignored, and hands that on
-    with subprocess.Popen(
-        command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **settings
-    ) as process:
+    process = processes.Process(command, start_new_session=True)
+    try:
         checkpoint = tmp_path / "out" / "extraadam" / "seed0" / CHECKPOINT
         deadline = time.monotonic() + 120
         while not checkpoint.is_file() and time.monotonic() < deadline:
             time.sleep(0.01)
         os.killpg(process.pid, getattr(signal, name))  # as the terminal does
         assert process.wait(timeout=60) == (-signal.SIGKILL if name == "SIGKILL" else 130)
+    finally:
+        process.kill()
     log = checkpoint.with_name("log.txt")
     while name == "SIGKILL" and "comparison has ended" not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -179,7 +178,7 @@ def test_a_comparison_that_is_stopped_leaves_no_run_behind_and_goes_on(tmp_path,
     if name != "SIGINT":  # the way on is the same
         return
     command.remove("AlternatingGDA")
-    assert subprocess.run(command, env=environment, stdout=subprocess.DEVNULL).returncode == 0
+    assert processes.run(command).returncode == 0
     result = json.loads(checkpoint.with_name("result.json").read_text())
     assert result["steps"] == 600
     assert result["evaluations_per_step"]["gradients"] == 4.0  # over both parts: the counts are in the checkpoint

@@ -1,4 +1,4 @@
-"""Run under torchrun on every rank: trains every contestant for some game steps and writes the weights.
+"""Run on every rank as under torchrun: trains every contestant for some game steps and writes the weights.
 
 python -m torch.distributed.run --nproc-per-node 2 tests/contract/on_ranks.py OUTPUT
 """

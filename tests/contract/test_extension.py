@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -16,10 +16,8 @@ pytestmark = pytest.mark.slow
 
 
 def contract(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "tests/contract/test_contract.py", "--rule", str(path)]
-    return subprocess.run(
-        [*command, "-p", "no:cacheprovider"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
+    command = ["-m", "pytest", "-q", "tests/contract/test_contract.py", "--rule", path, "-p", "no:cacheprovider"]
+    return processes.run(command, cwd=ROOT, timeout=300)
 
 
 def source() -> str:

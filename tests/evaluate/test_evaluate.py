@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 import yaml
@@ -169,9 +167,7 @@ def test_two_processes_find_the_same(run, tmp_path):
     script.write_text("from lightning_lead.cli import command\nif __name__ == '__main__':\n    command()\n")
     output = tmp_path / "two.json"
     arguments = ["--config", config, "--checkpoint", folder / "four.ckpt", "--devices", 2, "--output", output]
-    command = [sys.executable, str(script), "evaluate", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, cwd=tmp_path)
+    done = processes.run([script, "evaluate", *arguments], timeout=180, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("| fid |") == 1
     (record,) = read_records(output)

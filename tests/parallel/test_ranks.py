@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 
@@ -33,12 +31,7 @@ def alone():
 @pytest.fixture(scope="module", params=[2, 4])
 def together(request, tmp_path_factory):
     output = tmp_path_factory.mktemp("ranks") / "result"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={request.param}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(HERE / "ranks.py"), str(output)], env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    processes.run_ranks(request.param, [HERE / "ranks.py", output], timeout=240)
     return [torch.load(f"{output}.{rank}", weights_only=True) for rank in range(request.param)]
 
 
@@ -65,6 +58,7 @@ def test_one_all_reduce_per_player_update_of_the_gradient_s_size(together):
         assert together[0]["bytes"][name] == ranks.STEPS * (n * discriminator + generator), name
 
 
+@pytest.mark.parametrize("together", [2], indirect=True)  # nothing that counts them knows how many ranks there are
 def test_all_reduces_per_game_step_are_those_of_the_table_in_the_docs(together):
     """From the second step on; the first one has no solution yet to begin a solve from, and needs two less for it."""
     table = ranks.documented_reductions()

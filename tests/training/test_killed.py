@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 
@@ -14,8 +13,7 @@ VICTIM = Path(__file__).with_name("victim.py")
 
 
 def run(folder, *arguments):
-    command = [sys.executable, str(VICTIM), str(folder), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return processes.run([VICTIM, folder, *arguments], timeout=120)
 
 
 def leaves(value, path=""):

@@ -1,0 +1,185 @@
+"""Python processes that do not begin with their imports.
+
+A process that imports Lightning computes for seven seconds before its first line, several times what a test wants of
+it. Those here are forks of one process that has imported it, one for each worker of pytest; their arguments, folder,
+environment, output, `__main__` and exit status are their own. Not for a test of what is imported, or from where.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Mapping, Sequence
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Process", "run", "run_ranks"]
+
+TESTS = Path(__file__).parent
+_forks = multiprocessing.get_context("forkserver")
+_heavy = ["torchmetrics.image.fid", "pytorch_lightning.cli", "jsonargparse", "matplotlib.pyplot", "scipy.linalg"]
+_own = [f"lightning_lead.{name}" for name in ("gan", "callbacks", "data", "analysis")]
+_forks.set_forkserver_preload(_heavy + _own)
+
+
+class Process:
+    """What `subprocess.Popen([sys.executable, *command])` is, of a fork.
+
+    Args:
+        command: a script and its arguments, or `-m` and a module, or `-c` and code.
+        cwd: folder to start in.
+        env: the whole environment; default that of this process.
+        stdout: file to append to; default none.
+        stderr: the same; `subprocess.STDOUT` for the same file.
+        start_new_session: as of `subprocess.Popen`.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[Any],
+        *,
+        cwd: Any = None,
+        env: Mapping[str, str] | None = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        start_new_session: bool = False,
+    ) -> None:
+        files = [_path(file) for file in (stdout, stderr)]
+        environment = dict(os.environ if env is None else env)
+        settings = (list(map(str, command)), str(cwd or Path.cwd()), environment, files, start_new_session)
+        self._session = start_new_session
+        self._process = _forks.Process(target=_become, args=settings)
+        self._process.start()
+        self.pid: int = self._process.pid
+
+    @property
+    def sentinel(self) -> int:
+        """Ready to read when the process has ended."""
+        return self._process.sentinel
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status; minus the signal's number where that ended it."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("a fork", timeout or 0.0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """To this process alone."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it now, if it has not ended, and what it has started in its session."""
+        if self._process.is_alive():
+            with contextlib.suppress(ProcessLookupError):  # it has no session yet
+                if self._session:
+                    os.killpg(self.pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.join()
+
+
+def _path(file: Any) -> str:
+    """Of a path or an open file; "" for the other stream's."""
+    if file is None or file == subprocess.DEVNULL:
+        return os.devnull
+    return "" if file == subprocess.STDOUT else os.path.abspath(file if isinstance(file, str | Path) else file.name)
+
+
+def _become(
+    command: list[str], cwd: str, environment: dict[str, str], files: list[str], start_new_session: bool
+) -> None:
+    """In the fork: run the command as a new interpreter would."""
+    if start_new_session:
+        os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background job it is ignored
+    out = os.open(files[0], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    error = os.open(files[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT) if files[1] else out
+    os.dup2(out, 1)
+    os.dup2(error, 2)
+    sys.path[:] = [entry for entry in sys.path if entry and not Path(entry).resolve().is_relative_to(TESTS)]
+    what, *rest = command
+    if what == "-m":
+        sys.argv = rest
+        sys.path.insert(0, cwd)
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif what == "-c":
+        sys.argv = ["-c", *rest[1:]]
+        sys.path.insert(0, "")
+        sys.modules["__main__"] = module = types.ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), vars(module))
+    else:
+        sys.argv = command
+        sys.path.insert(0, str(Path(what).resolve().parent))
+        runpy.run_path(what, run_name="__main__")
+
+
+def run(
+    command: Sequence[Any], *, cwd: Any = None, env: Mapping[str, str] | None = None, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run([sys.executable, *command], capture_output=True, text=True)` is, of a fork.
+
+    Args:
+        command: see `Process`.
+        cwd: folder to start in.
+        env: the whole environment; default that of this process.
+        timeout: seconds.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        streams = [Path(folder, name) for name in ("stdout", "stderr")]
+        for stream in streams:
+            stream.touch()
+        process = Process(command, cwd=cwd, env=env, stdout=streams[0], stderr=streams[1], start_new_session=True)
+        try:
+            status = process.wait(timeout)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(list(command), status, *(stream.read_text() for stream in streams))
+
+
+def run_ranks(count: int, command: Sequence[Any], *, timeout: float) -> None:
+    """The same script on several ranks, with what torchrun says to each; fails with what those that failed have said.
+
+    Args:
+        count: of ranks.
+        command: see `Process`.
+        timeout: seconds for all.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "here"}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+    with tempfile.TemporaryDirectory() as folder:
+        logs = [Path(folder, f"rank{rank}") for rank in range(count)]
+        started = []
+        try:
+            for rank, log in enumerate(logs):
+                own = {name: str(value) for name, value in (common | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+                settings = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
+                started.append(Process(command, env={**os.environ, **own}, **settings))
+            end = time.monotonic() + timeout  # the first fork also waits for the imports
+            waiting = {process.sentinel: process for process in started}
+            while waiting:
+                ready = connection.wait([*waiting], timeout=max(0.0, end - time.monotonic()))
+                assert ready, f"not done after {timeout} s"
+                assert [waiting.pop(sentinel).wait() for sentinel in ready] == [0] * len(ready)
+        except AssertionError as error:  # the others would wait for the one that failed
+            said = "\n".join(log.read_text()[-4000:] for log in logs if log.exists())
+            raise AssertionError(f"{error}\n{said}") from None
+        finally:
+            for process in started:
+                process.kill()
