@@ -12,7 +12,7 @@ import argparse
 import math
 
 import torch
-from contenders import CGD_NAME, COLOURS, LEAD_NAME, REDUCTION, best_of_all, game_steps, solver_evaluations
+from contenders import CGD_NAME, COLOURS, LEAD_NAME, REDUCTION, SHRINKS, best_of_all, game_steps, solver_evaluations
 
 from lightning_lead.analysis import Match, Spectrum, alternating_lead_law
 from lightning_lead.games import BilinearGame
@@ -29,7 +29,7 @@ def bound(largest: float, curvature: float) -> float:
 
 def cell(rate: float) -> str:
     """Four digits, or 1 where nothing shrinks."""
-    return f"{rate:.4f}" if rate < 1 - 1e-9 else "1"
+    return f"{rate:.4f}" if rate < SHRINKS else "1"
 
 
 def tables(curvature: float, kappas: tuple[float, ...], *, fast: bool) -> list[str]:

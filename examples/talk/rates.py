@@ -35,15 +35,17 @@ def draw_adversarialness(*, fast: bool) -> Figure:
             yscale="log", xlim=(0, 1), ylim=(1, 2e4), xlabel="adversarialness (0: two minimisers, 1: bilinear game)"
         )
         axes.grid(alpha=0.3, which="major")
-    left.set(title="game steps; competitive gradient descent: any", ylabel="to shrink the distance by 10⁶")
-    right.set_title("gradients and Hessian products, of both players; dots: the fewest")
+    left.set(ylabel="to shrink the distance by 10⁶")
+    left.set_title("game steps (competitive gradient descent: any)", fontsize=11)
+    right.set_title("gradients and Hessian products; dots: the fewest, within 1 %", fontsize=11)
     for k, level in enumerate(levels):
         fewest = min(curve[k] for curve in work.values() if math.isfinite(curve[k]))
         name = next(name for name, curve in work.items() if curve[k] <= 1.01 * fewest)
         right.plot(level, work[name][k], "o", color=COLOURS[name], mec="black", mew=0.6, zorder=6)
     legend_of(figure, COLOURS)
     figure.suptitle(
-        "Every rule at its best settings, on games of Jacobian (1 − level)·I + level·coupling, σ in [0.2, 1]"
+        "Every rule at its best settings, on games of Jacobian (1 − level)·I + level·coupling, σ in [0.2, 1]; "
+        "in stripes: the same curve"
     )
     return figure
 
@@ -53,14 +55,11 @@ def draw_spectra(*, fast: bool) -> Figure:
     spectrum = Spectrum(torch.linspace(0.2, 1.0, 9, dtype=torch.float64), 0.0)
     law = alternating_lead_law(0.2, 1.0)
     grid = {"grid": 5 if fast else None, "starts": 1 if fast else 4}
-    optimistic = best_settings("optimistic gradient", spectrum, **grid)
-    extra = best_settings("extragradient, two step sizes", spectrum, **grid)
-    panels = [
-        ("gradient play, η = 0.3", GradientPlay(), {"lr": 0.3, "play": "simultaneous"}, "#666666"),
-        ("optimistic gradient", optimistic.rule, {"lr": optimistic.settings["lr"]}, "#54278f"),
-        ("extragradient", extra.rule, {"lr": extra.settings["lr"]}, "#1b9e77"),
-        (LEAD_NAME, LEAD(law.coupling), {"lr": law.eta, "momentum": law.beta}, "#d62728"),
-    ]
+    searched = ("optimistic gradient", "extragradient, two step sizes")
+    panels = [("gradient play, η = 0.3", GradientPlay(), {"lr": 0.3, "play": "simultaneous"}, "#666666")]
+    for best in (best_settings(name, spectrum, **grid) for name in searched):
+        panels.append((best.family, best.rule, {"lr": best.settings["lr"]}, COLOURS[best.family]))
+    panels.append((LEAD_NAME, LEAD(law.coupling), {"lr": law.eta, "momentum": law.beta}, COLOURS[LEAD_NAME]))
     figure, every = plt.subplots(1, 4, figsize=(14, 4.2), layout="constrained", sharey=True)
     turn = torch.linspace(0, 2 * math.pi, 400)
     for axes, (name, rule, settings, colour) in zip(every, panels, strict=True):

@@ -47,9 +47,9 @@ def draw_map(axes: plt.Axes, figure: plt.Figure, *, fast: bool) -> None:
     shown = axes.contourf(
         momenta, couplings, radius.clamp(max=1.0), levels=[0.8 + 0.02 * k for k in range(11)], cmap="viridis_r"
     )
-    axes.contour(momenta, couplings, radius, levels=[1 - 1e-6], colors="black", linewidths=1.5)
     law = alternating_lead_law(0.2, 1.0)
     line = torch.linspace(0.01, 0.96, 200)
+    axes.plot(line, line / (1 - line), color="#d62728", lw=2, label="small steps shrink above a = β / (1 − β)")
     axes.plot(line, line.sqrt() / (1 - line.sqrt()), color="white", lw=1.5, ls="--", label="α/η = √β / (1 − √β)")
     axes.plot(
         [law.beta], [law.coupling], "*", color="#d62728", ms=17, mec="white", label=f"the law: ρ = {law.rate:.3f}"
@@ -58,9 +58,7 @@ def draw_map(axes: plt.Axes, figure: plt.Figure, *, fast: bool) -> None:
         [0.0], [1.0], "o", color="white", mec="black", ms=8, clip_on=False, label="optimistic gradient (β = 0, a = 1)"
     )
     axes.set(yscale="log", xlabel="momentum β", ylabel="coupling α/η", ylim=(0.1, 30), xlim=(0, 0.96))
-    axes.set_title(
-        "Alternating LEAD: radius at the best step size\nbilinear game, σ in [0.2, 1]; black: the edge of shrinking"
-    )
+    axes.set_title("Alternating LEAD: radius at the best step size\nbilinear game, σ in [0.2, 1]")
     legend = axes.legend(loc="lower right", fontsize=8, facecolor="#555555", labelcolor="white", framealpha=0.9)
     legend.set_zorder(10)
     figure.colorbar(shown, ax=axes, label="spectral radius per game step")
@@ -75,10 +73,10 @@ def draw_conditions(by_step: plt.Axes, by_work: plt.Axes, *, fast: bool) -> None
     work[CGD_NAME] = [solver_evaluations(1.0, k, 0.0, fast=fast) for k in kappas]
     law = [game_steps(alternating_lead_law(1.0, k).rate) for k in kappas]
     bound = [game_steps((k - 1) / (k + 1)) for k in kappas]
-    for axes, curves, per_step in ((by_step, steps, (1, 1)), (by_work, work, (4, 2))):
+    by_work.plot(kappas, [2 * n for n in bound], color="black", ls=":", lw=2)
+    for axes, curves, per_step in ((by_step, steps, 1), (by_work, work, 4)):
         striped(axes, kappas, curves, COLOURS)
-        axes.plot(kappas, [per_step[0] * n for n in law], "D", mfc="none", mec="black", ms=7, zorder=6)
-        axes.plot(kappas, [per_step[1] * n for n in bound], color="black", ls=":", lw=2)
+        axes.plot(kappas, [per_step * n for n in law], "D", mfc="none", mec="black", ms=7, zorder=6)
         axes.set(xscale="log", yscale="log", xlabel="condition number κ = L/m", ylabel="to shrink the distance by 10⁶")
         axes.grid(alpha=0.3, which="major")
     by_step.set_title("Game steps at best settings (competitive gradient descent: any)")

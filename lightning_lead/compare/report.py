@@ -184,4 +184,7 @@ def _number(value: float | None) -> float:
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and deviation; no numbers where a seed has none."""
+    if not all(map(math.isfinite, values)):
+        return math.nan, math.nan
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

@@ -284,24 +284,29 @@ def test_the_summary_is_mean_and_deviation_over_the_steps_that_all_seeds_reached
 
 
 def test_a_score_on_the_way_that_is_not_finite_is_null_in_the_file_and_no_number_in_the_curve(tmp_path):
-    kept = {
-        "history": [{"step": 5, "values": {"fid": math.nan}}, {"step": 10, "values": {"fid": 3.0}}],
-        "flops_per_step": 10.0,
-        "seconds": 1.0,
-        "steps": 10,
-        "evaluations_per_step": {"gradients": 2.0},
-        "skipped_turns": 0,
-    }
-    worker.write_json(tmp_path / "result.json", kept)
-    text = (tmp_path / "result.json").read_text()
-    found = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
-    assert found["history"][0]["values"] == {"fid": None}
-    (row,) = summary([Run(Entry("A", "LEAD", ()), 0, tmp_path, (), "")], [found])
+    runs, found = [], []
+    for seed, fid in enumerate([math.nan, 2.0]):
+        runs.append(Run(Entry("A", "LEAD", ()), seed, tmp_path / str(seed), (), ""))
+        kept = {
+            "history": [{"step": 5, "values": {"fid": fid}}, {"step": 10, "values": {"fid": 3.0}}],
+            "flops_per_step": 10.0,
+            "seconds": 1.0,
+            "steps": 10,
+            "evaluations_per_step": {"gradients": 2.0},
+            "skipped_turns": 0,
+        }
+        path = tmp_path / f"{seed}.json"
+        worker.write_json(path, kept)
+        found.append(json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON")))
+    assert [result["history"][0]["values"] for result in found] == [{"fid": None}, {"fid": 2.0}]
+    (row,) = summary(runs, found)
     assert row["fid"] == (3.0, 0.0)
-    (first, mean, _), second = row["curve"]
+    (first, *spread), second = row["curve"]
     assert first == 5
-    assert math.isnan(mean)
+    assert all(map(math.isnan, spread))
     assert second == (10, 3.0, 0.0)
+    assert "| A | 3 ± 0 |" in write_report(runs, found, tmp_path)
+    assert (tmp_path / "curves.png").is_file()
 
 
 def test_each_recipe_has_a_folder_of_its_own(monkeypatch, tmp_path, capsys):

@@ -25,7 +25,7 @@ from lightning_lead.objectives import R1
 from lightning_lead.systems import find_game
 
 PAGE = Path(__file__).parents[2] / "docs" / "distributed.md"
-STEPS, BATCH = 8, 24
+STEPS, BATCH = 20, 24
 UNEVEN = {2: [9, 3], 4: [6, 1, 2, 3]}
 CONFIGURATIONS = {
     f"{name} n={n} accumulate={k}": {"optimizer": name, "discriminator_steps": n, "accumulate": k}
