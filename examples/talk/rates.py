@@ -2,7 +2,7 @@
 
     python examples/talk/rates.py [--output runs/talk] [--fast]
 
-The first figure has game steps on the left, and gradients and Hessian products on the right. Ten minutes on one core.
+The first figure has game steps on the left, and gradients and Hessian products on the right. Six minutes on one core.
 """
 
 from __future__ import annotations
