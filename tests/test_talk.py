@@ -67,10 +67,11 @@ def test_the_figures_are_drawn(script: str, pictures: list[str], tmp_path: Path)
     run(tmp_path, TALK / f"{script}.py", "--fast")
     drawn = tmp_path / "runs" / "talk"
     assert {path.stem for path in drawn.glob("*.png")} == set(pictures)
-    for name in pictures:  # shaped as those of docs/talk.md, so each of these can be drawn anew
+    for name in pictures:
         with Image.open(drawn / f"{name}.png") as here, Image.open(PUBLISHED / f"{name}.png") as there:
-            assert here.width / here.height == pytest.approx(there.width / there.height, rel=0.01)
             assert len(here.convert("RGB").getcolors(maxcolors=2**24)) > 50
+            if name != "samples":  # which has a column for each method, and of these only two are drawn here
+                assert here.width / here.height == pytest.approx(there.width / there.height, rel=0.01)
     for film in drawn.glob("*.gif"):
         with Image.open(film) as frames:
             assert frames.n_frames > 1
