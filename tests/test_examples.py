@@ -193,20 +193,6 @@ def test_the_cluster_script_goes_back_into_the_queue_until_it_is_finished(finish
     assert (config["data"]["init_args"]["batch_size"], config["model"]["generator_batch_size"]) == (20, 8)
 
 
-SMALL_BENCH = """
-import multiprocessing, os, runpy, sys
-import torch.multiprocessing
-from lightning_lead.networks import MLPDiscriminator, MLPGenerator
-fork = multiprocessing.get_context("fork")
-torch.multiprocessing.get_context = lambda method: fork  # each of twelve processes would import Lightning for itself
-sys.argv.pop(0)
-sys.path.insert(0, os.path.dirname(sys.argv[0]))
-import workloads
-workloads._mlp = lambda: (MLPGenerator(width=200), MLPDiscriminator(width=200))  # a hundredth of the work
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
 @pytest.mark.slow
 def test_the_benchmark_ends_with_a_table_of_what_was_asked(tmp_path):
     """Every method that needs no extra package, on the smallest networks; counts are exact, times are not looked at."""
@@ -218,20 +204,7 @@ def test_the_benchmark_ends_with_a_table_of_what_was_asked(tmp_path):
         "ExtraAdam, one forward for both players",
     ]
     bench = EXAMPLES / "benchmarks" / "bench.py"
-    run(
-        tmp_path,
-        "-c",
-        SMALL_BENCH,
-        bench,
-        "--device",
-        "cpu",
-        "--workloads",
-        "mlp",
-        "--rounds",
-        1,
-        "--methods",
-        *methods,
-    )
+    run(tmp_path, bench, "--device", "cpu", "--workloads", "mlp", "--rounds", 1, "--methods", *methods)
     rows = [line.split(" | ") for line in (tmp_path / "benchmark.md").read_text().splitlines() if "×" in line]
     flops = {row[0].removeprefix("| "): float(row[1].rstrip("×")) for row in rows}
     assert list(flops) == ["Adam", *methods]

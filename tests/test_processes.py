@@ -30,10 +30,8 @@ def test_a_fork_has_the_output_and_the_status_of_a_new_interpreter(how: str, end
     fork = processes.run(command, **settings)
     assert (fork.returncode, fork.stdout) == (new.returncode, new.stdout)
     said, expected = fork.stderr.splitlines(), new.stderr.splitlines()
-    assert (said[0], said[-1]) == (
-        expected[0],
-        expected[-1],
-    )  # between them a traceback has the fork's frames
+    # between them a traceback has the fork's frames
+    assert (said[0], said[-1]) == (expected[0], expected[-1])
 
 
 def test_a_fork_does_not_see_the_tests_own_modules() -> None:

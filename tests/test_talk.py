@@ -78,16 +78,12 @@ def test_the_figures_are_drawn(script: str, pictures: list[str], tmp_path: Path)
     assert (drawn / "forces.gif").exists() == (script == "forces")
 
 
-ON_BILINEAR_GAMES = {
-    "simultaneous gradient play",
-    "alternating gradient play",
-    "simultaneous momentum",
-}  # do not shrink
+DO_NOT_SHRINK = {"simultaneous gradient play", "alternating gradient play", "simultaneous momentum"}  # bilinear games
 
 
 @pytest.mark.parametrize(
     ("name", "panels", "missing"),
-    [("adversarialness", (0.0, 0.0, 0.73, 1.0), set()), ("regime", (0.0, 0.53, 1.0, 1.0), ON_BILINEAR_GAMES)],
+    [("adversarialness", (0.0, 0.0, 0.73, 1.0), set()), ("regime", (0.0, 0.53, 1.0, 1.0), DO_NOT_SHRINK)],
 )
 def test_a_published_picture_has_every_curve(
     name: str, panels: tuple[float, ...], missing: set[str], talk: Any
@@ -170,7 +166,7 @@ def test_the_tables_have_a_row_for_every_rule_and_nothing_beats_what_cannot_be_b
     assert "took 80 game steps for six digits, its rate alone says 69" in matches[1]  # as docs/games.md has it
 
 
-def test_the_published_tables_are_those_of_the_law_and_say_what_the_page_says_of_them() -> None:
+def test_the_published_tables_are_those_of_the_law_and_say_what_the_page_says_of_them(talk: Any) -> None:
     page = (TALK.parents[1] / "docs" / "games.md").read_text()
     rates: dict[tuple[float, str], dict[str, torch.Tensor]] = {}  # (h, unit) -> rule -> rates by κ
     for block in page.split("\n\n"):
@@ -193,11 +189,8 @@ def test_the_published_tables_are_those_of_the_law_and_say_what_the_page_says_of
         assert found["alternating LEAD"].tolist() == pytest.approx([rate**power for rate in law], abs=6e-5)
         assert torch.equal(found["alternating LEAD"], found["the law for alternating LEAD"])
 
-    lead, cgd, optimistic = (
-        "alternating LEAD",
-        "competitive gradient descent",
-        "alternating optimistic gradient with momentum",
-    )
+    contenders = talk("contenders")
+    lead, cgd, optimistic = contenders.LEAD_NAME, contenders.CGD_NAME, contenders.OPTIMISTIC_NAME
     beside = {lead, cgd, optimistic, "the law for alternating LEAD", "lower bound"}
     for h in (0.0, 0.1):
         step, work = rates[h, "per game step"], rates[h, "per two evaluations"]

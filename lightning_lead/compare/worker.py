@@ -23,6 +23,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 import lightning_lead
 from lightning_lead._errors import ConfigurationError, DivergenceError
+from lightning_lead._files import replacing
 from lightning_lead.callbacks.protocol import finite
 from lightning_lead.cli import main as command_line
 from lightning_lead.compare.keeper import CHECKPOINT, Keeper
@@ -163,9 +164,8 @@ def write_json(path: Path, value: Any) -> None:
         path: of the file.
         value: of plain types.
     """
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(finite(value), indent=1, allow_nan=False), encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(finite(value), indent=1, allow_nan=False), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -100,16 +100,11 @@ def furthest(a, b):
     return max(float((a[key] - b[key]).abs().max()) for key in a)
 
 
-PLAYED = list(itertools.product(["opponent", "own"], ["alternating", "simultaneous"]))
-EVERYTHING = [("mlp", *played, objective) for played in PLAYED for objective in OBJECTIVES]
-IN_PAIRS = [  # the other networks meet every form, every order of play and every objective, but not all at once
-    (kind, *PLAYED[(k + i) % len(PLAYED)], objective)
-    for k, kind in enumerate(["smooth mlp", "dcgan", "dcgan, batch norm in both", "conditional dcgan"])
-    for i, objective in enumerate(OBJECTIVES)
-]
-
-
-@pytest.mark.parametrize(("kind", "form", "play", "objective"), EVERYTHING + IN_PAIRS)
+@pytest.mark.parametrize("kind", ["mlp", "smooth mlp", "dcgan", "dcgan, batch norm in both", "conditional dcgan"])
+@pytest.mark.parametrize(
+    ("form", "play", "objective"),
+    list(itertools.product(["opponent", "own"], ["alternating", "simultaneous"], OBJECTIVES)),
+)
 def test_both_ways_give_the_same_weights_and_buffers(kind, form, play, objective):
     """Every parameter and buffer after three steps; SGD, because Adam would blow rounding up where a gradient is 0."""
     states = [
@@ -157,7 +152,7 @@ def test_both_ways_give_the_same_for_the_networks_of_the_recipes(kind, form):
 @pytest.mark.parametrize(("judge", "maker"), [(0.7, 0.02), (0.7, 0.0), (0.0, 0.7)])
 @pytest.mark.parametrize("settings", [{}, {"discriminator_steps": 3}, {"shared_latents": True}])
 def test_both_ways_give_the_same_where_each_player_has_its_own_coupling(form, judge, maker, settings):
-    kind = "mlp" if settings else "sngan"  # which plays every schedule above
+    kind = "sngan" if "shared_latents" not in settings else "mlp"
     states = [
         trained(
             kind,

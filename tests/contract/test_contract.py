@@ -139,8 +139,8 @@ def test_the_simulated_rate_is_the_spectral_radius(rule):
         game = QuadraticGame([[sigma]], curvature=h)
         for play in rule.plays:
             expected = spectral_radius(rule, game, lr=0.2, play=play)
-            path = simulate(rule, game, lr=0.2, steps=240, play=play)
-            logs = torch.tensor(path.distances, dtype=torch.float64)[60 :: rule.period].log()
+            path = simulate(rule, game, lr=0.2, steps=480, play=play)
+            logs = torch.tensor(path.distances, dtype=torch.float64)[120 :: rule.period].log()
             times = torch.arange(len(logs), dtype=torch.float64) * rule.period
             window = torch.hann_window(len(logs), periodic=False, dtype=torch.float64)
             centred = times - (window * times).sum() / window.sum()

@@ -254,7 +254,7 @@ def main(output: str) -> None:
     result["uneven"] = uneven(rank, UNEVEN[world_size])
     result["lopsided"] = lopsided(rank, world_size)
     result["buffers"] = drifted_buffers(rank, world_size)
-    result["reductions"] = reductions(world_size, rank) if world_size == 2 else []
+    result["reductions"] = reductions(world_size, rank)
     everybody = tuple(range(world_size))
     result["spoilt"] = {where: spoilt(world_size, rank, where) for where in ((), (1,), everybody)}
     result["whole"], result["resumed"] = resumed(world_size, rank, output)

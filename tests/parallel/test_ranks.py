@@ -58,7 +58,6 @@ def test_one_all_reduce_per_player_update_of_the_gradient_s_size(together):
         assert together[0]["bytes"][name] == ranks.STEPS * (n * discriminator + generator), name
 
 
-@pytest.mark.parametrize("together", [2], indirect=True)  # nothing that counts them knows how many ranks there are
 def test_all_reduces_per_game_step_are_those_of_the_table_in_the_docs(together):
     """From the second step on; the first one has no solution yet to begin a solve from, and needs two less for it."""
     table = ranks.documented_reductions()

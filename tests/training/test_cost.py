@@ -12,7 +12,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_lead import LEADStrategy
-from lightning_lead.calculus.chain import Structure
 from lightning_lead.gan import LeadGANModule
 from lightning_lead.networks import (
     DCGANDiscriminator,
@@ -55,25 +54,19 @@ def counted(run):
     return counter.get_total_flops()
 
 
-def step_flops(game, *, networks=tiny_networks, loader=None, structure=None, **settings):
-    """FLOPs of the second game step: by then every displacement is there."""
+def step_flops(game, *, networks=tiny_networks, loader=None, **settings):
+    """FLOPs of the third game step: by then every displacement is there."""
     gan = LeadGANModule(*networks(), game=game, **settings)
-    if structure is not None:
-        gan._find_structure = lambda *_: structure
     flops = []
     original = gan.training_step
     gan.training_step = lambda *batch: flops.append(counted(lambda: original(*batch)))
-    tiny_trainer(2).fit(gan, loader or tiny_loader(24))
-    return flops[1]
+    tiny_trainer(3).fit(gan, loader or tiny_loader(24))
+    return flops[2]
 
 
 def sngan():
     """SNGAN-ResNet32, its full width; the ratio of costs does not depend on the batch, so batches are small."""
     return SNGANGenerator(), SNGANDiscriminator()
-
-
-OF_SNGAN = Structure(None, None)
-"""What is found, or the first test's limits would not hold; to look for it costs as much as ten game steps."""
 
 
 def mlp():
@@ -120,8 +113,7 @@ def test_the_exact_cross_term_costs_what_its_structure_costs(networks, loader, s
 )
 def test_a_cross_term_on_a_quarter_of_the_batch(game, limit):
     lead, adam = (
-        step_flops(game, networks=sngan, loader=images(4), structure=OF_SNGAN, objective="hinge")
-        for game in (game, LEADStrategy(0.0))
+        step_flops(game, networks=sngan, loader=images(4), objective="hinge") for game in (game, LEADStrategy(0.0))
     )
     assert lead <= limit * adam, f"{lead / adam:.4f}"
 
@@ -181,10 +173,8 @@ def test_no_value_reaches_the_host_between_an_optimizer_s_steps(settings, skip_l
 
 
 def peak_of_a_step(game, networks, loader, **settings):
-    """Bytes at the highest point of the second game step, above what was held before it, by torch's profiler."""
+    """Bytes at the highest point of the third game step, above what was held before it, by torch's profiler."""
     gan = LeadGANModule(*networks(), game=game, **settings)
-    if networks is sngan:
-        gan._find_structure = lambda *_: OF_SNGAN
     peaks = []
     original = gan.training_step
 
@@ -196,8 +186,8 @@ def peak_of_a_step(game, networks, loader, **settings):
         peaks.append(max(sizes))
 
     gan.training_step = measured
-    tiny_trainer(2).fit(gan, loader)
-    return peaks[1]
+    tiny_trainer(3).fit(gan, loader)
+    return peaks[2]
 
 
 @pytest.mark.slow
