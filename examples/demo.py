@@ -34,10 +34,10 @@ from lightning_lead.networks import DigitsClassifier
 
 RECIPE = Path(__file__).with_name("recipes") / "digits.yaml"
 METHODS = {
-    "Adam (0.5)": {"alpha": 0.0, "cross": "exact", "beta": 0.5},
-    "LEAD-Adam (0.5) exact": {"alpha": 1.0, "cross": "exact", "beta": 0.5},
-    "LEAD-Adam (0.5) difference": {"alpha": 1.0, "cross": "difference", "beta": 0.5},
-    "Adam (0.0)": {"alpha": 0.0, "cross": "exact", "beta": 0.0},
+    "Adam (0.5)": {"coupling": 0.0, "cross": "exact", "beta": 0.5},
+    "LEAD-Adam (0.5) exact": {"coupling": 1.0, "cross": "exact", "beta": 0.5},
+    "LEAD-Adam (0.5) difference": {"coupling": 1.0, "cross": "difference", "beta": 0.5},
+    "Adam (0.0)": {"coupling": 0.0, "cross": "exact", "beta": 0.0},
 }
 
 
@@ -81,7 +81,7 @@ def train(method: str, folder: Path, *, steps: int, every: int, seed: int) -> Ro
         f"--trainer.logger.init_args.save_dir={folder}",
         "--trainer.logger.init_args.name=log",
         "--trainer.logger.init_args.version=run",
-        f"--model.game.init_args.alpha={settings['alpha']}",
+        f"--model.game.init_args.coupling={settings['coupling']}",
         f"--model.game.init_args.cross={settings['cross']}",
         f"--model.optimizer.init_args.betas=[{settings['beta']},0.9]",
         "--trainer.enable_model_summary=false",

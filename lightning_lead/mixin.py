@@ -49,7 +49,7 @@ class LeadMixin(LightningModule):
     game step are a function of (seed, rank, step): a resumed run draws what the uninterrupted one would have drawn.
 
     Args:
-        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy(alpha=1.0)`.
+        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy(coupling=1.0)`.
         clip: largest norm of a player's direction, > 0, or None.
         accumulate: number of micro-batches that each turn's batch is split into, ≥ 1.
 
@@ -59,7 +59,7 @@ class LeadMixin(LightningModule):
     Example:
         >>> class Saddle(LeadMixin, LightningModule):
         ...     def __init__(self):
-        ...         super().__init__(game=LEADStrategy(alpha=0.5))
+        ...         super().__init__(game=LEADStrategy(coupling=0.5))
         ...         self.x, self.y = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
         ...     def players(self):
         ...         return {"x": [self.x], "y": [self.y]}

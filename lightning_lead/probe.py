@@ -13,6 +13,7 @@ from lightning_lead._errors import ConfigurationError, DifferentiationError, fir
 from lightning_lead.calculus.float32 import full_float32
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import norm, opponent_of
+from lightning_lead.calculus.steps import Steps
 from lightning_lead.calculus.terms import CrossTerm, HessianTerm
 from lightning_lead.rules.base import AbstractGameRule
 
@@ -77,7 +78,8 @@ def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]], rule
 
     Raises:
         ConfigurationError: an optimizer holds trainable parameters that belong to no player, a scheduler waits for a
-            metric, which a game step does not have, or a rule that takes plain steps meets an optimizer with a memory.
+            metric, which a game step does not have, a rule that takes plain steps meets an optimizer with a memory, or
+            one that reads the momentum meets an optimizer that does not say it.
     """
     for optimizer in trainer.optimizers if rule.plain_steps else []:
         groups = optimizer.param_groups
@@ -86,6 +88,8 @@ def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]], rule
                 f"Cannot move by {type(optimizer).__name__} because {rule.name} works out whole steps itself; return "
                 "torch.optim.SGD without momentum or weight decay from configure_optimizers(), or do not override it"
             )
+    for player in players if rule.reads_momentum else []:
+        Steps(players, trainer.optimizers).lag(player)
     owned = {id(p) for parameters in players.values() for p in parameters}
     for optimizer in trainer.optimizers:
         held = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]

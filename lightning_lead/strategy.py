@@ -81,7 +81,7 @@ class GameStrategy:
     ) -> None:
         if not isinstance(rule, AbstractGameRule):
             raise ConfigurationError(
-                f"Cannot play by {rule!r} because it is no game rule; pass an instance such as LEAD(alpha=1.0) "
+                f"Cannot play by {rule!r} because it is no game rule; pass an instance such as LEAD(1.0) "
                 f"(got {type(rule).__name__})"
             )
         if play not in (None, "alternating", "simultaneous"):
@@ -207,34 +207,37 @@ class LEADStrategy(GameStrategy):
     """LEAD as a strategy: `GameStrategy(LEAD(...))` with its settings in one place.
 
     Args:
-        alpha: the coupling a in gradient units (a = α/η of the paper), finite, ≥ 0; 0 is plain gradient play at its
-            price. One number, or player -> its own, as in {"discriminator": 0.5, "generator": 0.01}.
-        cross: "exact" or "difference"; see `rules.LEAD`.
+        coupling: a in gradient units (a = α/η of the paper), finite, ≥ 0; 0 is plain gradient play at its price. "auto"
+            sets it by the moving player's momentum; one number is for both; or player -> its own, as in
+            {"discriminator": 0.5, "generator": 0.01}.
+        cross: "exact", "difference" or "extrapolated"; see `rules.LEAD`.
         form: "opponent" or "own", of the exact term.
         play: "alternating" or "simultaneous".
         cross_fraction: share of each batch that the cross term is estimated on, in (0, 1]; see `rules.LEAD`.
         skip_limit: see `GameStrategy`.
+        alpha: deprecated name of `coupling`.
 
     Raises:
         ConfigurationError: a setting out of its range.
 
     Example:
         >>> strategy, settings = LEADStrategy.from_paper(eta=0.1, beta=0.5, alpha=0.05)
-        >>> strategy.rule.alpha, settings
+        >>> strategy.rule.coupling, settings
         (0.5, OptimizerSettings(lr=0.1, momentum=0.5))
     """
 
     def __init__(
         self,
-        alpha: float | dict[str, float] = 1.0,
+        coupling: float | dict[str, float] | Literal["auto"] = "auto",
         *,
-        cross: Literal["exact", "difference"] = "exact",
+        cross: Literal["exact", "difference", "extrapolated"] = "exact",
         form: Literal["opponent", "own"] = "opponent",
         play: Literal["alternating", "simultaneous"] = "alternating",
         cross_fraction: float = 1.0,
         skip_limit: int | None = 10,
+        alpha: float | dict[str, float] | None = None,
     ) -> None:
-        rule = LEAD(alpha, cross=cross, form=form, cross_fraction=cross_fraction)
+        rule = LEAD(coupling, cross=cross, form=form, cross_fraction=cross_fraction, alpha=alpha)
         super().__init__(rule, play=play, skip_limit=skip_limit)
 
     @classmethod
@@ -283,7 +286,7 @@ class LEADStrategy(GameStrategy):
 
         Example:
             >>> strategy, settings = LEADStrategy.from_physics(charge=0.25, friction=1.0, time_step=0.5)
-            >>> strategy.rule.alpha, settings.lr, settings.momentum
+            >>> strategy.rule.coupling, settings.lr, settings.momentum
             (1.0, 0.25, 0.5)
         """
         if not (math.isfinite(time_step) and time_step > 0):
@@ -313,7 +316,7 @@ class LEADStrategy(GameStrategy):
 
         Example:
             >>> strategy, settings = LEADStrategy.for_spectrum(smallest=0.2, largest=1.0)
-            >>> f"a = {strategy.rule.alpha:.2f}, lr = {settings.lr:.3f}, momentum = {settings.momentum:.3f}"
+            >>> f"a = {strategy.rule.coupling:.2f}, lr = {settings.lr:.3f}, momentum = {settings.momentum:.3f}"
             'a = 4.47, lr = 0.334, momentum = 0.668'
         """
         law = alternating_lead_law(smallest, largest, curvature)

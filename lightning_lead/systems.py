@@ -1,4 +1,4 @@
-"""Game optimizers by name, as on the command line: "ExtraAdam", "LEAD(alpha=3, cross='difference')".
+"""Game optimizers by name, as on the command line: "ExtraAdam", "LEAD(coupling=3, cross='difference')".
 
 A name is that of a rule in `lightning_lead.rules`, of a preset below, or the dotted path of a rule of your own.
 Settings are the rule's, and `play` and `skip_limit` those of `GameStrategy`.
@@ -73,7 +73,7 @@ def find_game(text: str) -> GameStrategy:
         ConfigurationError: an unknown name, or settings that it does not take.
 
     Example:
-        >>> find_game("LEAD(alpha=3, play='simultaneous')")
+        >>> find_game("LEAD(coupling=3, play='simultaneous')")
         GameStrategy(LEAD, play='simultaneous')
         >>> find_game("ExtraAdam")
         GameStrategy(ExtraAdam, play='simultaneous')
@@ -110,7 +110,7 @@ def as_game(game: GameStrategy | AbstractGameRule | str) -> GameStrategy:
     if isinstance(game, str):
         return find_game(game)
     raise ConfigurationError(
-        f"Cannot use game={game!r}; pass a GameStrategy such as LEADStrategy(alpha=1.0), a rule, or a name such as "
+        f"Cannot use game={game!r}; pass a GameStrategy such as LEADStrategy(coupling=1.0), a rule, or a name such as "
         f"'ExtraAdam' (got {type(game).__name__})"
     )
 

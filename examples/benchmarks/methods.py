@@ -261,7 +261,7 @@ def acgd(workload: Workload, device: torch.device, meter: Meter, traffic: Traffi
 
 
 METHODS: dict[str, Method] = {
-    "Adam": library(lambda: LEADStrategy(alpha=0.0)),
+    "Adam": library(lambda: LEADStrategy(coupling=0.0)),
     "Adam, a plain loop without Lightning": adam,
     "LEAD, exact": library(lambda: LEADStrategy()),
     "LEAD, exact, on a quarter of the batch": library(lambda: LEADStrategy(cross_fraction=0.25)),
@@ -272,7 +272,7 @@ METHODS: dict[str, Method] = {
     "ExtraAdam": extra_adam,
     "ExtraAdam, one forward for both players": extra_adam_joint,
     "ACGD (CGDs)": acgd,
-    "Adam, compiled": library(lambda: LEADStrategy(alpha=0.0), compiled=True),
+    "Adam, compiled": library(lambda: LEADStrategy(coupling=0.0), compiled=True),
     "LEAD, exact, compiled": library(lambda: LEADStrategy(), compiled=True),
     "LEAD, difference, compiled": library(lambda: LEADStrategy(cross="difference"), compiled=True),
 }

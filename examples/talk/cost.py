@@ -25,7 +25,7 @@ GAMES = {
     "Lookahead-minmax": "LookaheadMinmax",
     "Adam, β₁ < 0": "NegativeAdam",
     "LEAD, exact": "LEAD",
-    "LEAD, difference": "LEAD(cross='difference')",
+    "LEAD, difference": "LEAD(coupling=1.0, cross='difference')",
     "ExtraAdam": "ExtraAdam",
     "level 2": "LevelK(level=2)",
     "ODE-GAN, Heun": "ODEGAN(scheme='heun')",

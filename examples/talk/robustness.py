@@ -27,10 +27,10 @@ METHODS = {
     "Adam": "AlternatingGDA",
     "OptimisticAdam": "OptimisticAdam",
     "ExtraAdam": "ExtraAdam",
-    "LEAD exact, a = 1": "LEAD(alpha=1.0)",
-    "LEAD exact, a = 3": "LEAD(alpha=3.0)",
-    "LEAD difference, a = 1": "LEAD(alpha=1.0, cross='difference')",
-    "LEAD difference, a = 3": "LEAD(alpha=3.0, cross='difference')",
+    "LEAD exact, a = 1": "LEAD(coupling=1.0)",
+    "LEAD exact, a = 3": "LEAD(coupling=3.0)",
+    "LEAD difference, a = 1": "LEAD(coupling=1.0, cross='difference')",
+    "LEAD difference, a = 3": "LEAD(coupling=3.0, cross='difference')",
 }
 USUAL = (0.5, 2e-3)  # of the recipe
 LEAST = 0.03  # of the samples, for a class to count as there

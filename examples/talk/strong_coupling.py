@@ -99,7 +99,7 @@ def trained(
     """The last scores of every setting."""
     entries = []
     for beta, coupling in settings:
-        game = f"LEAD(alpha={coupling})" if coupling else "AlternatingGDA"
+        game = f"LEAD(coupling={coupling})" if coupling else "AlternatingGDA"
         label = f"a = {coupling:g}, beta1 = {beta:g}"
         entries.append(Entry(label, game, (f"--model.optimizer.init_args.betas=[{beta},0.9]",)))
     extra = [f"--trainer.max_steps={study.steps}", f"--every={study.every}"]

@@ -28,6 +28,7 @@ from torch import Tensor
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import Play
 from lightning_lead.analysis.recurrences import Block, recurrence_roots
+from lightning_lead.calculus.steps import momentum_lag
 from lightning_lead.games.bilinear import BilinearGame
 from lightning_lead.games.quadratic import QuadraticGame
 from lightning_lead.rules import (
@@ -46,6 +47,7 @@ from lightning_lead.rules import (
     PolyakMomentum,
     SymplecticGradientAdjustment,
 )
+from lightning_lead.rules.coupling import coupling_by_momentum
 
 __all__ = ["block_eigenvalues", "closed_form_radius", "eigenvalues"]
 
@@ -189,10 +191,14 @@ def _optimistic_adam(rule: OptimisticAdam, block: Block) -> Tensor:
 
 @block_eigenvalues.register
 def _lead(rule: LEAD, block: Block) -> Tensor:
-    # all three forms: Hessians are constant and L_y = −L_x
-    alpha = rule.alpha if isinstance(rule.alpha, float) else math.nan
-    _require(isinstance(rule.alpha, float), rule, "its players have couplings of their own", "one alpha")
-    return recurrence_roots(block, [block.curvature], [1 + alpha, -alpha])
+    # every form: Hessians are constant and L_y = −L_x
+    _require(not isinstance(rule.coupling, dict), rule, "its players have couplings of their own", "one coupling")
+    a = math.nan if isinstance(rule.coupling, dict) else rule.coupling
+    if a == "auto":
+        _require(block.momentum >= 0, rule, "its law is one of momentum in [0, 1)", "a number for its coupling")
+        lag = momentum_lag({"momentum": block.momentum})
+        a = coupling_by_momentum(lag or 0.0, simultaneous=block.play == "simultaneous")
+    return recurrence_roots(block, [block.curvature], [1 + a, -a])
 
 
 @block_eigenvalues.register

@@ -59,7 +59,7 @@ class Family(NamedTuple):
     """A rule as a function of its hyperparameters, and the axes along which to look.
 
     Example:
-        >>> FAMILIES["alternating LEAD"].build({"coupling": 4.5, "lr": 0.1, "momentum": 0.7}).alpha
+        >>> FAMILIES["alternating LEAD"].build({"coupling": 4.5, "lr": 0.1, "momentum": 0.7}).coupling
         4.5
     """
 

@@ -59,7 +59,7 @@ class LeadLaw(NamedTuple):
 
     @property
     def coupling(self) -> float:
-        """a = α/η, what `LEAD(alpha=...)` takes."""
+        """a = α/η, what `LEAD(coupling=...)` takes."""
         return self.alpha / self.eta
 
 

@@ -149,7 +149,7 @@ def simulate(
     Example:
         >>> from lightning_lead.games import BilinearGame
         >>> from lightning_lead.rules import LEAD
-        >>> path = simulate(LEAD(alpha=1.0), BilinearGame([[1.0]]), lr=0.3, steps=100)
+        >>> path = simulate(LEAD(coupling=1.0), BilinearGame([[1.0]]), lr=0.3, steps=100)
         >>> path.points.shape, path.distances[-1] < 1e-3
         (torch.Size([101, 2]), True)
     """

@@ -117,6 +117,10 @@ class Chain(Protocol):
         """Begin the first evaluation: make u, for `make` to hand out when that evaluation goes on."""
         ...
 
+    def forget_ahead(self) -> None:
+        """Drop what was made ahead; `make` makes it anew."""
+        ...
+
     def judge_made(self, made: Tensor) -> Tensor:
         """D(u)."""
         ...

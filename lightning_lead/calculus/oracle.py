@@ -1,6 +1,7 @@
 """The oracle: every derivative a game optimizer may ask for, at any point, detached and averaged over ranks.
 
     gradient(i)                 g_i
+    gradient(i, at=…)           g_i elsewhere: a repeat, or the turn's real forward
     gradient(i, cross=…)        g_i + weight · c_i          (one reduction, because the sum is linear in the losses)
     hessian_product(i, …)       Σ (∂²L_k / ∂θ_i ∂θ_j) w     (one reduction)
     ahead(d)                    where the optimizer would take the players along d
@@ -115,7 +116,9 @@ class GameOracle:
         """The players' names, in the order of play."""
         return tuple(self.point)
 
-    def gradient(self, player: str, *, at: Point | None = None, cross: CrossTerm | None = None) -> Vector:
+    def gradient(
+        self, player: str, *, at: Point | None = None, cross: CrossTerm | None = None, replay: bool | None = None
+    ) -> Vector:
         """∇_i L_i, plus a weighted cross term if asked.
 
         Cost in gradient evaluations: 1; with an exact cross term, one more gradient and its derivative; with the
@@ -123,8 +126,11 @@ class GameOracle:
 
         Args:
             player: whose gradient.
-            at: where; default the current point. Elsewhere the evaluation is a replay and leaves buffers alone.
+            at: where; default the current point.
             cross: the cross term to add, or None.
+            replay: whether the evaluation repeats another one and leaves buffers alone; by default it does elsewhere
+                than at the current point. With False it is the turn's real forward, if the batch has not had one:
+                buffers, spectral norms and random numbers move as they would at the current point.
 
         Returns:
             One tensor per parameter, detached, averaged over ranks.
@@ -135,12 +141,13 @@ class GameOracle:
         difference = cross is not None and cross.form == "difference"
         self.evaluations["gradients"] += 2 if difference else 1
         self.evaluations["hessian_products"] += cross is not None and not difference
+        elsewhere = at is not None if replay is None else replay
         directions, statistics = [], []
         for k, weight in enumerate(self._weights):
-            direction, stats = self._local(player, k, at, cross)
+            direction, stats = self._local(player, k, at, cross, elsewhere)
             directions.append((weight, direction))
             statistics.append((weight, stats))
-        if at is None:
+        if not elsewhere:
             self.statistics[player] = average_statistics(statistics)
         return self._reduce(weighted_sum(directions))
 
@@ -194,10 +201,19 @@ class GameOracle:
         """
         return self._moves().rates(player)
 
+    def lag(self, player: str) -> float:
+        """The mean age of the gradients in the player's next step, in its own steps; see `calculus.steps`.
+
+        Args:
+            player: whose.
+        """
+        return self._moves().lag(player)
+
     def _moves(self) -> Steps:
         if self._steps is None:
             raise ConfigurationError(
-                "Cannot look ahead because the oracle knows no optimizer; pass steps=Steps(players, optimizers)"
+                "Cannot look at the next step because the oracle knows no optimizer; pass steps=Steps(players, "
+                "optimizers), or settings that need none, as a number for LEAD's coupling"
             )
         return self._steps
 
@@ -228,15 +244,18 @@ class GameOracle:
         """
         self.point = {name: tuple(p.detach() for p in vector) for name, vector in point.items()}
 
-    def _local(self, player: str, k: int, at: Point | None, cross: CrossTerm | None) -> tuple[Vector, OracleStatistics]:
-        # the first look at the current point is the real forward; whatever comes after it repeats it
-        replay = at is not None or k in self._evaluated
-        if at is None:
+    def _local(
+        self, player: str, k: int, at: Point | None, cross: CrossTerm | None, replay: bool
+    ) -> tuple[Vector, OracleStatistics]:
+        here = not replay
+        # the first look is the real forward; whatever comes after it repeats it
+        replay = replay or k in self._evaluated
+        if here:
             self._evaluated.add(k)
         losses = self._losses[k]
         place = dict(self.point if at is None else at)
         if isinstance(losses, Chain) and (losses.linked if cross is None else losses.structure.chained):
-            return self._chained(player, k, losses, place, cross, replay, here=at is None)
+            return self._chained(player, k, losses, place, cross, replay, here=here)
         own = tuple(p.detach().requires_grad_() for p in place[player])
         exact = cross is not None and cross.form != "difference"
         opponent = opponent_of(player, self.names) if len(self.names) > 1 else player  # descent knows no opponent
@@ -283,8 +302,12 @@ class GameOracle:
         judges = player == chain.judge
         own, other = (tuple(p.detach() for p in place[name]) for name in (player, opponent))
         own = tuple(p.requires_grad_() for p in own)
-        if self._ahead is not None and not judges and k == 0 and not replay:
-            own = self._ahead
+        if self._ahead is not None and k == 0 and not replay:
+            if not judges:
+                own = self._ahead
+            elif cross is not None or place[chain.maker] is not self.point[chain.maker]:
+                # the turn before was skipped, so the maker's move has not been seen, and these are not the fakes for it
+                chain.forget_ahead()
         context: dict[str, Any] = {"place": self._place, "full_precision": self._full_precision, "replay": replay}
         kept: dict[str, Any] = {} if judges or not here else {"kept": chain.kept()}
         if cross is None:
@@ -303,7 +326,7 @@ class GameOracle:
         if cross is None:
             return direction, OracleStatistics(loss, norm(direction), None, None)
         with self._float32() if cross.form == "difference" else nullcontext():  # it is subtracted, too
-            grad, _ = self._local(player, k, place, None)
+            grad, _ = self._local(player, k, place, None, True)
         term = weighted_sum([(1 / cross.weight, direction), (-1 / cross.weight, grad)])
         return direction, cross_statistics(loss, grad, term)
 

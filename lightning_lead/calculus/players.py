@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import Point, Vector
 
-__all__ = ["Point", "Vector", "check_players", "inner", "laid_out_like", "norm", "opponent_of", "weighted_sum"]
+__all__ = ["Point", "Vector", "check_players", "extrapolated", "inner", "laid_out_like", "norm", "opponent_of", "weighted_sum"]
 
 
 def opponent_of(player: str, names: Sequence[str]) -> str:
@@ -125,6 +125,26 @@ def laid_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     if tensor.stride() != parameter.stride():
         tensor = torch.empty_like(parameter).copy_(tensor)
     return tensor.to(parameter.dtype)
+
+
+def extrapolated(now: Vector, before: Vector, weight: float) -> Vector:
+    """θ + weight · (θ − θ⁻): where a player would be after `weight` more moves like its last one.
+
+    Args:
+        now: θ.
+        before: θ⁻, of the same shapes, in at least the precision of θ.
+        weight: of the move; 0 gives θ, −1 gives θ⁻.
+
+    Returns:
+        A new vector, in the dtypes of θ.
+
+    Example:
+        >>> extrapolated((torch.tensor(3.0),), (torch.tensor(2.0),), 1.5)
+        (tensor(4.5000),)
+    """
+    wide = [p.to(b.dtype) for p, b in zip(now, before, strict=True)]
+    ahead = torch._foreach_lerp(list(before), wide, 1 + weight)  # of weight ≥ ½ it is θ + weight · (θ − θ⁻), rounded once
+    return tuple(a.to(p.dtype) for a, p in zip(ahead, now, strict=True))
 
 
 def weighted_sum(terms: Sequence[tuple[float, Vector]]) -> Vector:

@@ -1,9 +1,10 @@
-"""Where an optimizer would take the players, worked out on copies: look-ahead for rules that need it.
+"""What a rule may know of the optimizers: where they would take the players, how far they step, how old their momentum is.
 
     ahead(d, c):   θ + c · u(d / c),    u(d) the step that the optimizer would make of the direction d
+    lag:           β/(1 − β), or β²/(1 − β) with Nesterov's momentum: the mean age of the gradients in a step, in steps
 
-For SGD without momentum that is θ − η d for every c. For Adam, whose step hardly depends on the size of d, c says which
-part of a step is meant.
+For SGD without momentum, ahead is θ − η d for every c. For Adam, whose step hardly depends on the size of d, c says
+which part of a step is meant. The lag is Σ k·wₖ / Σ wₖ, where wₖ is the weight of the gradient of k steps ago.
 """
 
 from __future__ import annotations
@@ -19,7 +20,34 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import Vector
 from lightning_lead.calculus.players import laid_out_like, weighted_sum
 
-__all__ = ["Steps"]
+__all__ = ["Steps", "momentum_lag"]
+
+
+def momentum_lag(group: Mapping[str, Any]) -> float | None:
+    """Return the mean age of the gradients in an optimizer's step, in steps, once it is under way.
+
+    β is `betas[0]`, as Adam and its relatives have it, or else `momentum`, as SGD, RMSprop and Muon have it. Nesterov's
+    momentum, also NAdam's, gives the newest gradient its weight once more.
+
+    Args:
+        group: one of an optimizer's `param_groups`.
+
+    Returns:
+        β/(1 − β), with Nesterov's momentum β²/(1 − β); None where neither is there, or β is no number in [0, 1) on the
+        host.
+
+    Example:
+        >>> momentum_lag({"betas": (0.5, 0.9)}), momentum_lag({"momentum": 0.5, "nesterov": True}), momentum_lag({})
+        (1.0, 0.5, None)
+    """
+    betas = group.get("betas")
+    beta = betas[0] if isinstance(betas, Sequence) and betas else group.get("momentum")
+    if isinstance(beta, Tensor):
+        beta = float(beta) if beta.device.type == "cpu" else None  # reading it elsewhere would wait for the device
+    if not isinstance(beta, (int, float)) or isinstance(beta, bool) or not 0 <= beta < 1:
+        return None
+    newest_again = group.get("nesterov") or "momentum_decay" in group  # the latter is NAdam's
+    return beta * (beta if newest_again else 1.0) / (1 - beta)
 
 
 class Steps:
@@ -60,6 +88,37 @@ class Steps:
                 "parameters; return one from configure_optimizers()"
             )
         return tuple(found[id(p)] for p in self._players[player])
+
+    def lag(self, player: str) -> float:
+        """Return the mean age of the gradients in the player's next step, in its own steps; see `momentum_lag`.
+
+        Args:
+            player: whose.
+
+        Raises:
+            ConfigurationError: an optimizer does not say its momentum, or two of the player's groups differ in it.
+        """
+        owned = {id(p) for p in self._players[player]}
+        lags: set[float] = set()
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                if all(id(p) not in owned for p in group["params"]):
+                    continue
+                if (lag := momentum_lag(group)) is None:
+                    raise ConfigurationError(
+                        f"Cannot set the coupling of player {player!r} by its momentum because "
+                        f"{type(optimizer).__name__} has no betas and no momentum in [0, 1) to read; "
+                        f"pass coupling={{{player!r}: a number, ...}}, or one number for both (got a group with "
+                        f"{sorted(key for key in group if key != 'params')})"
+                    )
+                lags.add(lag)
+        if len(lags) != 1:
+            what = f"its parameters have several, with lags of {sorted(lags)}" if lags else "no optimizer holds it"
+            raise ConfigurationError(
+                f"Cannot set the coupling of player {player!r} by its momentum because {what}; pass "
+                f"coupling={{{player!r}: a number, ...}}, or one number for both"
+            )
+        return lags.pop()
 
     def ahead(
         self, directions: Mapping[str, Vector], *, fraction: float = 1.0, remember: bool = False

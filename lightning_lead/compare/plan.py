@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     """One line of the table.
 
     Example:
-        >>> Entry("LEAD a = 3", "LEAD(alpha=3.0)", ()).slug
+        >>> Entry("LEAD a = 3", "LEAD(coupling=3.0)", ()).slug
         'lead-a-3'
     """
 
@@ -63,8 +63,8 @@ def read_entries(games: Sequence[str], file: Path | None) -> list[Entry]:
         ConfigurationError: an unknown name, or a file of another form.
 
     Example:
-        >>> read_entries(["LEAD(alpha=3.0)"], None)
-        [Entry(label='LEAD(alpha=3.0)', game='LEAD(alpha=3.0)', overrides=())]
+        >>> read_entries(["LEAD(coupling=3.0)"], None)
+        [Entry(label='LEAD(coupling=3.0)', game='LEAD(coupling=3.0)', overrides=())]
     """
     known: dict[str, Entry] = {}
     if file is not None:

@@ -34,7 +34,8 @@ class GANEvaluation(Evaluation):
     ) -> None:
         super().__init__(module, batch, seed, repeated=repeated)
         self.structure = structure
-        self.linked = module._linked() and (structure.chained or not module.game.rule.couples)
+        plain = not module.game.rule.couples or module.game.rule.displaces  # one gradient, which needs no structure
+        self.linked = module._linked() and (structure.chained or plain)
         self.joint = module.game.play == "simultaneous"
         self.shares = batch.discriminator_moves and (self._looked_at_once() if self.joint else module.shared_latents)
         self._judging: RandomState | None = None
@@ -99,6 +100,10 @@ class GANEvaluation(Evaluation):
                 made, noise = self._module._fakes(self._batch), self._module._noise
                 drawn = RandomState(self._module.device)
                 self._ahead = made, drawn, None if noise is None else noise.get_state()
+
+    def forget_ahead(self) -> None:
+        """Drop the fakes that were made ahead."""
+        self._ahead = None
 
     def judge_made(self, made: Tensor) -> Tensor:
         """Their logits."""

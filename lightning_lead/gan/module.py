@@ -49,7 +49,7 @@ class LeadGANModule(LeadModule):
             and `discriminator_loss(real_logits, fake_logits)`.
         penalty: a gradient penalty that the discriminator's loss gets on top, as `R1(weight=10.0)` or
             `WGANGP(weight=10.0)` of `lightning_lead.objectives`; or None.
-        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy(alpha=1.0)`.
+        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy(coupling=1.0)`.
         latent_dim: size of a latent; default `generator.latent_dim`.
         discriminator_steps: discriminator updates per game step, ≥ 1; a batch from the loader is split evenly over
             them.
@@ -328,7 +328,7 @@ class LeadGANModule(LeadModule):
         found = self._find_structure(turns[-1].micro_batches[0], live, seed)
         self._structure = found = Structure(*self.trainer.strategy.broadcast(tuple(found)))  # one for all ranks
         _log.debug("Cross term: %s", f"general, because {found.not_chained}" if found.not_chained else "by structure")
-        if found.not_chained and self.game.rule.couples:
+        if found.not_chained and self.game.rule.couples and not self.game.rule.displaces:
             rank_zero_info(
                 f"The derivatives of {self.game.rule.name} are taken of the losses as a whole and not by the structure "
                 f"of a GAN, which costs more (see docs/cost.md), because {found.not_chained}"

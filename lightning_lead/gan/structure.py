@@ -44,7 +44,8 @@ def find_structure(
         seed: of everything random.
     """
     rule, hold = module.game.rule, Placement(module, live).hold
-    if not (rule.second_order or rule.revisits or module.game.play == "simultaneous"):
+    shared = module.game.play == "simultaneous" and not rule.displaces  # both players look at the same fakes
+    if not (rule.second_order or rule.revisits or shared):
         return Structure("neither rule nor play has use for it", None)
 
     def evaluation(structure: Structure) -> GANEvaluation:

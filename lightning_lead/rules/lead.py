@@ -4,6 +4,7 @@
         opponent form      −∇_i ⟨∇_j L_j, Δ_j⟩        (the paper's; default)
         own form           +∇_i ⟨∇_j L_i, Δ_j⟩
         difference         ∇_i L_i(θ_i, θ_j) − ∇_i L_i(θ_i, θ_j − Δ_j)
+    d_i = ∇_i L_i(θ_i, θ_j + a·Δ_j)                   extrapolated: one gradient, and no c
 
 Δ_j is how far the opponent has moved since player i's own previous update. d into SGD(lr=η, momentum=β) is
 
@@ -12,53 +13,61 @@
 
 Algorithm 1 of Askari Hemmat, Mitra, Lajoie, Mitliagkas, "LEAD: Min-Max Optimization from a Physical Perspective",
 TMLR 2023. d into Adam, whose moments both see d, is LEAD-Adam.
+
+On a quadratic game g_i is affine in θ_j, so the extrapolated form is g_i + a·c_i in own form. It is the prediction step
+of Yadav et al., "Stabilizing Adversarial Nets with Prediction Methods", ICLR 2018 (one player, a = 1) and, without
+momentum, Alex-GDA of Lee, Cho and Yun, ICML 2024; for one player it goes back to Chambolle and Pock, "A First-Order
+Primal-Dual Algorithm", 2011.
 """
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, final
+from typing import Literal, final
 
 import torch
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import CrossForm, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import opponent_of
+from lightning_lead.calculus.players import extrapolated, opponent_of
 from lightning_lead.calculus.terms import CrossTerm
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState
+from lightning_lead.rules.coupling import check_coupling, coupling_by_momentum
 
 __all__ = ["LEAD"]
 
 
 @final
 class LEAD(AbstractGameRule):
-    """Least Action Dynamics, d_i = g_i + a·c_i.
+    """Least Action Dynamics, d_i = g_i + a·c_i, or d_i = ∇_i L_i(θ_i, θ_j + a·Δ_j).
 
-    Cost per player update: with `cross="exact"`, one gradient, the opponent's gradient and its derivative; with
-    `cross="difference"`, two gradients. With a = 0, or while the opponent has not moved, one gradient.
+    Cost per player update: with `cross="extrapolated"`, one gradient; with "exact", one gradient, the opponent's
+    gradient and its derivative; with "difference", two gradients. With a = 0, or while the opponent has not moved, one.
 
     Args:
-        alpha: the coupling a in gradient units, a = α/η of the paper; dimensionless, finite, ≥ 0. a ≈ 1 looks ahead
-            by one step of the opponent. One number for both players, or player -> its own, as in
-            {"discriminator": 0.5, "generator": 0.01}.
-        cross: "exact" differentiates twice; "difference" evaluates the gradient against the opponent as it was. On
-            piecewise-linear networks these are two different algorithms: autograd drops the kinks that a finite
+        coupling: a in gradient units, a = α/η of the paper; dimensionless, finite, ≥ 0. a ≈ 1 looks ahead by one step
+            of the opponent. "auto" sets it by the moving player's own momentum (`rules.coupling`); one number is for
+            both players; player -> number is each one's own, as in {"discriminator": 0.5, "generator": 0.01}.
+        cross: "exact" differentiates twice; "difference" evaluates the gradient against the opponent as it was;
+            "extrapolated" evaluates it once, against the opponent as it would be after `a` more moves. On
+            piecewise-linear networks these are three different algorithms: autograd drops the kinks that a finite
             displacement sees.
         form: of the exact term: "opponent" (the paper's code) or "own"; they agree in zero-sum games.
         cross_fraction: share of each batch that the cross term is estimated on, in (0, 1]. Unbiased, because the term
             is linear in the loss, where samples are looked at one by one; batch norm sees the smaller batch.
+        alpha: deprecated name of `coupling`.
 
     Raises:
-        ConfigurationError: alpha negative or not finite, or, at fit start, of other players; an unknown cross or form;
-            a fraction out of its range.
+        ConfigurationError: a coupling negative or not finite, or, at fit start, of other players; "auto" with an
+            optimizer that does not say its momentum; an unknown cross or form; a fraction out of its range.
 
     Example:
         >>> from lightning_lead.games import BilinearGame
         >>> game = BilinearGame(torch.eye(1, dtype=torch.float64))
         >>> point = {"x": (torch.ones(1, dtype=torch.float64),), "y": (torch.ones(1, dtype=torch.float64),)}
-        >>> rule, start = LEAD(alpha=1.0), game.distance(point)
+        >>> rule, start = LEAD(1.0), game.distance(point)
         >>> state = rule.init(point)
         >>> for _ in range(200):
         ...     oracle = GameOracle(point, [lambda p, wanted, *, replay: game.losses(p)])
@@ -70,29 +79,25 @@ class LEAD(AbstractGameRule):
 
     starts_here = True
     affine = True
-    first_order = "LEADStrategy(cross='difference')"
+    first_order = "LEADStrategy(cross='extrapolated')"
 
     def __init__(
         self,
-        alpha: float | Mapping[str, float] = 1.0,
+        coupling: float | Mapping[str, float] | Literal["auto"] = "auto",
         *,
-        cross: Literal["exact", "difference"] = "exact",
+        cross: Literal["exact", "difference", "extrapolated"] = "exact",
         form: Literal["opponent", "own"] = "opponent",
         cross_fraction: float = 1.0,
+        alpha: float | Mapping[str, float] | None = None,
     ) -> None:
-        couplings = list(alpha.values()) if isinstance(alpha, Mapping) else [alpha, alpha]
-        if len(couplings) != 2 or not all(map(_is_coupling, couplings)):
-            raise ConfigurationError(
-                "Cannot use alpha because it must be a finite number ≥ 0 (a negative one adds to the spin), or one for "
-                f"each of the two players by name; try 1.0 (got {alpha!r})"
-            )
-        if cross not in ("exact", "difference"):
-            raise ConfigurationError(f"Cannot use cross={cross!r}; choose 'exact' or 'difference'")
+        self.coupling = check_coupling(coupling if alpha is None else renamed_alpha(alpha, coupling))
+        if cross not in ("exact", "difference", "extrapolated"):
+            raise ConfigurationError(f"Cannot use cross={cross!r}; choose 'exact', 'difference' or 'extrapolated'")
         if form not in ("opponent", "own"):
             raise ConfigurationError(f"Cannot use form={form!r}; choose 'opponent' or 'own'")
-        if cross == "difference" and form != "opponent":
+        if cross != "exact" and form != "opponent":
             raise ConfigurationError(
-                f"Cannot use form={form!r} with cross='difference' because forms are of the exact term; leave form out"
+                f"Cannot use form={form!r} with cross={cross!r} because forms are of the exact term; leave form out"
             )
         if (
             isinstance(cross_fraction, bool)
@@ -103,27 +108,51 @@ class LEAD(AbstractGameRule):
                 "Cannot use cross_fraction because it must be a share of the batch in (0, 1]; 1 is all of it "
                 f"(got {cross_fraction!r})"
             )
-        self.alpha = {k: float(a) for k, a in alpha.items()} if isinstance(alpha, Mapping) else float(alpha)
+        if cross == "extrapolated" and cross_fraction < 1:
+            raise ConfigurationError(
+                "Cannot use cross_fraction with cross='extrapolated' because there is no cross term to estimate; leave "
+                f"it out (got {cross_fraction!r})"
+            )
         self.cross, self.form, self.cross_fraction = cross, form, float(cross_fraction)
-        coupled = sum(a > 0 for a in couplings)  # players
-        exact = cross == "exact"
-        self.cost = Cost(gradients=2, hessian_products=coupled) if exact else Cost(gradients=2 + coupled)
+        numbers = list(self.coupling.values()) if isinstance(self.coupling, dict) else [self.coupling] * 2
+        coupled = sum(a == "auto" or a > 0 for a in numbers)  # players
+        self.cost = {
+            "exact": Cost(gradients=2, hessian_products=coupled),
+            "difference": Cost(gradients=2 + coupled),
+            "extrapolated": Cost(gradients=2),
+        }[cross]
         self.couples = coupled > 0
-        self.second_order = self.couples and exact
-        self.revisits = self.couples and (not exact or self.cross_fraction < 1)
-        self.subtracts = self.couples and not exact
+        self.displaces = self.couples and cross == "extrapolated"
+        self.second_order = self.couples and cross == "exact"
+        self.subtracts = self.couples and cross == "difference"
+        self.revisits = self.subtracts or (self.second_order and self.cross_fraction < 1)
+        self.reads_momentum = self.coupling == "auto"
+
+    @property
+    def alpha(self) -> float | dict[str, float] | Literal["auto"]:
+        """Deprecated name of `coupling`."""
+        renamed_alpha(None, "auto")
+        return self.coupling
 
     @classmethod
     def variants(cls) -> list[AbstractGameRule]:
-        """Every form, and without coupling."""
-        return [cls(), cls(form="own"), cls(cross="difference"), cls(0.0)]
+        """Every form, with the law's coupling and with a number, and without coupling."""
+        return [
+            cls(),
+            cls(1.0),
+            cls(1.0, form="own"),
+            cls(1.0, cross="difference"),
+            cls(cross="extrapolated"),
+            cls(1.0, cross="extrapolated"),
+            cls(0.0),
+        ]
 
     def init(self, point: Point) -> RuleState:
         """Anchors: a copy of each player's parameters at the moment the opponent last updated; none has moved yet."""
-        if isinstance(self.alpha, dict) and set(self.alpha) != set(point):
+        if isinstance(self.coupling, dict) and set(self.coupling) != set(point):
             raise ConfigurationError(
-                "Cannot couple the players because alpha names others; give one number for each of "
-                f"{sorted(point)}, or one for both (got {self.alpha!r})"
+                "Cannot couple the players because coupling names others; give one number for each of "
+                f"{sorted(point)}, or one for both (got {self.coupling!r})"
             )
         if not self.couples:
             return {}
@@ -132,33 +161,66 @@ class LEAD(AbstractGameRule):
     def direction(
         self, oracle: GameOracle, players: Sequence[str], state: RuleState
     ) -> tuple[dict[str, Vector], RuleState]:
-        """g_i + a·c_i for each moving player; see the module's head."""
+        """Each moving player's direction; see the module's head."""
         if not self.couples:
             return {player: oracle.gradient(player) for player in players}, state
-        form: CrossForm = "difference" if self.cross == "difference" else self.form
         anchor, moved = dict(state["anchor"]), dict(state["moved"])
         directions = {}
         for player in players:
             opponent = opponent_of(player, oracle.names)
-            coupling = self.alpha[player] if isinstance(self.alpha, dict) else self.alpha
-            cross = None
+            coupling = self._coupling_of(player, oracle, simultaneous=len(players) > 1)
             # a flag, not a norm: no synchronisation, and nothing is paid for a Δ of zero
-            if moved[opponent] and coupling > 0:
-                now, before = oracle.point[opponent], state["anchor"][opponent]
-                displacement = tuple(
-                    torch._foreach_sub([p.to(b.dtype) for p, b in zip(now, before, strict=True)], before)
-                )
-                cross = CrossTerm(coupling, displacement, form, self.cross_fraction)
-            directions[player] = oracle.gradient(player, cross=cross)
+            seen = moved[opponent] and coupling > 0
+            directions[player] = (
+                self._coupled(player, oracle, coupling, state["anchor"][opponent]) if seen else oracle.gradient(player)
+            )
             if moved[opponent]:  # after the step's peak of memory
                 anchor[opponent], moved[opponent] = _copy(oracle.point[opponent]), False
         for player in players:
             moved[player] = True
         return directions, {"anchor": anchor, "moved": moved}
 
+    def _coupled(self, player: str, oracle: GameOracle, coupling: float, before: Vector) -> Vector:
+        """The direction of a player whose opponent has come from `before`."""
+        opponent = opponent_of(player, oracle.names)
+        now = oracle.point[opponent]
+        if self.cross == "extrapolated":
+            there = {**oracle.point, opponent: extrapolated(now, before, coupling)}
+            return oracle.gradient(player, at=there, replay=False)  # the turn's only look, and its real forward
+        displacement = tuple(torch._foreach_sub([p.to(b.dtype) for p, b in zip(now, before, strict=True)], before))
+        form: CrossForm = "difference" if self.cross == "difference" else self.form
+        return oracle.gradient(player, cross=CrossTerm(coupling, displacement, form, self.cross_fraction))
 
-def _is_coupling(a: Any) -> bool:
-    return isinstance(a, (int, float)) and not isinstance(a, bool) and math.isfinite(a) and a >= 0
+    def _coupling_of(self, player: str, oracle: GameOracle, *, simultaneous: bool) -> float:
+        if self.coupling != "auto":
+            return self.coupling[player] if isinstance(self.coupling, dict) else self.coupling
+        coupling = coupling_by_momentum(oracle.lag(player), simultaneous=simultaneous)
+        oracle.notes[f"coupling/{player}"] = coupling
+        return coupling
+
+
+def renamed_alpha(alpha: float | Mapping[str, float] | None, coupling: object) -> float | Mapping[str, float] | None:
+    """Return what was passed under the old name, and warn of it.
+
+    Args:
+        alpha: the coupling, under its old name.
+        coupling: what was passed under the new one.
+
+    Raises:
+        ConfigurationError: both names are used.
+    """
+    if coupling != "auto":
+        raise ConfigurationError(
+            "Cannot use alpha and coupling together because alpha is the old name of coupling; pass coupling alone "
+            f"(got alpha={alpha!r} and coupling={coupling!r})"
+        )
+    warnings.warn(
+        "LEAD's alpha is called coupling since 0.2, because the paper's α is another number (a = α/η); alpha goes away "
+        "in 0.3",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return alpha
 
 
 def _copy(vector: Vector) -> Vector:

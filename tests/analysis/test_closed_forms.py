@@ -249,7 +249,7 @@ def test_competitive_gradient_descent_shrinks_at_the_rate_of_the_spectrum(solver
         (CGD(), {"momentum": 0.5}, "CGD.*momentum=0"),
         (Extragradient(), {"momentum": 0.5}, "Extragradient.*momentum=0"),
         (rules.ODEGAN(), {"momentum": 0.5}, "ODEGAN.*plain steps"),
-        (rules.LEAD({"x": 0.5, "y": 1.0}), {}, "couplings of their own.*one alpha"),
+        (rules.LEAD({"x": 0.5, "y": 1.0}), {}, "couplings of their own.*one coupling"),
         (LookaheadMinmax(inner=OptimisticGradient()), {}, "memory.*inner rule without one"),
         (LookaheadMinmax(inner=LookaheadMinmax(2)), {}, "memory.*inner rule without one"),
         (LookaheadMinmax(inner=LookaheadMinmax(1)), {}, "memory.*inner rule without one"),

@@ -45,7 +45,7 @@ def test_units_are_those_of_the_strategy() -> None:
     physics = {"charge": 0.25, "friction": 1.0, "time_step": 0.5}
     units = LeadUnits.from_physics(**physics)
     strategy, settings = LEADStrategy.from_physics(**physics)
-    assert units == (settings.lr, settings.momentum, strategy.rule.alpha * settings.lr)
+    assert units == (settings.lr, settings.momentum, strategy.rule.coupling * settings.lr)
 
 
 def test_steps_are_the_paper_s_algorithm_written_out_for_two_numbers() -> None:

@@ -55,7 +55,7 @@ def test_what_for_spectrum_builds_plays_at_the_rate_of_the_law(number: int) -> N
     game = GAMES[number]
     strategy, settings = LEADStrategy.for_spectrum(**spectrum_of(game))
     law = alternating_lead_law(**spectrum_of(game))
-    assert (strategy.rule.alpha, strategy.play) == (law.coupling, "alternating")
+    assert (strategy.rule.coupling, strategy.play) == (law.coupling, "alternating")
     assert settings == (law.eta, law.beta)
     played = {"lr": settings.lr, "play": strategy.play, "optimizer": sgd(settings.momentum)}
     assert spectral_radius(strategy.rule, game, **played) == pytest.approx(law.rate, abs=1e-6)
@@ -73,7 +73,7 @@ def test_no_setting_of_for_spectrum_can_be_moved_for_the_better(number: int) -> 
     """η, a and β, each a little and a lot up and down: none shrinks the game faster, and a lot is seen to be worse."""
     game = GAMES[number]
     strategy, (lr, beta) = LEADStrategy.for_spectrum(**spectrum_of(game))
-    best = {"eta": lr, "coupling": strategy.rule.alpha, "beta": beta}
+    best = {"eta": lr, "coupling": strategy.rule.coupling, "beta": beta}
 
     def radius(eta: float, coupling: float, beta: float) -> float:
         return closed_form_radius(LEAD(coupling), game, lr=eta, play=strategy.play, momentum=beta)

@@ -51,7 +51,7 @@ def fit(command, *more):
 def test_the_recipe_fits_and_its_checkpoint_validates_tests_and_predicts(command, tmp_path):
     fitted = fit(command)
     assert fitted.trainer.global_step == 3
-    assert fitted.model.game.rule.alpha == 3.0
+    assert fitted.model.game.rule.coupling == 3.0
     assert fitted.trainer.optimizers[0].param_groups[0]["betas"] == (0.5, 0.9)
     fitted.trainer.save_checkpoint("gan.ckpt")
     for name in ("validate", "test"):
@@ -112,9 +112,9 @@ def test_settings_of_the_game_and_of_a_callback_are_explained(command, capsys):
 def test_a_setting_on_the_command_line_wins_over_the_recipe(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lightning-lead"])
-    settings = ["--model.game.init_args.alpha=0.25", "--model.discriminator_steps=2"]
+    settings = ["--model.game.init_args.coupling=0.25", "--model.discriminator_steps=2"]
     built = main([f"--config={RECIPE}", *settings], run=False)
-    assert built.model.game.rule.alpha == 0.25
+    assert built.model.game.rule.coupling == 0.25
     assert built.model.discriminator_steps == 2
 
 
@@ -123,10 +123,10 @@ def test_each_player_s_coupling_is_given_by_its_name(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["lightning-lead"])
     wanted = {"discriminator": 0.5, "generator": 0.01}
     for settings in (
-        ["--model.game.init_args.alpha={discriminator: 0.5, generator: 0.01}"],
-        ["--game=LEAD(alpha={'discriminator': 0.5, 'generator': 0.01})"],
+        ["--model.game.init_args.coupling={discriminator: 0.5, generator: 0.01}"],
+        ["--game=LEAD(coupling={'discriminator': 0.5, 'generator': 0.01})"],
     ):
-        assert main([f"--config={RECIPE}", *settings, *QUIET], run=False).model.game.rule.alpha == wanted
+        assert main([f"--config={RECIPE}", *settings, *QUIET], run=False).model.game.rule.coupling == wanted
 
 
 def test_a_penalty_is_given_by_its_class(monkeypatch, tmp_path):
@@ -262,7 +262,7 @@ def test_a_bad_setting_is_refused_with_the_reason(monkeypatch, tmp_path, capsys)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lightning-lead"])
     with pytest.raises((SystemExit, ValueError)) as caught:
-        main([f"--config={RECIPE}", "--model.game.init_args.alpha=-1"], run=False)
+        main([f"--config={RECIPE}", "--model.game.init_args.coupling=-1"], run=False)
     assert "finite number ≥ 0" in str(caught.value) + capsys.readouterr().err
 
 

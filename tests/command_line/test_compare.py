@@ -260,9 +260,9 @@ def test_what_cannot_work_is_refused_before_anything_is_run(tmp_path, arguments,
 
 def test_labels_keep_their_own_settings(tmp_path):
     file = tmp_path / "games.yaml"
-    file.write_text("fast LEAD: {game: 'LEAD(alpha=2.0)', overrides: {model.generator_lr: 0.1, model.clip: null}}\n")
+    file.write_text("fast LEAD: {game: 'LEAD(coupling=2.0)', overrides: {model.generator_lr: 0.1, model.clip: null}}\n")
     (entry,) = read_entries([], file)
-    assert entry == Entry("fast LEAD", "LEAD(alpha=2.0)", ("--model.generator_lr=0.1", "--model.clip=null"))
+    assert entry == Entry("fast LEAD", "LEAD(coupling=2.0)", ("--model.generator_lr=0.1", "--model.clip=null"))
     file.write_text("a: LEAD\n")
     with pytest.raises(ConfigurationError, match="mapping of game"):
         read_entries([], file)

@@ -134,18 +134,18 @@ def test_the_other_recipes_make_their_steps(name, here):
 
 
 def test_the_authors_own_couplings_are_among_the_methods_and_in_the_sweep():
-    for file in ("cifar10", "sweep_alpha"):
+    for file in ("cifar10", "sweep_coupling"):
         (entry,) = (e for e in read_entries([], RECIPES / f"{file}_games.yaml") if "authors" in e.label)
         rule = find_game(entry.game).rule
-        assert (rule.alpha, rule.cross, rule.form) == ({"discriminator": 0.5, "generator": 0.01}, "exact", "opponent")
+        assert (rule.coupling, rule.cross, rule.form) == ({"discriminator": 0.5, "generator": 0.01}, "exact", "opponent")
         assert entry.overrides == ("--model.discriminator_lr=0.0001",)
 
 
 def test_the_sweep_of_a_has_both_forms_of_every_value():
-    entries = read_entries([], RECIPES / "sweep_alpha_games.yaml")
+    entries = read_entries([], RECIPES / "sweep_coupling_games.yaml")
     assert entries[0].game == "AlternatingGDA"  # a = 0
     swept = [(form, a) for form in ("exact", "difference") for a in ("0.1", "0.3", "1", "3", "10")]
     assert [entry.label for entry in entries[1:-1]] == [f"{form}, a = {a}" for form, a in swept]
     for entry, (form, a) in zip(entries[1:-1], swept, strict=True):
         rule = find_game(entry.game).rule
-        assert (rule.alpha, rule.cross) == (float(a), form)
+        assert (rule.coupling, rule.cross) == (float(a), form)

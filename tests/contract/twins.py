@@ -222,13 +222,17 @@ def one_lead_step(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, before:
     z = {"x": x, "y": y}
     for i, j in (("x", "y"), ("y", "x")):
         dense, moved = Dense(game, z["x"], z["y"]), z[j] - before[j]
-        if rule.cross == "difference":
+        a = 0.5 if rule.coupling == "auto" else rule.coupling  # the law, without momentum
+        if rule.cross == "extrapolated":
+            there = {**z, j: z[j] + a * moved}
+            c = (Dense(game, there["x"], there["y"]).gradient(i) - dense.gradient(i)) / a if a else 0.0
+        elif rule.cross == "difference":
             earlier = {**z, j: before[j]}
             c = dense.gradient(i) - Dense(game, earlier["x"], earlier["y"]).gradient(i)
         else:
             c = dense.block(i, i, j) @ moved if rule.form == "own" else -dense.block(j, i, j) @ moved
         before[j] = z[j]
-        z[i] = z[i] - lr * (dense.gradient(i) + rule.alpha * c)
+        z[i] = z[i] - lr * (dense.gradient(i) + a * c)
     return z["x"], z["y"]
 
 

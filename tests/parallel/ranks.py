@@ -74,7 +74,7 @@ def train(
     share = BATCH // world_size
     model = JointNoise(
         *tiny_networks(),
-        game=LEADStrategy(alpha=1.0, **(game or {})),
+        game=LEADStrategy(coupling=1.0, **(game or {})),
         optimizer=OPTIMIZERS[optimizer],
         generator_batch_size=generator_batch_factor * share or None,
         generator_lr=0.02,

@@ -65,7 +65,7 @@ def test_steps_equal_the_paper_s_algorithm_written_out_in_numpy(simultaneous, fo
 @pytest.mark.parametrize("cross", ["exact", "difference"])
 def test_without_momentum_and_a_of_one_it_is_optimistic_descent_ascent(cross):
     eta = 0.2
-    path = play(LEAD(alpha=1.0, cross=cross), eta=eta, beta=0.0, steps=50, simultaneous=True)
+    path = play(LEAD(coupling=1.0, cross=cross), eta=eta, beta=0.0, steps=50, simultaneous=True)
     x, y = path[0]["x"], path[0]["y"]
     gx_before, gy_before = A @ y, -A.T @ x
     for k in range(1, 51):
@@ -106,15 +106,15 @@ def test_lead_converges_where_the_flipped_sign_and_plain_descent_ascent_diverge(
 
 
 def test_strong_alternating_coupling_with_momentum_contracts_fast():
-    path = play(LEAD(alpha=4.5), eta=0.15, beta=0.7, steps=200, simultaneous=False)
+    path = play(LEAD(coupling=4.5), eta=0.15, beta=0.7, steps=200, simultaneous=False)
     assert distance(path[-1]) < 1e-6 * distance(path[0])
 
 
 def test_alpha_zero_is_plain_gradient_play_bit_for_bit_and_keeps_no_state():
-    lead = play(LEAD(alpha=0.0), eta=0.1, beta=0.5, steps=20, simultaneous=False)
+    lead = play(LEAD(coupling=0.0), eta=0.1, beta=0.5, steps=20, simultaneous=False)
     plain = play(GradientPlay(), eta=0.1, beta=0.5, steps=20, simultaneous=False)
     assert all((a[k] == b[k]).all() for a, b in zip(lead, plain, strict=True) for k in a)
-    assert LEAD(alpha=0.0).init(start()) == {}
+    assert LEAD(coupling=0.0).init(start()) == {}
 
 
 @pytest.mark.parametrize("simultaneous", [True, False])
@@ -154,7 +154,7 @@ def test_only_players_with_a_coupling_pay_for_it(cross, alpha, counted):
 
 
 def test_couplings_of_other_players_are_refused_at_the_start():
-    with pytest.raises(ConfigurationError, match=r"alpha names others; give one number for each of \['x', 'y'\]"):
+    with pytest.raises(ConfigurationError, match=r"coupling names others; give one number for each of \['x', 'y'\]"):
         LEAD({"generator": 1.0, "discriminator": 1.0}).init(start())
 
 
@@ -163,7 +163,7 @@ def test_displacement_is_counted_from_the_player_s_own_previous_update():
     asked = []
 
     class Recorder(GameOracle):
-        def gradient(self, player, *, at=None, cross=None):
+        def gradient(self, player, *, at=None, cross=None, replay=None):
             asked.append((player, None if cross is None else cross.displacement[0].clone()))
             return tuple(torch.ones_like(t) for t in self.point[player])
 
@@ -184,10 +184,10 @@ def test_the_state_is_a_copy_and_not_an_alias_of_live_weights():
     assert LEAD(1.0).init({"x": (weight.bfloat16(),), "y": (weight,)})["anchor"]["x"][0].dtype == torch.float32
 
 
-@pytest.mark.parametrize("alpha", [-0.1, float("nan"), float("inf"), "1", True, {"x": 1.0}, {"x": 1.0, "y": -1.0}])
-def test_a_bad_alpha_is_refused(alpha):
-    with pytest.raises(ConfigurationError, match="alpha.*finite"):
-        LEAD(alpha)
+@pytest.mark.parametrize("coupling", [-0.1, float("nan"), float("inf"), "1", "Auto", None, True, {"x": 1.0}, {"x": 1.0, "y": -1.0}])
+def test_a_bad_coupling_is_refused(coupling):
+    with pytest.raises(ConfigurationError, match="coupling.*finite"):
+        LEAD(coupling)
 
 
 @pytest.mark.parametrize(("name", "value"), [("cross", "fuzzy"), ("form", "theirs"), ("play", "together")])
@@ -206,6 +206,6 @@ def test_physics_units_are_the_discretisation():
     strategy, settings = LEADStrategy.from_physics(charge=2.0, friction=5.0, time_step=0.1)
     assert settings.lr == pytest.approx(0.01)
     assert settings.momentum == pytest.approx(0.5)
-    assert strategy.rule.alpha == pytest.approx(2 * 2.0 * 0.1 / 0.01)
+    assert strategy.rule.coupling == pytest.approx(2 * 2.0 * 0.1 / 0.01)
     with pytest.raises(ConfigurationError, match="beta"):
         LEADStrategy.from_physics(charge=1.0, friction=20.0, time_step=0.1)

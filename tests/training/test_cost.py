@@ -119,7 +119,7 @@ def test_a_cross_term_on_a_quarter_of_the_batch(game, limit):
 
 
 @pytest.mark.parametrize(
-    ("game", "limit"), [({"alpha": 0.0}, 0.79), ({"cross": "difference"}, 1.16)], ids=["Adam", "difference"]
+    ("game", "limit"), [({"coupling": 0.0}, 0.79), ({"cross": "difference"}, 1.16)], ids=["Adam", "difference"]
 )
 def test_simultaneous_play_makes_its_fakes_once_for_both_players(game, limit):
     """Relative to alternating Adam, which makes them twice."""

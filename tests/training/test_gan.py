@@ -296,11 +296,11 @@ class OnceLayer(nn.Module):
 @pytest.mark.parametrize(
     ("rule", "advice", "instead"),
     [
-        (LEAD(), "LEADStrategy(cross='difference')", LEADStrategy(cross="difference")),
+        (LEAD(), "LEADStrategy(cross='extrapolated')", LEADStrategy(cross="extrapolated")),
         (
             LookaheadMinmax(inner=LEAD()),
-            "LEADStrategy(cross='difference')",
-            LookaheadMinmax(inner=LEAD(cross="difference")),
+            "LEADStrategy(cross='extrapolated')",
+            LookaheadMinmax(inner=LEAD(cross="extrapolated")),
         ),
         (ODEGAN(), "ODEGAN(regularization=0)", ODEGAN(regularization=0)),
         *((rule, "game='ExtraAdam'", "ExtraAdam") for rule in (ConsensusOptimization(), CGD(), ACGD())),

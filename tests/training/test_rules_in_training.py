@@ -35,20 +35,20 @@ def test_every_name_trains(name):
 
 
 def test_names_take_settings_also_of_a_rule_inside_a_rule():
-    game = find_game("LookaheadMinmax(steps=3, inner=LEAD(alpha=2.0), play='alternating', skip_limit=None)")
+    game = find_game("LookaheadMinmax(steps=3, inner=LEAD(coupling=2.0), play='alternating', skip_limit=None)")
     assert isinstance(game.rule, LookaheadMinmax)
-    assert (game.rule.steps, game.rule.inner.alpha, game.play, game.skip_limit) == (3, 2.0, "alternating", None)
-    assert isinstance(find_game("lightning_lead.rules.lead.LEAD(alpha=0.5)").rule, LEAD)
+    assert (game.rule.steps, game.rule.inner.coupling, game.play, game.skip_limit) == (3, 2.0, "alternating", None)
+    assert isinstance(find_game("lightning_lead.rules.lead.LEAD(coupling=0.5)").rule, LEAD)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("LEED", "choose one of ACGD"),
-        ("LEAD(alpha)", "by name"),
+        ("LEAD(coupling)", "by name"),
         ("LEAD(3)", "by name"),
         ("LEAD(gamma=1)", "gamma"),
-        ("LEAD(alpha=", "never closed|invalid syntax|Cannot read"),
+        ("LEAD(coupling=", "never closed|invalid syntax|Cannot read"),
         ("no.such.module.Rule", "no.such.module.Rule"),
         ("torch.nn.Linear", "dotted path of a rule"),
         ("ExtraAdam(play='alternating')", "alternating"),

@@ -67,10 +67,10 @@ def reads_per_step(monkeypatch):
 
 
 GAMES = {
-    "exact": {"alpha": 1.0},
-    "difference": {"alpha": 1.0, "cross": "difference"},
-    "a quarter": {"alpha": 1.0, "cross_fraction": 0.25},
-    "Adam": {"alpha": 0.0},
+    "exact": {"coupling": 1.0},
+    "difference": {"coupling": 1.0, "cross": "difference"},
+    "a quarter": {"coupling": 1.0, "cross_fraction": 0.25},
+    "Adam": {"coupling": 0.0},
 }
 
 
@@ -246,7 +246,7 @@ def test_bf16_mixed_with_channels_last_trains_near_float32(cross):
 COMPILED = {  # exact and difference in alternating play: test_citizenship.py
     "difference, shared latents": {"game": {"cross": "difference"}, "shared_latents": True},
     "exact, simultaneous": {"game": {"play": "simultaneous"}},
-    "Adam, 2 discriminator steps": {"game": {"alpha": 0.0}, "discriminator_steps": 2},
+    "Adam, 2 discriminator steps": {"game": {"coupling": 0.0}, "discriminator_steps": 2},
 }
 
 
