@@ -13,6 +13,10 @@ class DifferentiationError(RuntimeError):
     """The game cannot be differentiated as the rule needs: twice, or with respect to the opponent."""
 
 
+class HigherDerivativeError(DifferentiationError):
+    """A layer or a penalty lacks the second or third derivative that a rule asks for."""
+
+
 class CheckpointMismatchError(RuntimeError):
     """A checkpoint that was written by another game: other networks, another rule, or another play."""
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lightning_lead._errors import ConfigurationError
+from lightning_lead._errors import ConfigurationError, HigherDerivativeError
 from lightning_lead.calculus.noise import mix_seed, private_rng
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.placement import Placement
@@ -132,7 +133,11 @@ class LeadMixin(LightningModule):
             self._start_game(live)  # a callback froze or unfroze a layer: displacements begin anew
             self._probed = False
         if not self._probed:
-            self._probe(turns, live, seed)
+            try:
+                self._probe(turns, live, seed)
+            except HigherDerivativeError as error:
+                self._differentiate_once(error)
+                self._probe(turns, live, seed)
         played = GameStep(self, turns, live, seed).play()
         self._step_schedulers("step", self.trainer.global_step)
         self.log_game_step(played.statistics, played.notes)
@@ -197,10 +202,21 @@ class LeadMixin(LightningModule):
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         grads = [(p, p.grad) for p in self.parameters()]
-        probe_game(self._oracle(turns[-1], live, seed), self, self.game.rule)
-        for parameter, grad in grads:
-            parameter.grad = grad
+        try:
+            probe_game(self._oracle(turns[-1], live, seed), self, self.game.rule)
+        finally:
+            for parameter, grad in grads:
+                parameter.grad = grad
         self._probed = True
+
+    def _differentiate_once(self, error: HigherDerivativeError) -> None:
+        """Go on with what the rule has for layers without a second derivative, or raise the error."""
+        instead = self.game.rule.differentiating_once()
+        if instead is None:
+            raise error
+        rank_zero_info(f"{instead!r} plays in the place of {self.game.rule!r}: {error}")
+        check_trainer(self.trainer, instead)
+        self.game.rule = instead
 
     def _oracle(
         self,

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
-from lightning_lead._errors import ConfigurationError, DifferentiationError, first_line
+from lightning_lead._errors import ConfigurationError, DifferentiationError, HigherDerivativeError, first_line
 from lightning_lead.calculus.float32 import full_float32
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import norm, opponent_of
@@ -115,7 +115,8 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
         rule: the game optimizer.
 
     Raises:
-        DifferentiationError: a layer without a second derivative, or a player that the other one's loss ignores.
+        HigherDerivativeError: a layer without a second derivative.
+        DifferentiationError: a player that the other one's loss ignores.
     """
     if rule.zero_sum:
         with full_float32():
@@ -132,7 +133,7 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
             except RuntimeError as error:
                 found = suspects(module)
                 named = f"; look at {', '.join(found)}" if found else ""
-                raise DifferentiationError(
+                raise HigherDerivativeError(
                     f"Cannot play {rule.name}, which differentiates the gradient of player {player!r}, because a layer "
                     f"has no second derivative{named}. Use {rule.first_order}; or, for fused attention, run under "
                     f"torch.nn.attention.sdpa_kernel(SDPBackend.MATH) (got: {first_line(error)})"

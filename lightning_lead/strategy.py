@@ -210,10 +210,13 @@ class LEADStrategy(GameStrategy):
         coupling: a in gradient units (a = α/η of the paper), finite, ≥ 0; 0 is plain gradient play at its price. "auto"
             sets it by the moving player's momentum; one number is for both; or player -> its own, as in
             {"discriminator": 0.5, "generator": 0.01}.
-        cross: "exact", "difference" or "extrapolated"; see `rules.LEAD`.
-        form: "opponent" or "own", of the exact term.
+        cross: "exact", "difference", "extrapolated", or "auto", which checks itself; see `rules.LEAD`.
+        form: "opponent" (default) or "own", of the exact term.
         play: "alternating" or "simultaneous".
         cross_fraction: share of each batch that the cross term is estimated on, in (0, 1]; see `rules.LEAD`.
+        check_every: for `cross="auto"`; see `rules.LEAD`.
+        least_agreement: the same.
+        fallback: the same.
         skip_limit: see `GameStrategy`.
         alpha: deprecated name of `coupling`.
 
@@ -230,14 +233,26 @@ class LEADStrategy(GameStrategy):
         self,
         coupling: float | dict[str, float] | Literal["auto"] = "auto",
         *,
-        cross: Literal["exact", "difference", "extrapolated"] = "exact",
-        form: Literal["opponent", "own"] = "opponent",
+        cross: Literal["exact", "difference", "extrapolated", "auto"] = "exact",
+        form: Literal["opponent", "own"] | None = None,
         play: Literal["alternating", "simultaneous"] = "alternating",
         cross_fraction: float = 1.0,
+        check_every: int = 25,
+        least_agreement: float = 0.3,
+        fallback: Literal["exact", "difference"] = "exact",
         skip_limit: int | None = 10,
         alpha: float | dict[str, float] | None = None,
     ) -> None:
-        rule = LEAD(coupling, cross=cross, form=form, cross_fraction=cross_fraction, alpha=alpha)
+        rule = LEAD(
+            coupling,
+            cross=cross,
+            form=form,
+            cross_fraction=cross_fraction,
+            check_every=check_every,
+            least_agreement=least_agreement,
+            fallback=fallback,
+            alpha=alpha,
+        )
         super().__init__(rule, play=play, skip_limit=skip_limit)
 
     @classmethod

@@ -36,7 +36,11 @@ from lightning_lead.callbacks.protocol import finite
 from lightning_lead.callbacks.reference import find_reference
 from lightning_lead.cli import main as command_line
 
-METHODS = {"LEAD-Adam": "LEAD(coupling=1.0)", "LEAD-Adam-difference": "LEAD(coupling=1.0, cross='difference')", "Adam": "AlternatingGDA"}
+METHODS = {
+    "LEAD-Adam": "LEAD(coupling=1.0)",
+    "LEAD-Adam-difference": "LEAD(coupling=1.0, cross='difference')",
+    "Adam": "AlternatingGDA",
+}
 RECIPES = Path(__file__).parents[1] / "recipes"
 KEPT = ("GeneratorEMA", "GenerativeMetrics")  # callbacks of the recipe; pictures and other checkpoints are left out
 FAST = {  # with the recipe sngan.yaml: five discriminator steps of 4 images, two game steps per call

@@ -142,10 +142,17 @@ class ChainDirection(NamedTuple):
 
 
 def judge_gradient(
-    chain: Chain, own: Vector, other: Vector, *, place: Place, full_precision: Context, replay: bool
+    chain: Chain,
+    own: Vector,
+    other: Vector,
+    *,
+    place: Place,
+    full_precision: Context,
+    replay: bool,
+    hands_on: bool = False,
 ) -> ChainDirection:
-    """g_D; arguments as in `judge_direction`."""
-    leaves = leaves_of(other, hands_on=chain.joint and chain.shares and not replay)
+    """g_D; arguments as in `judge_direction`, and `hands_on` where the fakes may serve the maker's step too."""
+    leaves = leaves_of(other, hands_on=hands_on and chain.shares and not replay)
     with torch.enable_grad(), place({chain.judge: own, chain.maker: leaves}):
         with chain.look(replay=replay):
             made, judged = judge_and_keep(chain, leaves, full_precision)

@@ -255,7 +255,7 @@ class GameOracle:
         losses = self._losses[k]
         place = dict(self.point if at is None else at)
         if isinstance(losses, Chain) and (losses.linked if cross is None else losses.structure.chained):
-            return self._chained(player, k, losses, place, cross, replay, here=here)
+            return self._chained(player, k, losses, place, cross, replay, here=here and at is None)
         own = tuple(p.detach().requires_grad_() for p in place[player])
         exact = cross is not None and cross.form != "difference"
         opponent = opponent_of(player, self.names) if len(self.names) > 1 else player  # descent knows no opponent
@@ -310,8 +310,10 @@ class GameOracle:
                 chain.forget_ahead()
         context: dict[str, Any] = {"place": self._place, "full_precision": self._full_precision, "replay": replay}
         kept: dict[str, Any] = {} if judges or not here else {"kept": chain.kept()}
-        if cross is None:
-            direction, loss = (judge_gradient if judges else maker_gradient)(chain, own, other, **context, **kept)
+        if cross is None and judges:
+            direction, loss = judge_gradient(chain, own, other, hands_on=here and chain.joint, **context)
+        elif cross is None:
+            direction, loss = maker_gradient(chain, own, other, **context, **kept)
         else:
             context |= {"displacement": cross.displacement, "weight": cross.weight}
             context["part"] = chain.part(cross.fraction) if cross.fraction < 1 else None

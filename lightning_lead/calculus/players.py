@@ -13,7 +13,17 @@ from torch import Tensor
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import Point, Vector
 
-__all__ = ["Point", "Vector", "check_players", "extrapolated", "inner", "laid_out_like", "norm", "opponent_of", "weighted_sum"]
+__all__ = [
+    "Point",
+    "Vector",
+    "check_players",
+    "extrapolated",
+    "inner",
+    "laid_out_like",
+    "norm",
+    "opponent_of",
+    "weighted_sum",
+]
 
 
 def opponent_of(player: str, names: Sequence[str]) -> str:
@@ -143,7 +153,9 @@ def extrapolated(now: Vector, before: Vector, weight: float) -> Vector:
         (tensor(4.5000),)
     """
     wide = [p.to(b.dtype) for p, b in zip(now, before, strict=True)]
-    ahead = torch._foreach_lerp(list(before), wide, 1 + weight)  # of weight ≥ ½ it is θ + weight · (θ − θ⁻), rounded once
+    ahead = torch._foreach_lerp(
+        list(before), wide, 1 + weight
+    )  # of weight ≥ ½ it is θ + weight · (θ − θ⁻), rounded once
     return tuple(a.to(p.dtype) for a, p in zip(ahead, now, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""What a rule may know of the optimizers: where they would take the players, how far they step, how old their momentum is.
+"""The optimizers as rules see them: where they would take the players, by which rates, and how old their momentum is.
 
     ahead(d, c):   θ + c · u(d / c),    u(d) the step that the optimizer would make of the direction d
     lag:           β/(1 − β), or β²/(1 − β) with Nesterov's momentum: the mean age of the gradients in a step, in steps

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_lead._errors import ConfigurationError, DifferentiationError, first_line
+from lightning_lead._errors import ConfigurationError, DifferentiationError, HigherDerivativeError, first_line
 from lightning_lead.calculus.dual import uncompiled
 from lightning_lead.calculus.noise import frozen_buffers, mix_seed
 from lightning_lead.calculus.placement import Placement
@@ -123,7 +123,8 @@ def probe_penalty(module: LeadGANModule, batch: GANBatch, live: Mapping[str, Seq
                 found = [*found, *(f"{name} ({type(m).__name__})" for name, m in norms)]
                 otherwise = f"take R1, or {module.game.rule.first_order}"
             named = f"; look at {', '.join(found)}" if found else ""
-            raise DifferentiationError(
+            kind = HigherDerivativeError if order == "third" else DifferentiationError  # the second is of every rule
+            raise kind(
                 f"Cannot take the derivatives of {type(module.penalty).__name__} because a layer of the discriminator "
                 f"has no {order} derivative{named}. Replace the layer, or {otherwise} "
                 f"(got: {first_line(error)})"

@@ -95,7 +95,7 @@ class AbstractGameRule(abc.ABC):
     """Whether a direction depends on how the opponent moves; fit start then checks that the players meet."""
 
     displaces: bool = False
-    """Whether a turn's only look is at a displaced opponent: one gradient, as in plain play, and nothing is repeated."""
+    """Whether a turn's only look is at a displaced opponent: one gradient as in plain play, and nothing is repeated."""
 
     reads_momentum: bool = False
     """Whether a direction depends on the optimizers' momentum; fit start then checks that it can be read."""
@@ -121,6 +121,10 @@ class AbstractGameRule(abc.ABC):
     def variants(cls) -> list[AbstractGameRule]:
         """Instances that the contract tests look at: with its defaults, and whatever else makes another algorithm."""
         return [cls()]
+
+    def differentiating_once(self) -> AbstractGameRule | None:
+        """The rule to go on with where a layer has no second derivative, or None for refusing the layer."""
+        return None
 
     @abc.abstractmethod
     def init(self, point: Point) -> RuleState:

@@ -8,11 +8,11 @@ relatives, β²/(1 − β) with Nesterov's momentum (`calculus.steps`). The step
 lag_i steps ago, so the coupling makes up for as many steps, and for half a step more.
 
 1. Bilinear game, small steps η. Player i's step is that of the gradient at y(t + a_i − lag_i), to first order in time,
-   and a gradient that is ε steps ahead adds εησ² to the contraction. Alternating play without coupling neither grows nor
-   shrinks, so the pair shrinks as soon as Σ_i (a_i − lag_i) > 0: only the sum counts, and each player making up for its
-   own lag is the one law that needs no knowledge of the other. Simultaneous play lags by half a step more per player.
-2. With n discriminator steps a lag of D counts D's steps, n to a game step, and D sees the generator's move in one of n.
-   So both its lag and its coupling count 1/n per game step, and the law stays as it is.
+   and a gradient that is ε steps ahead adds εησ² to the contraction. Alternating play without coupling neither grows
+   nor shrinks, so the pair shrinks as soon as Σ_i (a_i − lag_i) > 0: only the sum counts, and each player making up for
+   its own lag is the law that needs no knowledge of the other. Simultaneous play lags by half a step more per player.
+2. With n discriminator steps D's lag counts D's steps, n to a game step, and D sees the generator's move in one of
+   them. So both its lag and its coupling count 1/n per game step, and the law stays as it is.
 3. What is left over, ½ for each player in either play, is the contraction. It is a compromise: none leaves the game on
    the edge, and the larger it is, the more of the noise of the opponent's last move goes into the direction.
 
@@ -67,8 +67,8 @@ def check_coupling(coupling: Any) -> Coupling:
     numbers = list(coupling.values()) if isinstance(coupling, Mapping) else [coupling, coupling]
     if len(numbers) != 2 or not all(map(_is_coupling, numbers)):
         raise ConfigurationError(
-            "Cannot use coupling because it must be a finite number ≥ 0 (a negative one adds to the spin), one for each "
-            "of the two players by name, or 'auto', which follows the optimizer's momentum; try 'auto' "
+            "Cannot use coupling because it must be a finite number ≥ 0 (a negative one adds to the spin), one for "
+            "each of the two players by name, or 'auto', which follows the optimizer's momentum; try 'auto' "
             f"(got {coupling!r})"
         )
     return {k: float(a) for k, a in coupling.items()} if isinstance(coupling, Mapping) else float(coupling)

@@ -5,6 +5,7 @@
         own form           +∇_i ⟨∇_j L_i, Δ_j⟩
         difference         ∇_i L_i(θ_i, θ_j) − ∇_i L_i(θ_i, θ_j − Δ_j)
     d_i = ∇_i L_i(θ_i, θ_j + a·Δ_j)                   extrapolated: one gradient, and no c
+    d_i = whichever of exact and extrapolated         auto: extrapolated as long as the two agree
 
 Δ_j is how far the opponent has moved since player i's own previous update. d into SGD(lr=η, momentum=β) is
 
@@ -22,9 +23,10 @@ Primal-Dual Algorithm", 2011.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Literal, final
+from typing import Any, Literal, NamedTuple, final
 
 import torch
 
@@ -33,7 +35,8 @@ from lightning_lead._typing import CrossForm, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import extrapolated, opponent_of
 from lightning_lead.calculus.terms import CrossTerm
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState
+from lightning_lead.rules.agreement import FormRecord, agreement
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
 from lightning_lead.rules.coupling import check_coupling, coupling_by_momentum
 
 __all__ = ["LEAD"]
@@ -45,6 +48,7 @@ class LEAD(AbstractGameRule):
 
     Cost per player update: with `cross="extrapolated"`, one gradient; with "exact", one gradient, the opponent's
     gradient and its derivative; with "difference", two gradients. With a = 0, or while the opponent has not moved, one.
+    With "auto", that of the form in force, and every `check_every`-th time one of all.
 
     Args:
         coupling: a in gradient units, a = α/η of the paper; dimensionless, finite, ≥ 0. a ≈ 1 looks ahead by one step
@@ -53,10 +57,15 @@ class LEAD(AbstractGameRule):
         cross: "exact" differentiates twice; "difference" evaluates the gradient against the opponent as it was;
             "extrapolated" evaluates it once, against the opponent as it would be after `a` more moves. On
             piecewise-linear networks these are three different algorithms: autograd drops the kinks that a finite
-            displacement sees.
-        form: of the exact term: "opponent" (the paper's code) or "own"; they agree in zero-sum games.
+            displacement sees. "auto" is "extrapolated" as long as that agrees with the exact term in own form
+            (`rules.agreement`), and that exact term while it does not, for each player by itself.
+        form: of the exact term: "opponent" (the paper's code; default) or "own"; they agree in zero-sum games.
         cross_fraction: share of each batch that the cross term is estimated on, in (0, 1]. Unbiased, because the term
             is linear in the loss, where samples are looked at one by one; batch norm sees the smaller batch.
+        check_every: for "auto", turns of a player between two comparisons, ≥ 1.
+        least_agreement: for "auto", the agreement from which on the extrapolated form is in force, ≤ 1.
+        fallback: for "auto", what is compared with and taken instead: "exact", or "difference", which needs no second
+            derivative; fit start falls back on it by itself where a layer has none.
         alpha: deprecated name of `coupling`.
 
     Raises:
@@ -85,17 +94,22 @@ class LEAD(AbstractGameRule):
         self,
         coupling: float | Mapping[str, float] | Literal["auto"] = "auto",
         *,
-        cross: Literal["exact", "difference", "extrapolated"] = "exact",
-        form: Literal["opponent", "own"] = "opponent",
+        cross: Literal["exact", "difference", "extrapolated", "auto"] = "exact",
+        form: Literal["opponent", "own"] | None = None,
         cross_fraction: float = 1.0,
+        check_every: int = 25,
+        least_agreement: float = 0.3,
+        fallback: Literal["exact", "difference"] = "exact",
         alpha: float | Mapping[str, float] | None = None,
     ) -> None:
         self.coupling = check_coupling(coupling if alpha is None else renamed_alpha(alpha, coupling))
-        if cross not in ("exact", "difference", "extrapolated"):
-            raise ConfigurationError(f"Cannot use cross={cross!r}; choose 'exact', 'difference' or 'extrapolated'")
-        if form not in ("opponent", "own"):
+        if cross not in ("exact", "difference", "extrapolated", "auto"):
+            raise ConfigurationError(
+                f"Cannot use cross={cross!r}; choose 'exact', 'difference', 'extrapolated' or 'auto'"
+            )
+        if form not in (None, "opponent", "own"):
             raise ConfigurationError(f"Cannot use form={form!r}; choose 'opponent' or 'own'")
-        if cross != "exact" and form != "opponent":
+        if cross != "exact" and form is not None:
             raise ConfigurationError(
                 f"Cannot use form={form!r} with cross={cross!r} because forms are of the exact term; leave form out"
             )
@@ -108,25 +122,37 @@ class LEAD(AbstractGameRule):
                 "Cannot use cross_fraction because it must be a share of the batch in (0, 1]; 1 is all of it "
                 f"(got {cross_fraction!r})"
             )
-        if cross == "extrapolated" and cross_fraction < 1:
+        if cross in ("extrapolated", "auto") and cross_fraction < 1:
             raise ConfigurationError(
-                "Cannot use cross_fraction with cross='extrapolated' because there is no cross term to estimate; leave "
-                f"it out (got {cross_fraction!r})"
+                f"Cannot use cross_fraction with cross={cross!r} because the gradient at the displaced opponent is of "
+                f"the whole batch; leave it out (got {cross_fraction!r})"
             )
-        self.cross, self.form, self.cross_fraction = cross, form, float(cross_fraction)
+        if not isinstance(check_every, int) or isinstance(check_every, bool) or check_every < 1:
+            raise ConfigurationError(f"Cannot compare forms every {check_every!r} turns; pass an integer ≥ 1")
+        if fallback not in ("exact", "difference"):
+            raise ConfigurationError(f"Cannot use fallback={fallback!r}; choose 'exact' or 'difference'")
+        self.cross, self.cross_fraction = cross, float(cross_fraction)
+        self.form: Literal["opponent", "own"] = form or ("own" if cross == "auto" else "opponent")
+        self.check_every, self.fallback = check_every, fallback
+        self.least_agreement = require_number(
+            "least_agreement", least_agreement, low=-math.inf, high=1, why="forms that are equal have an agreement of 1"
+        )
         numbers = list(self.coupling.values()) if isinstance(self.coupling, dict) else [self.coupling] * 2
         coupled = sum(a == "auto" or a > 0 for a in numbers)  # players
+        self.couples = coupled > 0
+        term = cross if cross != "auto" else fallback  # with which derivatives a cross term is formed, if one is
+        self.displaces = self.couples and cross == "extrapolated"
+        self.second_order = self.couples and term == "exact"
+        self.subtracts = self.couples and term == "difference"
+        self.revisits = self.couples and (cross == "auto" or term == "difference" or self.cross_fraction < 1)
+        self.reads_momentum = self.coupling == "auto"
+        self.affine = cross != "auto"  # which makes decisions
         self.cost = {
             "exact": Cost(gradients=2, hessian_products=coupled),
             "difference": Cost(gradients=2 + coupled),
             "extrapolated": Cost(gradients=2),
+            "auto": None if coupled else Cost(gradients=2),
         }[cross]
-        self.couples = coupled > 0
-        self.displaces = self.couples and cross == "extrapolated"
-        self.second_order = self.couples and cross == "exact"
-        self.subtracts = self.couples and cross == "difference"
-        self.revisits = self.subtracts or (self.second_order and self.cross_fraction < 1)
-        self.reads_momentum = self.coupling == "auto"
 
     @property
     def alpha(self) -> float | dict[str, float] | Literal["auto"]:
@@ -144,6 +170,7 @@ class LEAD(AbstractGameRule):
             cls(1.0, cross="difference"),
             cls(cross="extrapolated"),
             cls(1.0, cross="extrapolated"),
+            cls(1.0, cross="auto", check_every=2, least_agreement=0.9),
             cls(0.0),
         ]
 
@@ -156,7 +183,21 @@ class LEAD(AbstractGameRule):
             )
         if not self.couples:
             return {}
-        return {"anchor": {name: _copy(v) for name, v in point.items()}, "moved": dict.fromkeys(point, False)}
+        checks = {"forms": {name: FormRecord()._asdict() for name in point}} if self.cross == "auto" else {}
+        anchor = {name: _copy(v) for name, v in point.items()}
+        return {"anchor": anchor, "moved": dict.fromkeys(point, False), **checks}
+
+    def differentiating_once(self) -> LEAD | None:
+        """The same with the difference form as its fallback, if the forms check themselves."""
+        if self.cross != "auto":
+            return None
+        return LEAD(
+            self.coupling,
+            cross="auto",
+            check_every=self.check_every,
+            least_agreement=self.least_agreement,
+            fallback="difference",
+        )
 
     def direction(
         self, oracle: GameOracle, players: Sequence[str], state: RuleState
@@ -164,32 +205,41 @@ class LEAD(AbstractGameRule):
         """Each moving player's direction; see the module's head."""
         if not self.couples:
             return {player: oracle.gradient(player) for player in players}, state
-        anchor, moved = dict(state["anchor"]), dict(state["moved"])
+        anchor, moved, forms = dict(state["anchor"]), dict(state["moved"]), dict(state.get("forms", {}))
         directions = {}
         for player in players:
             opponent = opponent_of(player, oracle.names)
             coupling = self._coupling_of(player, oracle, simultaneous=len(players) > 1)
             # a flag, not a norm: no synchronisation, and nothing is paid for a Δ of zero
-            seen = moved[opponent] and coupling > 0
-            directions[player] = (
-                self._coupled(player, oracle, coupling, state["anchor"][opponent]) if seen else oracle.gradient(player)
-            )
+            if not moved[opponent] or coupling == 0:
+                directions[player] = oracle.gradient(player)
+            elif self.cross == "auto":
+                look = _Coupled(player, oracle, coupling, state["anchor"][opponent], self)
+                directions[player], forms[player] = self._checked(look, FormRecord(**forms[player]))
+            else:
+                look = _Coupled(player, oracle, coupling, state["anchor"][opponent], self)
+                directions[player] = look.extrapolated() if self.cross == "extrapolated" else look.with_term()
             if moved[opponent]:  # after the step's peak of memory
                 anchor[opponent], moved[opponent] = _copy(oracle.point[opponent]), False
         for player in players:
             moved[player] = True
-        return directions, {"anchor": anchor, "moved": moved}
+        return directions, {"anchor": anchor, "moved": moved, **({"forms": forms} if forms else {})}
 
-    def _coupled(self, player: str, oracle: GameOracle, coupling: float, before: Vector) -> Vector:
-        """The direction of a player whose opponent has come from `before`."""
-        opponent = opponent_of(player, oracle.names)
-        now = oracle.point[opponent]
-        if self.cross == "extrapolated":
-            there = {**oracle.point, opponent: extrapolated(now, before, coupling)}
-            return oracle.gradient(player, at=there, replay=False)  # the turn's only look, and its real forward
-        displacement = tuple(torch._foreach_sub([p.to(b.dtype) for p, b in zip(now, before, strict=True)], before))
-        form: CrossForm = "difference" if self.cross == "difference" else self.form
-        return oracle.gradient(player, cross=CrossTerm(coupling, displacement, form, self.cross_fraction))
+    def _checked(self, look: _Coupled, record: FormRecord) -> tuple[Vector, dict[str, Any]]:
+        """The direction of the form in force, which is decided anew every so often, and the record after it."""
+        extrapolates, agreed = record.extrapolates, record.agreement
+        direction = look.extrapolated() if extrapolates else look.with_term()  # the turn's real forward
+        if record.turns % self.check_every == 0:
+            other = look.with_term(replay=True) if extrapolates else look.extrapolated(replay=True)
+            ahead, term = (direction, other) if extrapolates else (other, direction)
+            agreed = agreement(look.plain(), ahead, term)
+            extrapolates = agreed >= self.least_agreement
+            direction = ahead if extrapolates else term
+        look.oracle.notes |= {
+            f"cross_agreement/{look.player}": agreed,
+            f"cross_extrapolated/{look.player}": float(extrapolates),
+        }
+        return direction, FormRecord(record.turns + 1, agreed, extrapolates)._asdict()
 
     def _coupling_of(self, player: str, oracle: GameOracle, *, simultaneous: bool) -> float:
         if self.coupling != "auto":
@@ -197,6 +247,32 @@ class LEAD(AbstractGameRule):
         coupling = coupling_by_momentum(oracle.lag(player), simultaneous=simultaneous)
         oracle.notes[f"coupling/{player}"] = coupling
         return coupling
+
+
+class _Coupled(NamedTuple):
+    """A turn of a player whose opponent has come from `before`: the directions that can be asked for."""
+
+    player: str
+    oracle: GameOracle
+    coupling: float
+    before: Vector
+    rule: LEAD
+
+    def plain(self) -> Vector:
+        return self.oracle.gradient(self.player, replay=True)
+
+    def extrapolated(self, *, replay: bool = False) -> Vector:
+        opponent = opponent_of(self.player, self.oracle.names)
+        ahead = extrapolated(self.oracle.point[opponent], self.before, self.coupling)
+        return self.oracle.gradient(self.player, at={**self.oracle.point, opponent: ahead}, replay=replay)
+
+    def with_term(self, *, replay: bool = False) -> Vector:
+        now = self.oracle.point[opponent_of(self.player, self.oracle.names)]
+        wide = [p.to(b.dtype) for p, b in zip(now, self.before, strict=True)]
+        displacement = tuple(torch._foreach_sub(wide, self.before))
+        form: CrossForm = self.rule.form if self.rule.second_order else "difference"
+        term = CrossTerm(self.coupling, displacement, form, self.rule.cross_fraction)
+        return self.oracle.gradient(self.player, cross=term, replay=replay)
 
 
 def renamed_alpha(alpha: float | Mapping[str, float] | None, coupling: object) -> float | Mapping[str, float] | None:

@@ -73,6 +73,11 @@ class LookaheadMinmax(AbstractGameRule):
         inner = "" if isinstance(self.inner, GradientPlay) else f"({self.inner.name})"
         return f"LookaheadMinmax{inner}"
 
+    def differentiating_once(self) -> LookaheadMinmax | None:
+        """The same around what the inner rule would go on with."""
+        inner = self.inner.differentiating_once()
+        return None if inner is None else LookaheadMinmax(self.steps, alpha=self.alpha, inner=inner)
+
     def init(self, point: Point) -> RuleState:
         """Slow weights: a copy of the start."""
         slow = {name: tuple(p.detach().clone() for p in vector) for name, vector in point.items()}

@@ -137,7 +137,11 @@ def test_the_authors_own_couplings_are_among_the_methods_and_in_the_sweep():
     for file in ("cifar10", "sweep_coupling"):
         (entry,) = (e for e in read_entries([], RECIPES / f"{file}_games.yaml") if "authors" in e.label)
         rule = find_game(entry.game).rule
-        assert (rule.coupling, rule.cross, rule.form) == ({"discriminator": 0.5, "generator": 0.01}, "exact", "opponent")
+        assert (rule.coupling, rule.cross, rule.form) == (
+            {"discriminator": 0.5, "generator": 0.01},
+            "exact",
+            "opponent",
+        )
         assert entry.overrides == ("--model.discriminator_lr=0.0001",)
 
 

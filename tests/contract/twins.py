@@ -217,22 +217,30 @@ def lead(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> P
     return path
 
 
-def one_lead_step(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, before: dict[str, Tensor]) -> Any:
+def one_lead_step(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, before: dict[str, Any]) -> Any:
     """Alternating; `before` is where a player was when the other last updated, so Δ counts from one's own update."""
     z = {"x": x, "y": y}
+    a = 0.5 if rule.coupling == "auto" else rule.coupling  # the law, without momentum
     for i, j in (("x", "y"), ("y", "x")):
         dense, moved = Dense(game, z["x"], z["y"]), z[j] - before[j]
-        a = 0.5 if rule.coupling == "auto" else rule.coupling  # the law, without momentum
-        if rule.cross == "extrapolated":
-            there = {**z, j: z[j] + a * moved}
-            c = (Dense(game, there["x"], there["y"]).gradient(i) - dense.gradient(i)) / a if a else 0.0
-        elif rule.cross == "difference":
-            earlier = {**z, j: before[j]}
-            c = dense.gradient(i) - Dense(game, earlier["x"], earlier["y"]).gradient(i)
-        else:
-            c = dense.block(i, i, j) @ moved if rule.form == "own" else -dense.block(j, i, j) @ moved
+        there = {**z, j: z[j] + a * moved}
+        ahead = Dense(game, there["x"], there["y"]).gradient(i) - dense.gradient(i)
+        earlier = {**z, j: before[j]}
+        term = {
+            "exact": dense.block(i, i, j) @ moved if rule.form == "own" else -dense.block(j, i, j) @ moved,
+            "difference": dense.gradient(i) - Dense(game, earlier["x"], earlier["y"]).gradient(i),
+        }
+        forms = {**{form: a * c for form, c in term.items()}, "extrapolated": ahead}
+        form = rule.cross
+        if form == "auto":
+            turn = before[f"{i}'s turns"] = before.get(f"{i}'s turns", -1 - (i == "x")) + 1
+            if turn >= 0 and turn % rule.check_every == 0:
+                c = forms[rule.fallback]
+                good = 1 - (ahead - c).norm() / c.norm() >= rule.least_agreement
+                before[f"{i}'s form"] = "extrapolated" if good else rule.fallback
+            form = before.get(f"{i}'s form", "extrapolated")
         before[j] = z[j]
-        z[i] = z[i] - lr * (dense.gradient(i) + a * c)
+        z[i] = z[i] - lr * (dense.gradient(i) + forms[form])
     return z["x"], z["y"]
 
 

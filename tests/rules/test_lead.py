@@ -184,7 +184,9 @@ def test_the_state_is_a_copy_and_not_an_alias_of_live_weights():
     assert LEAD(1.0).init({"x": (weight.bfloat16(),), "y": (weight,)})["anchor"]["x"][0].dtype == torch.float32
 
 
-@pytest.mark.parametrize("coupling", [-0.1, float("nan"), float("inf"), "1", "Auto", None, True, {"x": 1.0}, {"x": 1.0, "y": -1.0}])
+@pytest.mark.parametrize(
+    "coupling", [-0.1, float("nan"), float("inf"), "1", "Auto", None, True, {"x": 1.0}, {"x": 1.0, "y": -1.0}]
+)
 def test_a_bad_coupling_is_refused(coupling):
     with pytest.raises(ConfigurationError, match="coupling.*finite"):
         LEAD(coupling)
