@@ -30,7 +30,7 @@ TALKS = [
     ("regime", ["regime"]),
     ("strong_coupling", ["strong_coupling"]),
     ("modes", ["modes", "samples"]),
-    ("robustness", ["robustness"]),
+    ("robustness", ["robustness", "momentum"]),
 ]
 
 
