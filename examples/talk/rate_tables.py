@@ -53,11 +53,7 @@ def tables(curvature: float, kappas: tuple[float, ...], *, fast: bool) -> list[s
                 cells, count = [cell(rate) for rate in rates], str(row[0].evaluations)
             shown = f"**{name}**" if name == LEAD_NAME else name
             lines.append(f"| {shown} ({count}) | " + " | ".join(cells) + " |")
-        lines.append(
-            "| the law for alternating LEAD | "
-            + " | ".join(cell(r if unit == UNITS[0] else r**0.5) for r in law)
-            + " |"
-        )
+        lines.append("| the law for alternating LEAD | " + " | ".join(map(cell, law)) + " |")  # two evaluations a step
         if unit == UNITS[1]:
             lines.append("| lower bound | " + " | ".join(cell(bound(k, curvature)) for k in kappas) + " |")
         lines.append("")

@@ -133,7 +133,8 @@ _ALL = (
         (Axis("lr", 1e-4, 2.0, unit="step"), Axis("alpha", 0.01, 1.0, "linear")),
         lambda s: LookaheadMinmax(5, alpha=s["alpha"]),
     ),
-    Family("simultaneous LEAD", "simultaneous", _LEAD, lambda s: LEAD(s["coupling"])),
-    Family("alternating LEAD", "alternating", _LEAD, lambda s: LEAD(s["coupling"])),
+    # every form has these eigenvalues; the extrapolated one takes the fewest evaluations
+    Family("simultaneous LEAD", "simultaneous", _LEAD, lambda s: LEAD(s["coupling"], cross="extrapolated")),
+    Family("alternating LEAD", "alternating", _LEAD, lambda s: LEAD(s["coupling"], cross="extrapolated")),
 )
 FAMILIES = {family.name: family for family in _ALL}

@@ -166,6 +166,31 @@ def test_both_ways_give_the_same_where_each_player_has_its_own_coupling(form, ju
     assert furthest(*states) < 1e-12
 
 
+@pytest.mark.parametrize("least_agreement", [-10.0, 0.97, 1.0])  # extrapolated, now one and now the other, exact
+@pytest.mark.parametrize("fallback", ["exact", "difference"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"play": "simultaneous"}, {"discriminator_steps": 3}, {"shared_latents": True}, {"accumulate": 2}],
+    ids=str,
+)
+def test_both_ways_give_the_same_where_forms_check_themselves(settings, fallback, least_agreement):
+    play = {"play": settings["play"]} if "play" in settings else {}
+    game = {"cross": "auto", "check_every": 2, "least_agreement": least_agreement, "fallback": fallback, **play}
+    others = {key: value for key, value in settings.items() if key != "play"}
+    states = [
+        trained(
+            "smooth mlp",
+            structured=structured,
+            game=LEADStrategy(0.7, **game),
+            steps=4,
+            optimizer=torch.optim.SGD,
+            **others,
+        )
+        for structured in (True, False)
+    ]
+    assert furthest(*states) < 1e-12
+
+
 @pytest.mark.parametrize(("kind", "fast"), [("conditional sngan", True), ("conditional dcgan", False)])
 def test_a_projection_by_a_linear_layer_leaves_the_discriminator_piecewise_linear(kind, fast):
     gan = LeadGANModule(*networks(kind), game=LEADStrategy(0.7), objective="hinge")

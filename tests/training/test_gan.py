@@ -321,6 +321,32 @@ def test_what_is_advised_where_a_layer_has_no_second_derivative_fits_the_rule_an
     assert fit(build(instead), steps=2).global_step == 2
 
 
+def test_a_form_that_checks_itself_falls_back_on_the_difference_form_and_says_so(caplog):
+    runs = []
+    for fallback in ("exact", "difference"):
+        game = LEADStrategy(1.0, cross="auto", check_every=2, least_agreement=0.99, fallback=fallback)
+        gan = tiny_gan(game=game)
+        gan.discriminator.insert(2, OnceLayer())
+        with caplog.at_level("INFO"):
+            fit(gan)
+        assert gan.game.rule.fallback == "difference"
+        runs.append(weights(gan))
+    assert torch.equal(*runs)
+    assert "fallback='difference') plays in the place of" in caplog.text
+    gan = tiny_gan(game=LEADStrategy(1.0, cross="auto"), dtype=torch.float32)
+    gan.discriminator.insert(2, OnceLayer())
+    with pytest.raises(ConfigurationError, match="bf16 weights"):
+        fit(gan, precision="bf16-true")
+
+
+def test_a_form_that_checks_itself_logs_its_agreement_and_the_form_in_force():
+    gan = tiny_gan(game=LEADStrategy(1.0, cross="auto"))
+    logged = fit(gan, log_every_n_steps=1).callback_metrics
+    for player in ("discriminator", "generator"):
+        assert 0.5 < logged[f"cross_agreement/{player}"] < 1
+        assert logged[f"cross_extrapolated/{player}"] == 1.0
+
+
 def test_a_layer_without_a_second_derivative_is_found_before_the_first_step_and_difference_trains_it():
     def build(cross):
         gan = tiny_gan(game=LEADStrategy(cross=cross))

@@ -1,0 +1,122 @@
+"""`cross="auto"`: the agreement of two forms, what it decides, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from lightning_lead import ConfigurationError, LEADStrategy
+from lightning_lead.analysis import Match
+from lightning_lead.calculus import GameOracle
+from lightning_lead.games import QuadraticGame
+from lightning_lead.rules import LEAD, LookaheadMinmax
+from lightning_lead.rules.agreement import agreement
+
+
+class Kinked:
+    """f = x·|y|, x minimises: linear in y but for one kink, at 0."""
+
+    def losses(self, point, wanted=None, *, replay=False):
+        value = (point["x"][0] * point["y"][0].abs()).sum()
+        return {"x": value, "y": -value}
+
+
+def vector(*numbers):
+    return (torch.tensor(numbers, dtype=torch.float64),)
+
+
+def played(rule, turns, game=None):
+    """Directions of x and what was noted, turn by turn, where y stands at the given places."""
+    game = game or Kinked()
+    point = {"x": vector(1.0), "y": vector(turns[0])}
+    state, seen = rule.init(point), []
+    for y in turns[1:]:
+        state = {**state, "moved": state["moved"] | {"y": True}}  # it has moved there
+        oracle = GameOracle({**point, "y": vector(y)}, [game.losses])
+        directions, state = rule.direction(oracle, ["x"], state)
+        seen.append((directions["x"][0].item(), dict(oracle.notes), Counter(oracle.evaluations)))
+    return seen, state
+
+
+def test_agreement_is_one_minus_the_relative_difference_of_the_corrections():
+    plain, reference, ahead = vector(1.0, 1.0), vector(1.0, 3.0), vector(1.5, 3.0)
+    assert agreement(plain, ahead, reference) == pytest.approx(1 - 0.5 / 2)
+    assert agreement(plain, reference, reference) == 1.0
+    assert agreement(plain, plain, plain) == 1.0
+    assert agreement(plain, ahead, plain) == -math.inf
+
+
+def test_away_from_the_kink_the_forms_are_one_and_across_it_the_exact_term_is_taken():
+    """y moves by −1 each time and a = 2: from 9 the look ahead ends at 6, from 1 at |−1|, where the tangent says −1."""
+    rule = LEAD(2.0, cross="auto", check_every=1, least_agreement=0.5)
+    seen, _ = played(rule, [10.0, 9.0, 8.0, 3.0, 2.0, 1.0])
+    directions = [direction for direction, _, _ in seen]
+    # |y + aΔ| for 9, 8, 3 − 10 (to |−7|: by the tangent), 2, and by the tangent 1 − 2 = −1
+    assert directions == [7.0, 6.0, 3.0 - 10.0, 0.0, -1.0]
+    assert [notes["cross_extrapolated/x"] for _, notes, _ in seen] == [1.0, 1.0, 0.0, 1.0, 0.0]
+    assert seen[0][1]["cross_agreement/x"] == 1.0
+    assert seen[-1][1]["cross_agreement/x"] == pytest.approx(1 - 2 / 2)
+
+
+def test_forms_are_compared_every_so_often_and_the_form_in_force_costs_what_it_costs_in_between():
+    rule = LEAD(2.0, cross="auto", check_every=3, least_agreement=0.5)
+    seen, state = played(rule, [20.0, 19.0, 18.0, 17.0, 16.0, 15.0, 1.0, 0.9, 0.8])
+    costs = [(c["gradients"], c["hessian_products"]) for _, _, c in seen]
+    check, ahead, exact = (3, 1), (1, 0), (1, 1)
+    # the seventh turn crosses the kink, and is looked at twice; before it nothing is
+    assert costs == [check, ahead, ahead, check, ahead, ahead, check, ahead]
+    assert state["forms"]["x"] == {"turns": 8, "agreement": pytest.approx(1.0), "extrapolates": True}
+    seen, _ = played(rule, [20.0, 1.0, 0.9, 0.8, 0.7])
+    assert [(c["gradients"], c["hessian_products"]) for _, _, c in seen] == [check, exact, exact, check]
+    assert [notes["cross_extrapolated/x"] for _, notes, _ in seen] == [0.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("play", ["alternating", "simultaneous"])
+def test_on_a_quadratic_game_it_is_the_extrapolated_form_bit_for_bit(play):
+    game = QuadraticGame([[1.0, 0.4], [-0.3, 0.8]], curvature=0.3)
+    matches = [Match(LEAD(0.8, cross=cross), game, lr=0.2, play=play) for cross in ("auto", "extrapolated")]
+    for _ in range(60):
+        for match in matches:
+            match.step()
+    assert all(torch.equal(*(match.point[name][0] for match in matches)) for name in ("x", "y"))
+    assert all(record["extrapolates"] for record in matches[0].state["forms"].values())
+
+
+def test_with_the_difference_form_as_fallback_nothing_is_differentiated_twice():
+    rule = LEAD(2.0, cross="auto", check_every=1, least_agreement=0.5, fallback="difference")
+    seen, _ = played(rule, [10.0, 9.0, 1.0])
+    assert [c["hessian_products"] for _, _, c in seen] == [0, 0]
+    assert seen[1][0] == 1.0 + 2.0 * (1.0 - 9.0)  # g + a (g − g at the earlier opponent)
+    assert (rule.second_order, rule.subtracts, rule.revisits) == (False, True, True)
+
+
+def test_a_rule_that_cannot_differentiate_twice_goes_on_with_its_settings():
+    rule = LEAD({"x": 1.0, "y": 2.0}, cross="auto", check_every=7, least_agreement=0.25)
+    once = rule.differentiating_once()
+    assert repr(once) == repr(rule).replace("fallback='exact'", "fallback='difference'")
+    assert LEAD(1.0).differentiating_once() is LEAD(1.0, cross="extrapolated").differentiating_once() is None
+    around = LookaheadMinmax(3, alpha=0.7, inner=rule).differentiating_once()
+    assert (around.steps, around.alpha, repr(around.inner)) == (3, 0.7, repr(once))
+    assert LookaheadMinmax(3).differentiating_once() is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"check_every": 0}, "every 0 turns.*≥ 1"),
+        ({"check_every": True}, "every True turns"),
+        ({"check_every": 2.5}, "every 2.5 turns"),
+        ({"least_agreement": 1.5}, "least_agreement.*1.5"),
+        ({"least_agreement": float("nan")}, "least_agreement.*nan"),
+        ({"fallback": "own"}, "fallback='own'.*'difference'"),
+        ({"form": "own"}, "form='own' with cross='auto'"),
+        ({"cross_fraction": 0.5}, "cross_fraction with cross='auto'.*whole batch"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    for build in (LEAD, LEADStrategy):
+        with pytest.raises(ConfigurationError, match=message):
+            build(cross="auto", **settings)
