@@ -46,8 +46,10 @@ def test_the_demo_ends_with_a_table_and_the_files_that_it_names(tmp_path):
     table = out[out.index("method  ") :]
     assert [line.split("  ")[0] for line in table.splitlines()[1:5]] == [
         "Adam (0.5)",
+        "LEAD-Adam (0.5)",
         "LEAD-Adam (0.5) exact",
-        "LEAD-Adam (0.5) difference",
+        "Adam (0.8)",
+        "LEAD-Adam (0.8)",
         "Adam (0.0)",
     ]
     for what in ("samples", "FID plot", "metrics", "checkpoint"):

@@ -263,6 +263,7 @@ def acgd(workload: Workload, device: torch.device, meter: Meter, traffic: Traffi
 METHODS: dict[str, Method] = {
     "Adam": library(lambda: LEADStrategy(coupling=0.0)),
     "Adam, a plain loop without Lightning": adam,
+    "LEAD, extrapolated": library(lambda: LEADStrategy(cross="extrapolated")),
     "LEAD, exact": library(lambda: LEADStrategy()),
     "LEAD, exact, on a quarter of the batch": library(lambda: LEADStrategy(cross_fraction=0.25)),
     "LEAD, difference": library(lambda: LEADStrategy(cross="difference")),

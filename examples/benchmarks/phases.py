@@ -28,7 +28,7 @@ from lightning_lead import LeadGANModule
 from lightning_lead.gan.evaluation import GANEvaluation
 from lightning_lead.strategy import GameStrategy
 
-SHOWN = ["Adam", "LEAD, exact", "LEAD, difference", "LEAD, difference, shared latents"]
+SHOWN = ["Adam", "LEAD, extrapolated", "LEAD, exact", "LEAD, difference", "LEAD, difference, shared latents"]
 WARM_UP = 3
 
 

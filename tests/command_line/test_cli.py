@@ -51,7 +51,7 @@ def fit(command, *more):
 def test_the_recipe_fits_and_its_checkpoint_validates_tests_and_predicts(command, tmp_path):
     fitted = fit(command)
     assert fitted.trainer.global_step == 3
-    assert fitted.model.game.rule.coupling == 3.0
+    assert (fitted.model.game.rule.coupling, fitted.model.game.rule.cross) == ("auto", "extrapolated")
     assert fitted.trainer.optimizers[0].param_groups[0]["betas"] == (0.5, 0.9)
     fitted.trainer.save_checkpoint("gan.ckpt")
     for name in ("validate", "test"):
@@ -100,7 +100,7 @@ def test_every_setting_of_the_module_is_explained(command, capsys):
 
 def test_settings_of_the_game_and_of_a_callback_are_explained(command, capsys):
     for option, words in {
-        "--model.game.help=lightning_lead.LEADStrategy": ["coupling a in gradient units", '"exact" or "difference"'],
+        "--model.game.help=lightning_lead.LEADStrategy": ["coupling a in gradient units", '"extrapolated", or "auto"'],
         "--trainer.callbacks.help=lightning_lead.GeneratorEMA": ["counts half"],
     }.items():
         with pytest.raises(SystemExit):

@@ -56,7 +56,7 @@ def test_the_number_of_the_training_run_to_the_last_digit(run, tmp_path, capsys)
     assert record["protocol"]["ema"] == {"halflife_images": 4000, "rampup": 0.05}
     assert differences(record, trained) == {}
     assert trained["game"] == record["game"]
-    assert trained["game"].startswith("LEAD(coupling=3.0, cross='exact', ")
+    assert trained["game"].startswith("LEAD(coupling='auto', cross='extrapolated', ")
     assert trained["game"].endswith(", alternating play")
     assert {key: record[key] for key in ("step", "stage", "checkpoint")} == {
         "step": 4,
@@ -101,7 +101,7 @@ def test_a_file_of_another_kind_is_refused_before_anything_is_scored(run, tmp_pa
 
 
 def test_the_game_is_that_of_the_checkpoint_and_not_of_the_recipe(run, tmp_path):
-    assert evaluate(run, tmp_path, "--metrics", "fid", "--game=ExtraAdam")["game"].startswith("LEAD(coupling=3.0")
+    assert evaluate(run, tmp_path, "--metrics", "fid", "--game=ExtraAdam")["game"].startswith("LEAD(coupling='auto'")
     config, folder = run
     saved = torch.load(folder / "four.ckpt", weights_only=True)
     del saved["lightning_lead"]["description"]  # an earlier version's
