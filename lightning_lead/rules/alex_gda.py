@@ -18,7 +18,7 @@ from typing import final
 
 from lightning_lead._typing import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.rules.anchors import extrapolated_gradient, follow, start_anchors
+from lightning_lead.rules.anchors import gradient_by_weights, start_anchors
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
 
 __all__ = ["AlexGDA"]
@@ -71,5 +71,4 @@ class AlexGDA(AbstractGameRule):
     ) -> tuple[dict[str, Vector], RuleState]:
         """Each moving player's gradient, against the other one's point on the line of its last move."""
         weights = dict(zip(oracle.names, (self.delta - 1, self.gamma - 1), strict=True))
-        directions = {player: extrapolated_gradient(oracle, player, weights[player], state) for player in players}
-        return directions, follow(oracle, players, state)
+        return gradient_by_weights(oracle, players, state, weights)

@@ -7,7 +7,7 @@ So of several discriminator steps the first alone meets a Δ_G, and the generato
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -16,7 +16,7 @@ from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import extrapolated, opponent_of
 from lightning_lead.rules.base import RuleState
 
-__all__ = ["anchor_of", "extrapolated_gradient", "follow", "start_anchors"]
+__all__ = ["anchor_of", "follow", "gradient_ahead", "gradient_by_weights", "start_anchors"]
 
 
 def start_anchors(point: Point) -> RuleState:
@@ -45,23 +45,42 @@ def anchor_of(player: str, state: RuleState) -> Vector | None:
     return anchor
 
 
-def extrapolated_gradient(oracle: GameOracle, player: str, weight: float, state: RuleState) -> Vector:
-    """Return ∇_i L_i(θ_i, θ_j + weight·Δ_j), the turn's only look and its real forward.
-
-    Cost: one gradient. Where Δ_j or the weight is zero, it is the plain gradient.
+def gradient_ahead(oracle: GameOracle, player: str, weight: float, before: Vector, *, replay: bool = False) -> Vector:
+    """Return ∇_i L_i(θ_i, θ_j + weight·Δ_j). Cost: one gradient.
 
     Args:
         oracle: of this turn.
         player: i, who moves.
-        weight: of Δ_j; −1 is the opponent as it was.
-        state: the anchors.
+        weight: of Δ_j = θ_j − before; −1 is the opponent as it was.
+        before: where the opponent has come from.
+        replay: whether it repeats an evaluation; otherwise it is the turn's real forward.
     """
     opponent = opponent_of(player, oracle.names)
-    before = anchor_of(opponent, state)
-    if before is None or weight == 0:
-        return oracle.gradient(player)
-    there = {**oracle.point, opponent: extrapolated(oracle.point[opponent], before, weight)}
-    return oracle.gradient(player, at=there, replay=False)
+    ahead = extrapolated(oracle.point[opponent], before, weight)
+    return oracle.gradient(player, at={**oracle.point, opponent: ahead}, replay=replay)
+
+
+def gradient_by_weights(
+    oracle: GameOracle, players: Sequence[str], state: RuleState, weights: Mapping[str, float]
+) -> tuple[dict[str, Vector], RuleState]:
+    """Return the whole of a rule that faces displaced opponents: each turn's only look, and the anchors after it.
+
+    Cost: one gradient per mover, the plain one where Δ_j or its weight is zero.
+
+    Args:
+        oracle: of this turn.
+        players: who moves.
+        state: the anchors.
+        weights: player i -> the weight of the Δ_j that it faces.
+    """
+    directions = {}
+    for player in players:
+        before, weight = anchor_of(opponent_of(player, oracle.names), state), weights[player]
+        if before is None or weight == 0:
+            directions[player] = oracle.gradient(player)
+        else:
+            directions[player] = gradient_ahead(oracle, player, weight, before)
+    return directions, follow(oracle, players, state)
 
 
 def follow(oracle: GameOracle, players: Sequence[str], state: RuleState) -> RuleState:

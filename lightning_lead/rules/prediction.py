@@ -19,7 +19,7 @@ from typing import Literal, final
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.rules.anchors import extrapolated_gradient, follow, start_anchors
+from lightning_lead.rules.anchors import gradient_by_weights, start_anchors
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState
 
 __all__ = ["Prediction"]
@@ -76,5 +76,4 @@ class Prediction(AbstractGameRule):
         self, oracle: GameOracle, players: Sequence[str], state: RuleState
     ) -> tuple[dict[str, Vector], RuleState]:
         """Each moving player's gradient, against the prediction if the opponent is predicted."""
-        directions = {player: extrapolated_gradient(oracle, player, 1.0, state) for player in players}
-        return directions, follow(oracle, players, state)
+        return gradient_by_weights(oracle, players, state, dict.fromkeys(players, 1.0))  # of whom there is an anchor
