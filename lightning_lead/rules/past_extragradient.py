@@ -39,7 +39,7 @@ class PastExtragradient(AbstractGameRule):
         True
     """
 
-    couples = True  # and not `displaces`: both players look at one point, so they may share fakes there
+    couples = True  # and not `displaces`: both players look at one point, where they may share fakes
     cost = Cost(gradients=2)
     affine = True
     plays: tuple[Play, ...] = ("simultaneous",)
@@ -52,8 +52,8 @@ class PastExtragradient(AbstractGameRule):
         self, oracle: GameOracle, players: Sequence[str], state: RuleState
     ) -> tuple[dict[str, Vector], RuleState]:
         """Both gradients at the look-ahead, which the optimizer remembers; it is the game step's real forward."""
-        last = state["gradient"]
-        there = oracle.ahead(last, remember=True) if last else oracle.point
-        seen = {player: oracle.gradient(player, at=there, replay=False) for player in players}
+        if last := state["gradient"]:
+            oracle.arrive(oracle.ahead(last, remember=True))  # the turn is played from there, by both players
+        seen = {player: oracle.gradient(player) for player in players}
         # copies, because a clip works on the directions in place
         return seen, {"gradient": {player: tuple(g.clone() for g in d) for player, d in seen.items()}}
