@@ -22,9 +22,14 @@ GAMES = {
     "Polyak momentum": "PolyakMomentum",
     "optimistic gradient": "OptimisticGradient",
     "OptimisticAdam": "OptimisticAdam",
+    "νPI": "NuPI",
+    "prediction": "Prediction",
+    "Alex-GDA": "AlexGDA",
+    "past extragradient": "PastExtragradient",
     "Lookahead-minmax": "LookaheadMinmax",
     "Adam, β₁ < 0": "NegativeAdam",
     "LEAD, exact": "LEAD",
+    "LEAD, extrapolated": "LEAD(coupling=1.0, cross='extrapolated')",
     "LEAD, difference": "LEAD(coupling=1.0, cross='difference')",
     "ExtraAdam": "ExtraAdam",
     "level 2": "LevelK(level=2)",
@@ -74,7 +79,7 @@ def main() -> None:
     counts = {label: flops(game, 4 if options.fast else 24) for label, game in GAMES.items()}
     base = counts["descent-ascent, alternating"]
     rows = sorted(counts.items(), key=lambda item: -item[1])
-    figure, axes = plt.subplots(figsize=(7.5, 5.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.5, 6.5), layout="constrained")
     bars = axes.barh(
         [label for label, _ in rows],
         [count / base for _, count in rows],

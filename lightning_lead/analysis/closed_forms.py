@@ -10,10 +10,12 @@ their eigenvalues follow stands in `analysis.recurrences`.
     PolyakMomentum            h                         1              1 − β/z    Gidel et al. 2019
     OptimisticGradient        h(1 + a − a/z)            1 + a − a/z    1          Daskalakis et al. 2018
     LEAD                      h                         1 + a − a/z    1          Askari Hemmat et al. 2023
+    NuPI                      h(1 + k − (ν + k)/z)      p/h            1 − ν/z    Sohrabi et al. 2024, k = κ(1 − ν)
     ConsensusOptimization     h + γ(h² + σ²)            1              1          Mescheder et al. 2017
     SymplecticAdjustment      h + λσ²                   1 − λh         1          Letcher et al. 2019
 
 Rules without memory are a number z per σ: a polynomial or a fraction of ηλ; their equations stand at their functions.
+Where the players differ in what they do, as in Alex-GDA, a small matrix per σ takes the place of the polynomial.
 Lookahead takes its inner rule's z to (1 − α) + αzᵏ, over k game steps. `analysis.operator` finds the same by probing.
 """
 
@@ -36,15 +38,19 @@ from lightning_lead.rules import (
     LEAD,
     ODEGAN,
     AbstractGameRule,
+    AlexGDA,
     ConsensusOptimization,
     ExtraAdam,
     Extragradient,
     GradientPlay,
     LevelK,
     LookaheadMinmax,
+    NuPI,
     OptimisticAdam,
     OptimisticGradient,
+    PastExtragradient,
     PolyakMomentum,
+    Prediction,
     SymplecticGradientAdjustment,
 )
 from lightning_lead.rules.coupling import coupling_by_momentum
@@ -190,6 +196,44 @@ def _optimistic_adam(rule: OptimisticAdam, block: Block) -> Tensor:
 
 
 @block_eigenvalues.register
+def _nu_pi(rule: NuPI, block: Block) -> Tensor:
+    # the controller's transfer function, 1 + k(1 − 1/z)/(1 − ν/z), with the denominator as feedback
+    k = rule.kappa * (1 - rule.nu)
+    controller = [1 + k, -rule.nu - k]
+    return recurrence_roots(block, [block.curvature * c for c in controller], controller, [1.0, -rule.nu])
+
+
+@block_eigenvalues.register
+def _past_extragradient(rule: PastExtragradient, block: Block) -> Tensor:
+    # θ̃ moves as the optimistic gradient does, and θ is a function of it; Gidel et al. 2019
+    _require(block.momentum == 0, rule, "it looks ahead by plain steps", "momentum=0")
+    return _optimistic(OptimisticGradient(1.0), block)
+
+
+@block_eigenvalues.register
+def _alex_gda(rule: AlexGDA, block: Block) -> Tensor:
+    return _alternating_extrapolation(block, rule.delta - 1, rule.gamma - 1)
+
+
+@block_eigenvalues.register
+def _prediction(rule: Prediction, block: Block) -> Tensor:
+    return _alternating_extrapolation(block, float(rule.predicted != "first"), float(rule.predicted != "second"))
+
+
+def _alternating_extrapolation(block: Block, first: float, second: float) -> Tensor:
+    # x⁺ = x + m(x − x⁻) − η(hx + σ(y + a(y − y⁻))), y⁺ = y + m(y − y⁻) − η(hy − σ(x⁺ + b(x⁺ − x))), a first, b second:
+    # as a matrix on (x, x⁻, y, y⁻). As a polynomial it would have double roots at σ = 0, known to half of the digits.
+    one, zero, step = torch.ones_like(block.sigma), torch.zeros_like(block.sigma), block.lr * block.sigma
+    own, m = (1 + block.momentum - block.lr * block.curvature) * one, block.momentum * one
+    x = torch.stack([own, -m, -step * (1 + first), step * first], dim=-1)
+    y = torch.stack([-step * second, zero, own, -m], dim=-1) + (step * (1 + second))[:, None] * x
+    rows = [x, torch.stack([one, zero, zero, zero], dim=-1), y, torch.stack([zero, zero, one, zero], dim=-1)]
+    kept = [0, *([1] if block.momentum else []), 2, *([3] if block.momentum or first else [])]
+    values: Tensor = torch.linalg.eigvals(torch.stack(rows, dim=-2)[:, kept][:, :, kept])
+    return values
+
+
+@block_eigenvalues.register
 def _lead(rule: LEAD, block: Block) -> Tensor:
     # every form: Hessians are constant and L_y = −L_x
     _require(not isinstance(rule.coupling, dict), rule, "its players have couplings of their own", "one coupling")
@@ -262,9 +306,9 @@ def _ode_gan(rule: ODEGAN, block: Block) -> Tensor:
 @block_eigenvalues.register
 def _lookahead(rule: LookaheadMinmax, block: Block) -> Tensor:
     # slow weights are the same linear combination of where the inner rule was and is; Chavdarova et al. 2021
-    remembers = (PolyakMomentum, OptimisticGradient, OptimisticAdam, LookaheadMinmax)  # the last one its slow weights
+    remembers = (PolyakMomentum, OptimisticGradient, OptimisticAdam, NuPI, PastExtragradient, LookaheadMinmax)
     plain = block.momentum == 0 and rule.inner.period == 1 and not isinstance(rule.inner, remembers)
-    plain = plain and not (isinstance(rule.inner, LEAD) and rule.inner.couples)
+    plain = plain and not (isinstance(rule.inner, (LEAD, AlexGDA, Prediction)) and rule.inner.couples)
     _require(plain, rule, "the inner steps have a memory, which does not go back", "an inner rule without one")
     inner: Tensor = block_eigenvalues(rule.inner, block)
     return (1 - rule.alpha) + rule.alpha * inner**rule.steps

@@ -239,6 +239,9 @@ class GameOracle:
     def arrive(self, point: Point) -> None:
         """The turn begins: the players are where they are now, also if an optimizer has given them new storage.
 
+        A rule that looks from elsewhere, both players from one point, arrives there before its first gradient; what
+        they share at the current point, as fakes, they then share there.
+
         Args:
             point: the players' parameters.
         """

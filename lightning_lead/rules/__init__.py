@@ -5,6 +5,7 @@ held to the contract in `tests/contract`.
 """
 
 from lightning_lead.rules.acgd import ACGD
+from lightning_lead.rules.alex_gda import AlexGDA
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState
 from lightning_lead.rules.cgd import CGD
 from lightning_lead.rules.consensus import ConsensusOptimization
@@ -15,10 +16,13 @@ from lightning_lead.rules.lead import LEAD
 from lightning_lead.rules.level_k import LevelK
 from lightning_lead.rules.lookahead_minmax import LookaheadMinmax
 from lightning_lead.rules.negative_adam import NegativeAdam
+from lightning_lead.rules.nu_pi import NuPI
 from lightning_lead.rules.ode_gan import ODEGAN
 from lightning_lead.rules.optimistic_adam import OptimisticAdam
 from lightning_lead.rules.optimistic_gradient import OptimisticGradient
+from lightning_lead.rules.past_extragradient import PastExtragradient
 from lightning_lead.rules.polyak_momentum import PolyakMomentum
+from lightning_lead.rules.prediction import Prediction
 from lightning_lead.rules.symplectic_adjustment import SymplecticGradientAdjustment
 
 __all__ = [
@@ -27,6 +31,7 @@ __all__ = [
     "LEAD",
     "ODEGAN",
     "AbstractGameRule",
+    "AlexGDA",
     "ConsensusOptimization",
     "Cost",
     "ExtraAdam",
@@ -35,9 +40,12 @@ __all__ = [
     "LevelK",
     "LookaheadMinmax",
     "NegativeAdam",
+    "NuPI",
     "OptimisticAdam",
     "OptimisticGradient",
+    "PastExtragradient",
     "PolyakMomentum",
+    "Prediction",
     "RuleState",
     "SymplecticGradientAdjustment",
 ]

@@ -33,9 +33,10 @@ import torch
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._typing import CrossForm, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import extrapolated, opponent_of
+from lightning_lead.calculus.players import opponent_of
 from lightning_lead.calculus.terms import CrossTerm
 from lightning_lead.rules.agreement import FormRecord, agreement
+from lightning_lead.rules.anchors import anchor_of, follow, gradient_ahead, start_anchors
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
 from lightning_lead.rules.coupling import check_coupling, coupling_by_momentum
 
@@ -184,8 +185,7 @@ class LEAD(AbstractGameRule):
         if not self.couples:
             return {}
         checks = {"forms": {name: FormRecord()._asdict() for name in point}} if self.cross == "auto" else {}
-        anchor = {name: _copy(v) for name, v in point.items()}
-        return {"anchor": anchor, "moved": dict.fromkeys(point, False), **checks}
+        return start_anchors(point) | checks
 
     def differentiating_once(self) -> LEAD | None:
         """The same with the difference form as its fallback, if the forms check themselves."""
@@ -205,25 +205,19 @@ class LEAD(AbstractGameRule):
         """Each moving player's direction; see the module's head."""
         if not self.couples:
             return {player: oracle.gradient(player) for player in players}, state
-        anchor, moved, forms = dict(state["anchor"]), dict(state["moved"]), dict(state.get("forms", {}))
-        directions = {}
+        directions, forms = {}, dict(state.get("forms", {}))
         for player in players:
-            opponent = opponent_of(player, oracle.names)
+            before = anchor_of(opponent_of(player, oracle.names), state)
             coupling = self._coupling_of(player, oracle, simultaneous=len(players) > 1)
-            # a flag, not a norm: no synchronisation, and nothing is paid for a Δ of zero
-            if not moved[opponent] or coupling == 0:
+            if before is None or coupling == 0:
                 directions[player] = oracle.gradient(player)
-            elif self.cross == "auto":
-                look = _Coupled(player, oracle, coupling, state["anchor"][opponent], self)
+                continue
+            look = _Coupled(player, oracle, coupling, before, self)
+            if self.cross == "auto":
                 directions[player], forms[player] = self._checked(look, FormRecord(**forms[player]))
             else:
-                look = _Coupled(player, oracle, coupling, state["anchor"][opponent], self)
                 directions[player] = look.extrapolated() if self.cross == "extrapolated" else look.with_term()
-            if moved[opponent]:  # after the step's peak of memory
-                anchor[opponent], moved[opponent] = _copy(oracle.point[opponent]), False
-        for player in players:
-            moved[player] = True
-        return directions, {"anchor": anchor, "moved": moved, **({"forms": forms} if forms else {})}
+        return directions, follow(oracle, players, state) | ({"forms": forms} if forms else {})
 
     def _checked(self, look: _Coupled, record: FormRecord) -> tuple[Vector, dict[str, Any]]:
         """The direction of the form in force, which is decided anew every so often, and the record after it."""
@@ -262,9 +256,7 @@ class _Coupled(NamedTuple):
         return self.oracle.gradient(self.player, replay=True)
 
     def extrapolated(self, *, replay: bool = False) -> Vector:
-        opponent = opponent_of(self.player, self.oracle.names)
-        ahead = extrapolated(self.oracle.point[opponent], self.before, self.coupling)
-        return self.oracle.gradient(self.player, at={**self.oracle.point, opponent: ahead}, replay=replay)
+        return gradient_ahead(self.oracle, self.player, self.coupling, self.before, replay=replay)
 
     def with_term(self, *, replay: bool = False) -> Vector:
         now = self.oracle.point[opponent_of(self.player, self.oracle.names)]
@@ -297,8 +289,3 @@ def renamed_alpha(alpha: float | Mapping[str, float] | None, coupling: object) -
         stacklevel=3,
     )
     return alpha
-
-
-def _copy(vector: Vector) -> Vector:
-    """Own copies in at least float32: an alias of the live weights would make every displacement zero."""
-    return tuple(p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True) for p in vector)

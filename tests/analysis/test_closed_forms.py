@@ -25,13 +25,17 @@ from lightning_lead.rules import (
     CGD,
     LEAD,
     AbstractGameRule,
+    AlexGDA,
     Extragradient,
     GradientPlay,
     LevelK,
     LookaheadMinmax,
+    NuPI,
     OptimisticAdam,
     OptimisticGradient,
+    PastExtragradient,
     PolyakMomentum,
+    Prediction,
     SymplecticGradientAdjustment,
 )
 
@@ -87,6 +91,7 @@ def test_closed_form_is_what_probing_finds(rule: AbstractGameRule, play) -> None
 
 
 MOMENTUM = [GradientPlay(), OptimisticGradient(0.7), OptimisticAdam(), PolyakMomentum(-0.3), LEAD(2.0)]
+MOMENTUM += [AlexGDA(1.5, delta=2.5), AlexGDA(0.0, delta=1.0), Prediction(), Prediction("first"), NuPI(2.0, nu=0.8)]
 MOMENTUM += [SymplecticGradientAdjustment(0.3, align=False), rules.ConsensusOptimization(0.3)]
 
 
@@ -119,6 +124,37 @@ def test_alternating_lead_is_the_quartic_of_its_derivation() -> None:
     even = u**4 + (1 + beta - eta * h) * u**2 + beta
     odd = sigma * (eta + alpha) * u**3 + sigma * alpha * u
     assert torch.minimum((even - odd).abs(), (even + odd).abs()).max() < 1e-12
+
+
+@pytest.mark.parametrize("play", ["simultaneous", "alternating"])
+def test_nu_pi_with_a_negative_gain_has_the_spectrum_of_heavy_ball_momentum(play) -> None:
+    """Theorem 1 of its paper: κ_i = η/(1 − β), κ_p/κ_i = −β/(1 − β), ν = β."""
+    beta, settings = 0.4, {"sigma": torch.tensor([0.4, 1.7]), "curvature": 0.3, "play": play}
+    controller = eigenvalues(NuPI(-beta / (1 - beta), nu=beta), lr=0.2 / (1 - beta), **settings)
+    ball = eigenvalues(PolyakMomentum(beta), lr=0.2, **settings)
+    assert float((ball[:, :, None] - controller[:, None, :]).abs().min(dim=2).values.max()) < 1e-10
+    other = eigenvalues(PolyakMomentum(-beta), lr=0.2, **settings)
+    assert float((other[:, :, None] - controller[:, None, :]).abs().min(dim=2).values.max()) > 1e-2
+
+
+def test_alex_gda_and_prediction_are_cases_of_each_other_and_of_lead() -> None:
+    settings = {"sigma": torch.tensor([0.4, 1.7]), "curvature": 0.3, "lr": 0.2, "play": "alternating"}
+    for momentum in (0.0, 0.6):
+        for rule, case in [
+            (LEAD(1.4), AlexGDA(2.4, delta=2.4)),
+            (LEAD(1.0), Prediction("both")),
+            (AlexGDA(1.0, delta=2.0), Prediction("second")),
+            (AlexGDA(2.0, delta=1.0), Prediction("first")),
+            (Prediction("second"), Prediction("first")),  # only the first step tells who begins
+            (GradientPlay(), AlexGDA(1.0, delta=1.0)),
+        ]:
+            one, other = (eigenvalues(r, momentum=momentum, **settings) for r in (rule, case))
+            for a, b in ((one, other), (other, one)):
+                away = (a[:, :, None] - b[:, None, :]).abs().min(dim=2).values
+                assert float(away[a.abs() > 0.05].max()) < 1e-10, (rule, case)
+    simultaneous = eigenvalues(GradientPlay(), **(settings | {"play": "simultaneous"}))
+    alex = eigenvalues(AlexGDA(0.0, delta=1.0), **settings)
+    assert float((simultaneous[:, :, None] - alex[:, None, :]).abs().min(dim=2).values.max()) < 1e-10
 
 
 @pytest.mark.parametrize("rule", [GradientPlay(), LEAD(1.0), Extragradient(), LevelK(3), CGD()], ids=label)
@@ -249,6 +285,10 @@ def test_competitive_gradient_descent_shrinks_at_the_rate_of_the_spectrum(solver
         (CGD(), {"momentum": 0.5}, "CGD.*momentum=0"),
         (Extragradient(), {"momentum": 0.5}, "Extragradient.*momentum=0"),
         (rules.ODEGAN(), {"momentum": 0.5}, "ODEGAN.*plain steps"),
+        (PastExtragradient(), {"momentum": 0.5}, "PastExtragradient.*momentum=0"),
+        (AlexGDA(), {"play": "simultaneous"}, "'simultaneous' play; use alternating"),
+        (LookaheadMinmax(inner=NuPI()), {}, "memory.*inner rule without one"),
+        (LookaheadMinmax(inner=Prediction()), {}, "memory.*inner rule without one"),
         (rules.LEAD({"x": 0.5, "y": 1.0}), {}, "couplings of their own.*one coupling"),
         (LookaheadMinmax(inner=OptimisticGradient()), {}, "memory.*inner rule without one"),
         (LookaheadMinmax(inner=LookaheadMinmax(2)), {}, "memory.*inner rule without one"),

@@ -88,6 +88,7 @@ def test_every_method_of_the_table_plays_the_recipe(name, games, here):
         "Adam",
         "LEAD-Adam",
         "LEAD-Adam",
+        "LEAD-Adam",
         *(["LEAD-Adam"] if games == "cifar10_games" else []),  # by the authors' script
         "ExtraAdam",
         "ODE-GAN",

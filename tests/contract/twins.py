@@ -244,8 +244,54 @@ def one_lead_step(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, before:
     return z["x"], z["y"]
 
 
+def prediction(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    """The first player meets the second one's prediction, the second the first one's, or both."""
+    path, x_before, y_before = [], x, y
+    for _ in range(steps):
+        ahead_y = 2 * y - y_before if rule.predicted in ("second", "both") else y
+        x_before, x = x, x - lr * fields(game, x, ahead_y)[0]
+        ahead_x = 2 * x - x_before if rule.predicted in ("first", "both") else x
+        y_before, y = y, y - lr * fields(game, ahead_x, y)[1]
+        path.append((x, y))
+    return path
+
+
+def alex_gda(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path, y_tilde = [], y
+    for _ in range(steps):
+        gx = fields(game, x, y_tilde)[0]
+        x, x_tilde = x - lr * gx, x - rule.gamma * lr * gx
+        gy = fields(game, x_tilde, y)[1]
+        y, y_tilde = y - lr * gy, y - rule.delta * lr * gy
+        path.append((x, y))
+    return path
+
+
+def past_extragradient(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    path, (px, py) = [], (torch.zeros_like(x), torch.zeros_like(y))
+    for _ in range(steps):
+        px, py = fields(game, x - lr * px, y - lr * py)
+        x, y = x - lr * px, y - lr * py
+        path.append((x, y))
+    return path
+
+
+def nu_pi(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, steps: int) -> Points:
+    """By the average ξ, in alternating play."""
+    path, z, xi = [], {"x": x, "y": y}, {}
+    for _ in range(steps):
+        for i in ("x", "y"):
+            g = Dense(game, z["x"], z["y"]).gradient(i)
+            before = xi.get(i, g)
+            xi[i] = rule.nu * before + (1 - rule.nu) * g
+            z[i] = z[i] - lr * (g + rule.kappa * (xi[i] - before))
+        path.append((z["x"], z["y"]))
+    return path
+
+
 TWINS: dict[str, Callable[..., Points]] = {
     "ACGD": adaptive_competitive,
+    "AlexGDA": alex_gda,
     "CGD": competitive,
     "ConsensusOptimization": consensus,
     "ExtraAdam": extragradient,
@@ -255,9 +301,12 @@ TWINS: dict[str, Callable[..., Points]] = {
     "LevelK": level_k,
     "LookaheadMinmax": lookahead,
     "NegativeAdam": negative_adam,
+    "NuPI": nu_pi,
     "ODEGAN": ode_gan,
     "OptimisticAdam": optimistic_step,
     "OptimisticGradient": optimistic,
+    "PastExtragradient": past_extragradient,
     "PolyakMomentum": polyak,
+    "Prediction": prediction,
     "SymplecticGradientAdjustment": symplectic,
 }

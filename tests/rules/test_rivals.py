@@ -21,14 +21,18 @@ from lightning_lead.rules import (
     LEAD,
     ODEGAN,
     AbstractGameRule,
+    AlexGDA,
     ExtraAdam,
     GradientPlay,
     LevelK,
     LookaheadMinmax,
     NegativeAdam,
+    NuPI,
     OptimisticAdam,
     OptimisticGradient,
+    PastExtragradient,
     PolyakMomentum,
+    Prediction,
 )
 
 with warnings.catch_warnings():
@@ -85,6 +89,143 @@ def test_optimistic_adam_is_algorithm_1_of_daskalakis_et_al():
         step = hand.step(gradients(game, z[:2], z[2:]))
         z, last = z + 2 * step - (step if last is None else last), step
         assert (path.points[t] - z).abs().max() < 1e-13
+
+
+def test_past_extragradient_with_adam_is_algorithm_4_of_gidel_et_al_with_extrapolation_from_the_past():
+    """Every gradient enters the moments twice, and the bias correction counts both; the first step has no past."""
+    game = TwistedGame()
+    path = simulate(PastExtragradient(), game, lr=0.05, steps=10, optimizer=adam(), start=game.point(*START))
+    z, hand, last = path.points[0].clone(), HandWrittenAdam(5, 0.05, 0.5, 0.9), None
+    for t in range(1, 11):
+        ahead = z if last is None else z + hand.step(last)
+        last = gradients(game, ahead[:2], ahead[2:])
+        z = z + hand.step(last)
+        assert (path.points[t] - z).abs().max() < 1e-13
+
+
+def test_the_points_that_past_extragradient_looks_at_are_those_of_the_optimistic_gradient():
+    """With SGD, θ̃ = θ − η v⁻; on another game than a quadratic one, so that it is no coincidence of spectra."""
+    game = TwistedGame()
+    past = simulate(PastExtragradient(), game, lr=0.05, steps=10, start=game.point(*START)).points
+    looked_at = torch.cat([past[:1], past[1:-1] + past.diff(dim=0)[:-1]])  # a difference is −η v
+    begun = simulate(Begun(), game, lr=0.05, steps=9, start=game.point(*START)).points
+    assert (looked_at - begun).abs().max() < 1e-13
+    taken_before_too = simulate(OptimisticGradient(), game, lr=0.05, steps=9, start=game.point(*START)).points
+    assert (looked_at - taken_before_too).abs().max() > 1e-3  # another start, another path
+
+
+class Begun(AbstractGameRule):
+    """The optimistic gradient from a standstill: the gradient before the first one is zero."""
+
+    plays = ("simultaneous",)
+
+    def init(self, point):
+        return {name: tuple(torch.zeros_like(p) for p in vector) for name, vector in point.items()}
+
+    def direction(self, oracle, players, state):
+        now = {player: oracle.gradient(player) for player in players}
+        return {p: tuple(2 * g - b for g, b in zip(now[p], state[p], strict=True)) for p in players}, now
+
+
+def test_past_extragradient_sees_what_a_clip_leaves_alone():
+    """The direction is clipped in place; the gradient that is kept is as it was."""
+    game = TwistedGame()
+    _, state, _ = asked(PastExtragradient(), game, game.point(*START), lr=0.05)
+    directions, state, _ = asked(PastExtragradient(), game, game.point(*START), lr=0.05, state=state)
+    kept = {name: vector[0].clone() for name, vector in state["gradient"].items()}
+    for vector in directions.values():
+        vector[0].mul_(0.0)
+    assert all(torch.equal(state["gradient"][name][0], kept[name]) for name in kept)
+
+
+@pytest.mark.parametrize("optimizer", [None, adam()], ids=["sgd", "adam"])
+def test_prediction_and_alex_gda_are_cases_of_the_extrapolated_form(optimizer):
+    """Bit for bit, whatever makes the steps; and they are not alike among each other."""
+    game = TwistedGame()
+    settings = {"lr": 0.05, "steps": 12, "play": "alternating", "optimizer": optimizer, "start": game.point(*START)}
+
+    def path(rule):
+        return simulate(rule, game, **settings).points
+
+    def lead(x, y):
+        return LEAD({"x": x, "y": y}, cross="extrapolated")
+
+    cases = [
+        (Prediction("second"), lead(1.0, 0.0)),  # x meets where y would be
+        (Prediction("first"), lead(0.0, 1.0)),
+        (Prediction("both"), LEAD(1.0, cross="extrapolated")),
+        (AlexGDA(1.0, delta=2.0), Prediction("second")),
+        (AlexGDA(2.0, delta=1.0), Prediction("first")),
+        (AlexGDA(2.5, delta=2.5), LEAD(1.5, cross="extrapolated")),
+        (AlexGDA(1.5, delta=3.0), lead(2.0, 0.5)),
+        (AlexGDA(1.0, delta=1.0), GradientPlay()),
+    ]
+    seen = []
+    for rule, case in cases:
+        seen.append(path(rule))
+        assert torch.equal(seen[-1], path(case)), (rule, case)
+    different = [seen[k] for k in (0, 1, 2, 5, 6, 7)]
+    for k, one in enumerate(different):
+        assert all((one - other).abs().max() > 1e-3 for other in different[:k])
+    simultaneous = simulate(GradientPlay(), game, **(settings | {"play": "simultaneous"})).points
+    assert torch.equal(path(AlexGDA(0.0, delta=1.0)), simultaneous)
+
+
+def test_a_prediction_counts_all_moves_since_the_player_s_own_last_one_and_once():
+    """As with several discriminator steps: x, x, y, x, x, y; y meets the sum of two moves, x's second turn none."""
+    game, rule = TwistedGame(), AlexGDA(3.0, delta=2.0)
+    point, state = game.point(*START), None
+    where, last = dict(point), {"x": point["x"][0], "y": point["y"][0]}  # of the opponent, at one's own last turn
+    state = rule.init(point)
+    for player, other, weight in [("x", "y", 1.0), ("x", "y", 1.0), ("y", "x", 2.0)] * 2:
+        oracle = GameOracle(where, [lambda place, wanted, *, replay: game.losses(place)])
+        directions, state = rule.direction(oracle, (player,), state)
+        ahead = where[other][0] + weight * (where[other][0] - last[other])
+        x, y = (where["x"][0], ahead) if player == "x" else (ahead, where["y"][0])
+        assert (directions[player][0] - Dense(game, x, y).gradient(player)).abs().max() < 1e-13
+        assert oracle.evaluations == {"gradients": 1, "hessian_products": 0}
+        last[other] = where[other][0]
+        where = where | {player: (where[player][0] - 0.1 * directions[player][0],)}
+
+
+def test_rules_that_predict_one_player_remember_that_player_alone():
+    point = TwistedGame().point(*START)
+    kept = {
+        ("y",): [Prediction(), AlexGDA(1.0)],
+        ("x",): [Prediction("first"), AlexGDA(1.5, delta=1.0)],
+        ("x", "y"): [Prediction("both"), AlexGDA()],
+        (): [AlexGDA(1.0, delta=1.0)],
+    }
+    for names, rules in kept.items():
+        assert all(tuple(rule.init(point)["anchor"]) == names for rule in rules)
+
+
+@pytest.mark.parametrize("optimizer", [None, adam()], ids=["sgd", "adam"])
+@pytest.mark.parametrize("play", ["simultaneous", "alternating"])
+def test_nu_pi_contains_gradient_play_and_the_optimistic_gradient(play, optimizer):
+    game = TwistedGame()
+    settings = {"lr": 0.05, "steps": 12, "play": play, "optimizer": optimizer, "start": game.point(*START)}
+
+    def path(rule):
+        return simulate(rule, game, **settings).points
+
+    assert torch.equal(path(NuPI(0.0, nu=0.0)), path(GradientPlay()))
+    assert torch.equal(path(NuPI(0.0, nu=0.7)), path(GradientPlay()))
+    assert torch.equal(path(NuPI(1.0, nu=0.0)), path(OptimisticGradient()))
+    assert torch.equal(path(NuPI(0.4, nu=0.0)), path(OptimisticGradient(0.4)))
+    assert (path(NuPI(1.0, nu=0.5)) - path(OptimisticGradient())).abs().max() > 1e-3
+
+
+def test_nu_pi_is_the_sum_of_its_controller():
+    """Algorithm 1: θ(t+1) = θ(0) − η [Σ g + κ (ξ(t) − ξ(−1))], with ξ(−1) = g(0)."""
+    game, kappa, nu, lr = TwistedGame(), 2.0, 0.6, 0.05
+    rule, start = NuPI(kappa, nu=nu), game.point(*START)
+    path = simulate(rule, game, lr=lr, steps=10, play="simultaneous", start=start).points
+    seen = [gradients(game, z[:2], z[2:]) for z in path[:-1]]
+    xi, total = seen[0], torch.zeros(5, dtype=torch.float64)
+    for t, g in enumerate(seen):
+        xi, total = nu * xi + (1 - nu) * g, total + g
+        assert (path[t + 1] - (path[0] - lr * (total + kappa * (xi - seen[0])))).abs().max() < 1e-13
 
 
 @pytest.mark.parametrize("level", [2, 3])
@@ -355,6 +496,15 @@ def test_a_solve_that_does_not_converge_is_counted_warned_of_and_survived():
         (lambda: LookaheadMinmax(alpha=0.0), "alpha"),
         (lambda: LookaheadMinmax(inner="LEAD"), "no game rule"),
         (lambda: NegativeAdam(beta1=-1.0), "beta1"),
+        (lambda: Prediction("third"), "predicted='third'.*'second'.*'first' or 'both'"),
+        (lambda: Prediction(True), "predicted=True"),
+        (lambda: AlexGDA(-0.5), "gamma"),
+        (lambda: AlexGDA(delta=float("inf")), "delta"),
+        (lambda: AlexGDA(float("nan")), "gamma"),
+        (lambda: NuPI(float("inf")), "kappa"),
+        (lambda: NuPI(float("nan")), "kappa"),
+        (lambda: NuPI(nu=1.0), r"nu.*\(-1, 1\)"),
+        (lambda: NuPI("high"), "kappa"),
     ],
 )
 def test_bad_settings_are_refused(build, message):

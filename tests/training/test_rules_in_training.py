@@ -109,6 +109,37 @@ def test_a_rule_that_takes_plain_steps_refuses_an_optimizer_with_a_memory():
     assert type(trainer.optimizers[0]) is torch.optim.SGD
 
 
+# ---- past extragradient ---------------------------------------------------------------------------------------------
+
+
+class AsAWhole(LeadGANModule):
+    """Losses that are taken as they are, so nothing is shared between the players."""
+
+    def wanted_losses(self, batch, wanted):
+        return super().wanted_losses(batch, wanted)
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_past_extragradient_makes_its_fakes_once_at_the_look_ahead(clip):
+    """Both players look at one point, so one forward serves both, and the weights are those of two."""
+
+    def fitted(kind, game="PastExtragradient"):
+        settings = {"generator_lr": 0.05, "discriminator_lr": 0.05, "clip": clip}
+        gan, calls, counts = kind(*tiny_networks(batch_norm=True), game=game, **settings), [], []
+        gan.generator.register_forward_hook(lambda *_: calls.append(None))
+        gan.on_train_batch_end = lambda *_: counts.append(len(calls))
+        torch.manual_seed(0)
+        tiny_trainer(4).fit(gan, tiny_loader(24))
+        assert gan.generator[1].num_batches_tracked == 4
+        return torch.cat([p.detach().reshape(-1) for p in gan.parameters()]), counts[-1] - counts[-2]
+
+    shared, once = fitted(LeadGANModule)
+    apart, twice = fitted(AsAWhole)
+    assert (once, twice) == (1, 2)
+    assert (shared - apart).abs().max() < 1e-12
+    assert (shared - fitted(LeadGANModule, "SimultaneousGDA")[0]).abs().max() > 1e-3
+
+
 # ---- solves ---------------------------------------------------------------------------------------------------------
 
 
