@@ -135,7 +135,7 @@ def test_the_point_ahead_is_rounded_once_and_keeps_the_parameters_dtype():
     ("settings", "message"),
     [
         ({"form": "own"}, "form='own'.*cross='extrapolated'.*leave form out"),
-        ({"cross_fraction": 0.5}, "cross_fraction with cross='extrapolated'.*no cross term to estimate"),
+        ({"cross_fraction": 0.5}, "cross_fraction with cross='extrapolated'.*of the whole batch; leave it out"),
     ],
 )
 def test_settings_of_a_cross_term_are_refused_where_there_is_none(settings, message):
