@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError, HigherDerivativeError
-from lightning_lead.calculus.noise import mix_seed, private_rng
+from lightning_lead.calculus.noise import frozen_buffers, mix_seed, private_rng
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import check_players
@@ -90,6 +90,7 @@ class LeadMixin(LightningModule):
         self._noise: torch.Generator | None = None
         self._resumed = False
         self._probed = False
+        self._by_backward = False
         self._equal_batches = False
         self._playing: list[int] = []
         self._built: list[list[dict[str, Any]]] = []
@@ -202,11 +203,15 @@ class LeadMixin(LightningModule):
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         grads = [(p, p.grad) for p in self.parameters()]
+        self._by_backward = False
+        oracle = self._oracle(turns[-1], live, seed)
         try:
-            probe_game(self._oracle(turns[-1], live, seed), self, self.game.rule)
+            with frozen_buffers(self):  # in reverse passes as well, where activation checkpointing runs forwards again
+                probe_game(oracle, self, self.game.rule)
         finally:
             for parameter, grad in grads:
                 parameter.grad = grad
+        self._by_backward = oracle.by_backward
         self._probed = True
 
     def _differentiate_once(self, error: HigherDerivativeError) -> None:
@@ -233,7 +238,7 @@ class LeadMixin(LightningModule):
             strategy, equal = self.trainer.strategy, self._equal_batches
             settings["reduce"] = mean_over_ranks(strategy, turn.batch_size, equal=equal, meanwhile=meanwhile)
             settings["steps"] = steps
-        return GameOracle(
+        oracle = GameOracle(
             {player: tuple(params) for player, params in live.items()},
             [self._evaluation(part, mix_seed(seed, k)) for k, part in enumerate(turn.micro_batches)],
             place=Placement(self, live).hold,
@@ -242,6 +247,8 @@ class LeadMixin(LightningModule):
             inspect=meanwhile is None or self._inspected(),
             **settings,
         )
+        oracle.by_backward = self._by_backward
+        return oracle
 
     def _evaluation(self, batch: Any, seed: int) -> Evaluation:
         return Evaluation(self, batch, seed, repeated=self._repeated())

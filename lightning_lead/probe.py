@@ -122,7 +122,8 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
         with full_float32():
             _check_zero_sum(oracle, rule)
     for player in oracle.names:
-        oracle.gradient(player, at=oracle.point)  # a mistake in a network shows here, under its own name
+        _differentiate_once(oracle, player, rule)
+    for player in oracle.names:
         if rule.second_order:
             cross = made_up_cross(oracle, player, rule, weight=1.0)
             cross = cross._replace(fraction=rule.cross_fraction)
@@ -144,6 +145,29 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
                 f"{opponent_of(player, oracle.names)!r}; "
                 "the players must meet in one loss (is an output detached, or an opponent left out of the loss?)"
             )
+
+
+def _differentiate_once(oracle: GameOracle, player: str, rule: AbstractGameRule) -> None:
+    """Take a gradient, by `backward()` if need be; a mistake in a network shows here, under its own name."""
+    try:
+        oracle.gradient(player, at=oracle.point)
+    except RuntimeError as error:
+        if "does not require grad" in str(error):
+            raise DifferentiationError(
+                f"Cannot take the gradient of player {player!r} because a loss takes derivatives itself, by parameters "
+                "of the other player, which are constants in this turn; override wanted_losses(batch, wanted) and "
+                f"leave out what is not wanted (got: {first_line(error)})"
+            ) from error
+        if "checkpoint" not in str(error) or ".backward()" not in str(error):
+            raise
+        if rule.second_order:
+            raise HigherDerivativeError(
+                f"Cannot play {rule.name}, which differentiates the gradient of player {player!r}, through reentrant "
+                f"activation checkpointing; pass use_reentrant=False to it, or use {rule.first_order} "
+                f"(got: {first_line(error)})"
+            ) from error
+        oracle.by_backward = True
+        oracle.gradient(player, at=oracle.point)
 
 
 def _check_zero_sum(oracle: GameOracle, rule: AbstractGameRule) -> None:

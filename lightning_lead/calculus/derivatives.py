@@ -28,6 +28,7 @@ def gradient(
     *,
     create_graph: bool = False,
     retain_graph: bool = False,
+    by_backward: bool = False,
     label: str = "the loss",
 ) -> Vector:
     """The gradient of a scalar with respect to a vector; a parameter that the loss does not touch gets zeros.
@@ -39,6 +40,8 @@ def gradient(
         parameters: one tensor per parameter, each requiring a gradient.
         create_graph: keep the result differentiable.
         retain_graph: keep the loss' graph for another derivative.
+        by_backward: collect what `backward()` leaves on the parameters, which must be leaves without a `.grad`. No
+            other way leads through reentrant activation checkpointing. Other leaves of the graph get theirs as well.
         label: how the error names the loss.
 
     Returns:
@@ -57,7 +60,12 @@ def gradient(
             f"Cannot differentiate {label} because it is not a scalar; return its mean (got shape {tuple(loss.shape)})"
         )
     grads: tuple[Tensor | None, ...] = (None,) * len(parameters)
-    if loss.requires_grad:
+    if loss.requires_grad and by_backward:
+        loss.backward(retain_graph=retain_graph)
+        grads = tuple(p.grad for p in parameters)
+        for p in parameters:
+            p.grad = None
+    elif loss.requires_grad:
         grads = torch.autograd.grad(
             loss, parameters, create_graph=create_graph, retain_graph=retain_graph or create_graph, allow_unused=True
         )

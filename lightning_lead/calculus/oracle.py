@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -69,6 +69,8 @@ class GameOracle:
         evaluations: how many "gradients" and "hessian_products" this oracle was asked for; a cross term counts as what
             it is made of. Per batch, however many micro-batches that is.
         notes: what the rule wants to have logged, name -> number.
+        by_backward: whether gradients are taken of whole losses by `backward()`, as reentrant checkpointing asks; see
+            `derivatives.gradient`. A probe finds out.
 
     Example:
         >>> x, y = torch.tensor(3.0), torch.tensor(2.0)
@@ -100,6 +102,7 @@ class GameOracle:
         self.statistics: dict[str, OracleStatistics] = {}
         self.evaluations: Counter[str] = Counter()
         self.notes: dict[str, float] = {}
+        self.by_backward = False
         self._losses = list(losses)
         self._weights = list(weights) if weights is not None else [1.0 / len(self._losses)] * len(self._losses)
         self._reduce = reduce
@@ -228,7 +231,8 @@ class GameOracle:
             precise: whether the maker's derivative will be taken with autocast and TF32 off.
         """
         chain = self._losses[0]
-        if not (isinstance(chain, Chain) and chain.linked) or chain.maker in moving or self._ahead is not None:
+        linked = isinstance(chain, Chain) and chain.linked and not self.by_backward
+        if not isinstance(chain, Chain) or not linked or chain.maker in moving or self._ahead is not None:
             return
         makes = player == chain.maker
         self._ahead = tuple(p.detach().requires_grad_(makes) for p in self.point[chain.maker])
@@ -257,7 +261,8 @@ class GameOracle:
             self._evaluated.add(k)
         losses = self._losses[k]
         place = dict(self.point if at is None else at)
-        if isinstance(losses, Chain) and (losses.linked if cross is None else losses.structure.chained):
+        linked = isinstance(losses, Chain) and (losses.linked if cross is None else losses.structure.chained)
+        if isinstance(losses, Chain) and linked and not self.by_backward:
             return self._chained(player, k, losses, place, cross, replay, here=here and at is None)
         own = tuple(p.detach().requires_grad_() for p in place[player])
         exact = cross is not None and cross.form != "difference"
@@ -274,14 +279,15 @@ class GameOracle:
                 values = losses(point, frozenset({player}) if divided else wanted, replay=replay)
             with reverse():
                 label = f"the loss of player {player!r}"
-                grad = now = gradient(values[player], own, retain_graph=exact and not divided, label=label)
+                keep = exact and not divided
+                grad = now = gradient(values[player], own, retain_graph=keep, by_backward=self.by_backward, label=label)
             loss = values[player].detach()
             if divided and cross is not None:
                 losses = _part(losses, cross.fraction)
                 with precise():
                     values = losses(point, wanted, replay=True)
                     if not exact:
-                        now = gradient(values[player], own, label=label)
+                        now = gradient(values[player], own, by_backward=self.by_backward, label=label)
             with reverse():
                 if cross is None:
                     term = None
@@ -352,7 +358,8 @@ class GameOracle:
         point = self._ordered(player, own, before)
         with self._place(point):
             values = losses(point, frozenset({player}), replay=True)
-            earlier = gradient(values[player], own, label=f"the loss of player {player!r} against the earlier opponent")
+            label = f"the loss of player {player!r} against the earlier opponent"
+            earlier = gradient(values[player], own, by_backward=self.by_backward, label=label)
         return weighted_sum([(1.0, grad), (-1.0, earlier)])
 
     @contextmanager
@@ -362,7 +369,7 @@ class GameOracle:
             yield
 
     def interacts(self, player: str) -> bool:
-        """Whether the player's loss depends on the opponent's parameters; a replay that leaves no trace.
+        """Whether the player's loss depends on the opponent, also where that is detached; replays that leave no trace.
 
         Args:
             player: whose loss.
@@ -371,9 +378,14 @@ class GameOracle:
         place = {name: tuple(p.detach().requires_grad_() for p in vector) for name, vector in self.point.items()}
         with torch.enable_grad(), self._place(place):
             loss = self._losses[0](place, frozenset({player}), replay=True)[player]
-            if not loss.requires_grad:
-                return False
-            return any(g is not None for g in torch.autograd.grad(loss, place[opponent], allow_unused=True))
+            with suppress(DifferentiationError):
+                gradient(loss, place[opponent], by_backward=self.by_backward)
+                return True
+        # far enough for every precision; a loss that is not the same number twice gets the benefit of the doubt
+        place[opponent] = tuple((1.25 * p.detach() + 0.125).requires_grad_() for p in place[opponent])
+        with torch.enable_grad(), self._place(place):
+            elsewhere = self._losses[0](place, frozenset({player}), replay=True)[player]
+        return not torch.equal(loss.detach(), elsewhere.detach())
 
     def _ordered(self, player: str, own: Vector, other: Vector) -> dict[str, Vector]:
         return {name: own if name == player else other for name in self.names}

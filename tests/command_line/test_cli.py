@@ -100,7 +100,7 @@ def test_every_setting_of_the_module_is_explained(command, capsys):
 
 def test_settings_of_the_game_and_of_a_callback_are_explained(command, capsys):
     for option, words in {
-        "--model.game.help=lightning_lead.LEADStrategy": ["coupling a in gradient units", '"extrapolated", or "auto"'],
+        "--model.game.help=lightning_lead.LEADStrategy": ["COUPLING a in gradient units", '"extrapolated", or "auto"'],
         "--trainer.callbacks.help=lightning_lead.GeneratorEMA": ["counts half"],
     }.items():
         with pytest.raises(SystemExit):
@@ -118,15 +118,48 @@ def test_a_setting_on_the_command_line_wins_over_the_recipe(monkeypatch, tmp_pat
     assert built.model.discriminator_steps == 2
 
 
-def test_each_player_s_coupling_is_given_by_its_name(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "coupling", "cross"),
+    [
+        (["--model.game.init_args.coupling=auto", "--model.game.init_args.cross=extrapolated"], "auto", "extrapolated"),
+        (["--model.game.init_args.coupling=1.5", "--model.game.init_args.cross=exact"], 1.5, "exact"),
+        (
+            ["--model.game.init_args.coupling={discriminator: 0.5, generator: 0.01}"],
+            {"discriminator": 0.5, "generator": 0.01},
+            "extrapolated",
+        ),
+        (
+            ["--game=LEAD(coupling={'discriminator': 0.5, 'generator': 0.01})"],
+            {"discriminator": 0.5, "generator": 0.01},
+            "exact",
+        ),
+        (["--game=LEAD(cross='extrapolated')"], "auto", "extrapolated"),
+    ],
+)
+def test_a_coupling_is_a_number_one_for_each_player_by_name_or_the_law(
+    settings, coupling, cross, monkeypatch, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lightning-lead"])
-    wanted = {"discriminator": 0.5, "generator": 0.01}
-    for settings in (
-        ["--model.game.init_args.coupling={discriminator: 0.5, generator: 0.01}"],
-        ["--game=LEAD(coupling={'discriminator': 0.5, 'generator': 0.01})"],
+    rule = main([f"--config={RECIPE}", *settings, *QUIET], run=False).model.game.rule
+    assert (rule.coupling, rule.cross) == (coupling, cross)
+
+
+def test_the_old_name_of_the_coupling_warns_and_works_in_a_recipe_and_as_a_flag(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lightning-lead"])
+    Path("old.yaml").write_text("model: {game: {class_path: lightning_lead.LEADStrategy, init_args: {alpha: 2.0}}}")
+    old = [f"--config={RECIPE}", "--config=old.yaml"]
+    for arguments, expected in (
+        (old, 2.0),
+        ([*old, "--model.game.init_args.alpha=1.5"], 1.5),
+        ([f"--config={RECIPE}", "--game=LEAD(alpha=3)"], 3.0),
     ):
-        assert main([f"--config={RECIPE}", *settings, *QUIET], run=False).model.game.rule.coupling == wanted
+        with pytest.warns(FutureWarning, match="alpha is called coupling"):
+            built = main([*arguments, *QUIET], run=False)
+        assert built.model.game.rule.coupling == expected
+    with pytest.raises((SystemExit, ValueError), match="alpha and coupling together"):
+        main([*old, "--model.game.init_args.coupling=1.5", *QUIET], run=False)
 
 
 def test_a_penalty_is_given_by_its_class(monkeypatch, tmp_path):
