@@ -238,7 +238,7 @@ class LEADStrategy(GameStrategy):
         play: Literal["alternating", "simultaneous"] = "alternating",
         cross_fraction: float = 1.0,
         check_every: int = 25,
-        least_agreement: float = 0.3,
+        least_agreement: float = 0.5,
         fallback: Literal["exact", "difference"] = "exact",
         skip_limit: int | None = 10,
         alpha: float | dict[str, float] | None = None,

@@ -23,7 +23,6 @@ Primal-Dual Algorithm", 2011.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, final
@@ -64,7 +63,7 @@ class LEAD(AbstractGameRule):
         cross_fraction: share of each batch that the cross term is estimated on, in (0, 1]. Unbiased, because the term
             is linear in the loss, where samples are looked at one by one; batch norm sees the smaller batch.
         check_every: for "auto", turns of a player between two comparisons, ≥ 1.
-        least_agreement: for "auto", the agreement from which on the extrapolated form is in force, ≤ 1.
+        least_agreement: for "auto", the agreement from which on the extrapolated form is in force, in [−1, 1].
         fallback: for "auto", what is compared with and taken instead: "exact", or "difference", which needs no second
             derivative; fit start falls back on it by itself where a layer has none.
         alpha: deprecated name of `coupling`.
@@ -99,7 +98,7 @@ class LEAD(AbstractGameRule):
         form: Literal["opponent", "own"] | None = None,
         cross_fraction: float = 1.0,
         check_every: int = 25,
-        least_agreement: float = 0.3,
+        least_agreement: float = 0.5,
         fallback: Literal["exact", "difference"] = "exact",
         alpha: float | Mapping[str, float] | None = None,
     ) -> None:
@@ -136,7 +135,7 @@ class LEAD(AbstractGameRule):
         self.form: Literal["opponent", "own"] = form or ("own" if cross == "auto" else "opponent")
         self.check_every, self.fallback = check_every, fallback
         self.least_agreement = require_number(
-            "least_agreement", least_agreement, low=-math.inf, high=1, why="forms that are equal have an agreement of 1"
+            "least_agreement", least_agreement, low=-1, high=1, why="agreement is 1 at most, and −1 at least"
         )
         numbers = list(self.coupling.values()) if isinstance(self.coupling, dict) else [self.coupling] * 2
         coupled = sum(a == "auto" or a > 0 for a in numbers)  # players
@@ -221,19 +220,17 @@ class LEAD(AbstractGameRule):
 
     def _checked(self, look: _Coupled, record: FormRecord) -> tuple[Vector, dict[str, Any]]:
         """The direction of the form in force, which is decided anew every so often, and the record after it."""
-        extrapolates, agreed = record.extrapolates, record.agreement
-        direction = look.extrapolated() if extrapolates else look.with_term()  # the turn's real forward
+        direction = look.extrapolated() if record.extrapolates else look.with_term()  # the turn's real forward
         if record.turns % self.check_every == 0:
-            other = look.with_term(replay=True) if extrapolates else look.extrapolated(replay=True)
-            ahead, term = (direction, other) if extrapolates else (other, direction)
-            agreed = agreement(look.plain(), ahead, term)
-            extrapolates = agreed >= self.least_agreement
-            direction = ahead if extrapolates else term
+            other = look.with_term(replay=True) if record.extrapolates else look.extrapolated(replay=True)
+            ahead, term = (direction, other) if record.extrapolates else (other, direction)
+            record = record.after(agreement(look.plain(), ahead, term), self.least_agreement)
+            direction = ahead if record.extrapolates else term
         look.oracle.notes |= {
-            f"cross_agreement/{look.player}": agreed,
-            f"cross_extrapolated/{look.player}": float(extrapolates),
+            f"cross_agreement/{look.player}": record.agreement,
+            f"cross_extrapolated/{look.player}": float(record.extrapolates),
         }
-        return direction, FormRecord(record.turns + 1, agreed, extrapolates)._asdict()
+        return direction, record._replace(turns=record.turns + 1)._asdict()
 
     def _coupling_of(self, player: str, oracle: GameOracle, *, simultaneous: bool) -> float:
         if self.coupling != "auto":

@@ -236,8 +236,9 @@ def one_lead_step(rule: Any, game: Any, x: Tensor, y: Tensor, lr: float, before:
             turn = before[f"{i}'s turns"] = before.get(f"{i}'s turns", -1 - (i == "x")) + 1
             if turn >= 0 and turn % rule.check_every == 0:
                 c = forms[rule.fallback]
-                good = 1 - (ahead - c).norm() / c.norm() >= rule.least_agreement
-                before[f"{i}'s form"] = "extrapolated" if good else rule.fallback
+                agreed = max(-1.0, float(1 - (ahead - c).norm() / c.norm()))
+                agreed = before[f"{i}'s agreement"] = (before.get(f"{i}'s agreement", agreed) + agreed) / 2
+                before[f"{i}'s form"] = "extrapolated" if agreed >= rule.least_agreement else rule.fallback
             form = before.get(f"{i}'s form", "extrapolated")
         before[j] = z[j]
         z[i] = z[i] - lr * (dense.gradient(i) + forms[form])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 import pytest
@@ -46,7 +45,7 @@ def test_agreement_is_one_minus_the_relative_difference_of_the_corrections():
     assert agreement(plain, ahead, reference) == pytest.approx(1 - 0.5 / 2)
     assert agreement(plain, reference, reference) == 1.0
     assert agreement(plain, plain, plain) == 1.0
-    assert agreement(plain, ahead, plain) == -math.inf
+    assert agreement(plain, ahead, plain) == agreement(plain, vector(9.0, 9.0), reference) == -1.0
 
 
 def test_away_from_the_kink_the_forms_are_one_and_across_it_the_exact_term_is_taken():
@@ -58,20 +57,23 @@ def test_away_from_the_kink_the_forms_are_one_and_across_it_the_exact_term_is_ta
     assert directions == [7.0, 6.0, 3.0 - 10.0, 0.0, -1.0]
     assert [notes["cross_extrapolated/x"] for _, notes, _ in seen] == [1.0, 1.0, 0.0, 1.0, 0.0]
     assert seen[0][1]["cross_agreement/x"] == 1.0
-    assert seen[-1][1]["cross_agreement/x"] == pytest.approx(1 - 2 / 2)
+    # 1, 1, −0.4, 1 and 0 are measured; each counts as much as all before it
+    agreed = [notes["cross_agreement/x"] for _, notes, _ in seen]
+    assert agreed == pytest.approx([1.0, 1.0, 0.3, 0.65, 0.325])
 
 
 def test_forms_are_compared_every_so_often_and_the_form_in_force_costs_what_it_costs_in_between():
     rule = LEAD(2.0, cross="auto", check_every=3, least_agreement=0.5)
-    seen, state = played(rule, [20.0, 19.0, 18.0, 17.0, 16.0, 15.0, 1.0, 0.9, 0.8])
+    seen, state = played(rule, [20.0, 19.0, 18.0, 17.0, 16.0, 15.0, 14.0, 1.0, 0.9])
     costs = [(c["gradients"], c["hessian_products"]) for _, _, c in seen]
     check, ahead, exact = (3, 1), (1, 0), (1, 1)
-    # the seventh turn crosses the kink, and is looked at twice; before it nothing is
-    assert costs == [check, ahead, ahead, check, ahead, ahead, check, ahead]
-    assert state["forms"]["x"] == {"turns": 8, "agreement": pytest.approx(1.0), "extrapolates": True}
-    seen, _ = played(rule, [20.0, 1.0, 0.9, 0.8, 0.7])
-    assert [(c["gradients"], c["hessian_products"]) for _, _, c in seen] == [check, exact, exact, check]
-    assert [notes["cross_extrapolated/x"] for _, notes, _ in seen] == [0.0, 0.0, 0.0, 1.0]
+    # the seventh turn crosses the kink, and is compared
+    assert costs == [check, ahead, ahead, check, ahead, ahead, check, exact]
+    # y = 1 has come from 14: a·c = −26, e = |1 − 26| − 1
+    assert state["forms"]["x"] == {"turns": 8, "agreement": pytest.approx((2 - 50 / 26) / 2), "extrapolates": False}
+    seen, _ = played(rule, [20.0, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    assert [(c["gradients"], c["hessian_products"]) for _, _, c in seen] == [check, exact, exact] * 2 + [check]
+    assert [notes["cross_extrapolated/x"] for _, notes, _ in seen] == [0.0] * 6 + [1.0]
 
 
 @pytest.mark.parametrize("play", ["alternating", "simultaneous"])
