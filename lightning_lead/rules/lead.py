@@ -215,7 +215,8 @@ class LEAD(AbstractGameRule):
                 directions[player] = oracle.gradient(player)
             elif self.cross == "auto":
                 look = _Coupled(player, oracle, coupling, state["anchor"][opponent], self)
-                directions[player], forms[player] = self._checked(look, FormRecord(**forms[player]))
+                record = FormRecord(**forms.get(player, {}))  # a state of another form has none
+                directions[player], forms[player] = self._checked(look, record)
             else:
                 look = _Coupled(player, oracle, coupling, state["anchor"][opponent], self)
                 directions[player] = look.extrapolated() if self.cross == "extrapolated" else look.with_term()
