@@ -167,8 +167,8 @@ def main() -> None:
     steps = {method: round(budget * base / flops(METHODS[method], width)) for method in methods}
     settings = [Setting(method, beta, rate) for method in methods for beta in grid[0] for rate in grid[1]]
     seeds = [0] if options.fast else [0, 1, 2]
-    scores = play([s for s in settings if s.method in EVERY_SEED], seeds, steps, options)
-    scores |= play([s for s in settings if s.method not in EVERY_SEED], [0], steps, options)
+    scores = play(settings, [0], steps, options)
+    scores |= play([s for s in settings if s.method in EVERY_SEED], seeds, steps, options)
     framed = []
     for method in methods:
         best = min((s for s in settings if s.method == method), key=lambda s: scores[s].mean)

@@ -213,7 +213,8 @@ class LEAD(AbstractGameRule):
                 continue
             look = _Coupled(player, oracle, coupling, before, self)
             if self.cross == "auto":
-                directions[player], forms[player] = self._checked(look, FormRecord(**forms[player]))
+                record = FormRecord(**forms.get(player, {}))  # a state of another form has none
+                directions[player], forms[player] = self._checked(look, record)
             else:
                 directions[player] = look.extrapolated() if self.cross == "extrapolated" else look.with_term()
         return directions, follow(oracle, players, state) | ({"forms": forms} if forms else {})

@@ -159,3 +159,50 @@ def test_cross_term_of_a_known_function():
     field = gradient((x**3).sum() * y.sum(), (y,), create_graph=True)
     (term,) = cross_term(field, (x,), (torch.tensor([2.0], dtype=torch.float64),))
     assert term.tolist() == [6.0, 24.0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "meets"),
+    [
+        (lambda x, y: (x * y).sum(), True),
+        (lambda x, y: (x * y.detach()).sum(), True),  # as the discriminator's loss is mostly written
+        (lambda x, y: x.sum() + y.sum(), True),
+        (lambda x, y: x.sum(), False),
+        (lambda x, y: x.detach().sum(), False),
+        (lambda x, y: x.sum() * float("nan"), True),  # nobody can tell
+    ],
+)
+@pytest.mark.parametrize("by_backward", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_players_meet_where_a_loss_depends_on_the_opponent_also_through_a_detach(loss, meets, by_backward, dtype):
+    x, y = torch.full((2,), 3.0, dtype=dtype), torch.full((2,), 5.0, dtype=dtype)
+    oracle = GameOracle({"x": (x,), "y": (y,)}, [lambda p, w, *, replay: {"x": loss(p["x"][0], p["y"][0])}])
+    oracle.by_backward = by_backward
+    assert oracle.interacts("x") == meets
+
+
+@pytest.mark.parametrize("form", [None, "difference"])
+def test_gradients_by_backward_are_the_same_ones(form):
+    game = SmoothGAN(zero_sum=False)
+    point = game.point()
+    found = []
+    for by_backward in (False, True):
+        oracle = GameOracle(point, [game.losses, game.losses])
+        oracle.by_backward = by_backward
+        for player, opponent in (("generator", "discriminator"), ("discriminator", "generator")):
+            cross = form and CrossTerm(0.5, displaced(point)[opponent], form)
+            found.append(flat(oracle.gradient(player, cross=cross)))
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(found[1], found[3])
+    assert all(p.grad is None for vector in point.values() for p in vector)
+
+
+def test_a_gradient_by_backward_leaves_nothing_on_its_parameters():
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    unused = torch.zeros(3, requires_grad=True)
+    for _ in range(2):
+        (of_x, of_unused) = gradient((x**2).sum(), (x, unused), by_backward=True)
+        assert (of_x.tolist(), of_unused.tolist()) == ([2.0, 4.0], [0.0] * 3)
+    assert x.grad is None
+    with pytest.raises(DifferentiationError, match="depends on none"):
+        gradient((x**2).sum(), (unused,), by_backward=True)

@@ -79,8 +79,10 @@ def whole(tmp_path_factory):
         {"game": LEADStrategy(play="simultaneous"), "discriminator_steps": 1},
         {"scheduler": lambda o: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.1, 9)},
         {"clip": 0.1, "accumulate": 2},
+        {"game": LEADStrategy(cross="extrapolated")},
+        {"game": LEADStrategy(cross="extrapolated", play="simultaneous"), "discriminator_steps": 1, "accumulate": 2},
     ],
-    ids=["difference", "simultaneous", "scheduler", "clip"],
+    ids=["difference", "simultaneous", "scheduler", "clip", "extrapolated", "extrapolated, simultaneous"],
 )
 def test_every_kind_of_game_resumes(settings, tmp_path):
     gan, trainer = fit(tmp_path, 5, gan=model(**settings))
@@ -88,6 +90,23 @@ def test_every_kind_of_game_resumes(settings, tmp_path):
     again, trainer = fit(tmp_path, 5, gan=model(**settings), ckpt=tmp_path / "step=2.ckpt", prefix="again-", seed=77)
     assert all(torch.equal(a, b) for a, b in zip(everything(again, trainer), expected, strict=True))
     assert trainer.optimizers[0].param_groups[0]["lr"] < 0.01 or "scheduler" not in settings
+
+
+@pytest.mark.parametrize("cross", ["exact", "difference", "extrapolated", "auto"])
+def test_a_checkpoint_of_an_earlier_version_s_exact_form_goes_on_in_every_form(cross, whole):
+    """Of the version that knew alpha alone: the rule's state is the same, and its settings are those of the run."""
+    folder = whole[0]
+    checkpoint = torch.load(folder / "step=3.ckpt", weights_only=True)
+    game = checkpoint["lightning_lead"]
+    assert game["game"]["state"].keys() == {"anchor", "moved"}
+    game["description"] = "LEAD(alpha=1.0, cross='exact', form='opponent', cross_fraction=1.0), alternating play"
+    torch.save(checkpoint, folder / f"old-{cross}.ckpt")
+    gan = model(game=LEADStrategy(1.0, cross=cross))
+    _, trainer = fit(folder, 5, gan=gan, ckpt=folder / f"old-{cross}.ckpt", prefix=f"{cross}-", seed=77)
+    assert trainer.global_step == 5
+    exact = torch.load(folder / "step=5.ckpt", weights_only=True)["state_dict"]
+    off = max(float((value - exact[name]).abs().max()) for name, value in gan.state_dict().items())
+    assert off == 0 if cross == "exact" else 0 < off < 0.05  # two steps of Adam
 
 
 @pytest.mark.parametrize("stop", range(1, 9))

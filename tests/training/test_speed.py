@@ -70,6 +70,7 @@ GAMES = {
     "exact": {"coupling": 1.0},
     "difference": {"coupling": 1.0, "cross": "difference"},
     "a quarter": {"coupling": 1.0, "cross_fraction": 0.25},
+    "extrapolated": {"cross": "extrapolated"},  # with the law, which reads the momentum
     "Adam": {"coupling": 0.0},
 }
 
@@ -83,9 +84,10 @@ def test_a_game_step_reads_one_value_per_turn_or_none(game, reads_per_step):
         assert [len(reads) for reads in found[1:]] == [expected] * 2, found[1].where
 
 
-def test_a_scheduler_shared_latents_and_accumulation_read_nothing(reads_per_step):
+@pytest.mark.parametrize("cross", ["difference", "extrapolated"])
+def test_a_scheduler_shared_latents_and_accumulation_read_nothing(cross, reads_per_step):
     gan = dcgan(
-        game=LEADStrategy(cross="difference", skip_limit=None),
+        game=LEADStrategy(cross=cross, skip_limit=None),
         shared_latents=True,
         accumulate=2,
         scheduler=lambda o: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.0, 10),
@@ -139,7 +141,7 @@ def fused_with_momentum(groups):
     return torch.optim.Adam(groups, lr=0.002, betas=(0.5, 0.9), fused=True)
 
 
-@pytest.mark.parametrize("cross", ["exact", "difference"])
+@pytest.mark.parametrize("cross", ["exact", "difference", "extrapolated"])
 def test_channels_last_changes_the_order_in_memory_and_nothing_else(cross):
     """In float64 to rounding; without batch norm, under which a bias has rounding alone for a gradient."""
     ends, seen = {}, {}
@@ -156,8 +158,8 @@ def test_channels_last_changes_the_order_in_memory_and_nothing_else(cross):
             lambda _, inputs, seen=seen[name]: seen.add(inputs[0].is_contiguous(memory_format=torch.channels_last))
         )
         ends[name] = trained(gan)
-        assert gan._structure.chained
-        assert cross == "difference" or gan._structure.piecewise_linear
+        assert gan._structure.chained == (cross != "extrapolated")  # which has no use for it
+        assert gan._structure.piecewise_linear == (cross == "exact")
         convolutions = [p for p in gan.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1]
         assert convolutions
         for p in convolutions:
@@ -227,7 +229,7 @@ def test_fused_and_foreach_optimizers_skip_what_is_skipped(optimizer):
     assert (ends[0] - ends[1]).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("cross", ["exact", "difference"])
+@pytest.mark.parametrize("cross", ["exact", "difference", "extrapolated"])
 def test_bf16_mixed_with_channels_last_trains_near_float32(cross):
     ends = [
         trained(
