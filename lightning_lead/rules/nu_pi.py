@@ -3,9 +3,13 @@
     ξ_i(t) = ν ξ_i(t−1) + (1 − ν) g_i(t)
     d_i(t) = g_i(t) + κ (ξ_i(t) − ξ_i(t−1)) = g_i(t) + κ(1 − ν) (g_i(t) − ξ_i(t−1))
 
-κ = κ_p/κ_i, and κ_i is the learning rate of the SGD that d goes into. κ = 0 is gradient play, ν = 0 the optimistic
-gradient, and κ = −β/(1 − β), ν = β, at a learning rate of η/(1 − β), has the spectrum of heavy-ball momentum β. ν > 0
-takes the change of the gradient from its average, so that less of a batch's noise is taken for a change.
+κ = κ_p/κ_i, and κ_i is the learning rate η of the SGD that d goes into. κ = 0 is gradient play, ν = 0 the optimistic
+gradient. With ν it is the optimistic gradient with momentum, but for its first steps:
+
+    momentum ν,      learning rate η(1 − ν),      optimism ν/(1 − ν) + κ
+
+ν/(1 − ν) is the mean age of the gradients in a step with momentum ν, so κ is by how far a step looks ahead once that is
+made up for, as the margin in LEAD's law (`rules.coupling`). κ = −β/(1 − β), ν = β looks back as far, and is heavy ball.
 
 The first gradient is taken for all before it too, ξ(−1) = g(0), so that the first step is a plain one; the paper leaves
 the start open. There the multipliers of a constrained problem alone move so; here both players do.

@@ -127,14 +127,23 @@ def test_alternating_lead_is_the_quartic_of_its_derivation() -> None:
 
 
 @pytest.mark.parametrize("play", ["simultaneous", "alternating"])
-def test_nu_pi_with_a_negative_gain_has_the_spectrum_of_heavy_ball_momentum(play) -> None:
-    """Theorem 1 of its paper: κ_i = η/(1 − β), κ_p/κ_i = −β/(1 − β), ν = β."""
-    beta, settings = 0.4, {"sigma": torch.tensor([0.4, 1.7]), "curvature": 0.3, "play": play}
-    controller = eigenvalues(NuPI(-beta / (1 - beta), nu=beta), lr=0.2 / (1 - beta), **settings)
-    ball = eigenvalues(PolyakMomentum(beta), lr=0.2, **settings)
-    assert float((ball[:, :, None] - controller[:, None, :]).abs().min(dim=2).values.max()) < 1e-10
-    other = eigenvalues(PolyakMomentum(-beta), lr=0.2, **settings)
-    assert float((other[:, :, None] - controller[:, None, :]).abs().min(dim=2).values.max()) > 1e-2
+def test_nu_pi_has_the_spectrum_of_the_optimistic_gradient_with_momentum_and_of_heavy_ball(play) -> None:
+    """Optimism ν/(1 − ν) + κ, which is 0 where κ = −ν/(1 − ν): Theorem 1 of its paper."""
+    nu, lr = 0.4, 0.3
+    settings = {"sigma": torch.tensor([0.4, 1.7]), "curvature": 0.3, "play": play}
+
+    def away(one: torch.Tensor, other: torch.Tensor) -> float:
+        return float((one[:, :, None] - other[:, None, :]).abs().min(dim=2).values.max())
+
+    for kappa in (0.5, 3.0):
+        controller = eigenvalues(NuPI(kappa, nu=nu), lr=lr, **settings)
+        momentum = {"lr": lr * (1 - nu), "momentum": nu, **settings}
+        optimistic = eigenvalues(OptimisticGradient(nu / (1 - nu) + kappa), **momentum)
+        assert max(away(controller, optimistic), away(optimistic, controller)) < 1e-10
+        assert away(eigenvalues(OptimisticGradient(kappa), **momentum), controller) > 1e-2
+    controller = eigenvalues(NuPI(-nu / (1 - nu), nu=nu), lr=lr, **settings)
+    assert away(eigenvalues(PolyakMomentum(nu), lr=lr * (1 - nu), **settings), controller) < 1e-10
+    assert away(eigenvalues(PolyakMomentum(-nu), lr=lr * (1 - nu), **settings), controller) > 1e-2
 
 
 def test_alex_gda_and_prediction_are_cases_of_each_other_and_of_lead() -> None:
