@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_lead.calculus.chain import Made, Structure
 from lightning_lead.calculus.dual import split_dual
-from lightning_lead.calculus.noise import RandomState, primal_power_iteration
+from lightning_lead.calculus.noise import RandomState, frozen_buffers, primal_power_iteration
 from lightning_lead.evaluation import Evaluation
 from lightning_lead.gan.batch import GANBatch, call_network
 
@@ -42,6 +42,7 @@ class GANEvaluation(Evaluation):
         self._partner: GANEvaluation | None = None
         self._made: Made | None = None
         self._ahead: tuple[Tensor, RandomState, Tensor | None] | None = None
+        self._anew = False
 
     def _looked_at_once(self) -> bool:
         """In simultaneous play fakes take two reverse passes through the discriminator, and compiled code allows one.
@@ -86,7 +87,8 @@ class GANEvaluation(Evaluation):
     def make(self) -> Tensor:
         """The fakes."""
         if self._ahead is None:
-            return self._module._fakes(self._batch)
+            with frozen_buffers(self._module.generator) if self._anew else nullcontext():  # they have moved
+                return self._module._fakes(self._batch)
         (made, drawn, noise), self._ahead = self._ahead, None
         drawn.restore()
         if self._module._noise is not None and noise is not None:
@@ -103,7 +105,7 @@ class GANEvaluation(Evaluation):
 
     def forget_ahead(self) -> None:
         """Drop the fakes that were made ahead."""
-        self._ahead = None
+        self._ahead, self._anew = None, True
 
     def judge_made(self, made: Tensor) -> Tensor:
         """Their logits."""

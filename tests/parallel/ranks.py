@@ -15,17 +15,20 @@ from typing import Any
 
 import torch
 import torch.distributed
+import torch.utils.checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_points, tiny_trainer
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lightning_lead import GaussiansDataModule, LeadGANModule, LEADStrategy
+from lightning_lead.gan.evaluation import GANEvaluation
 from lightning_lead.objectives import R1
 from lightning_lead.systems import find_game
 
 PAGE = Path(__file__).parents[2] / "docs" / "distributed.md"
 STEPS, BATCH = 20, 24
+AHEAD: dict[str, Any] = {"coupling": "auto", "cross": "extrapolated"}  # one gradient, and the optimizer's momentum
 UNEVEN = {2: [9, 3], 4: [6, 1, 2, 3]}
 CONFIGURATIONS = {
     f"{name} n={n} accumulate={k}": {"optimizer": name, "discriminator_steps": n, "accumulate": k}
@@ -37,6 +40,9 @@ CONFIGURATIONS = {
     "clip": {"clip": 0.05},
     "larger generator batch": {"generator_batch_factor": 2},
     "R1": {"penalty": R1(weight=3.0), "accumulate": 2},
+    "extrapolated n=3 accumulate=2": {"game": AHEAD, "discriminator_steps": 3, "accumulate": 2},
+    "extrapolated simultaneous": {"game": AHEAD | {"play": "simultaneous"}, "optimizer": "sgd"},
+    "extrapolated through reentrant checkpoints": {"game": AHEAD, "discriminator_steps": 2, "checkpointed": True},
 }
 
 
@@ -54,6 +60,21 @@ class JointNoise(LeadGANModule):
         return joint[self.rank :: self.world_size]
 
 
+class Checkpointed(torch.nn.Sequential):
+    """Forgets its activations in the way that only `backward()` gets through."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=True)
+
+
+def networks_of(*, checkpointed: bool) -> tuple[torch.nn.Module, torch.nn.Module]:
+    networks = tiny_networks()
+    for seed, network in enumerate(networks if checkpointed else ()):
+        torch.manual_seed(seed)
+        network.insert(2, Checkpointed(torch.nn.Linear(6, 6), torch.nn.Tanh()).double())
+    return networks
+
+
 OPTIMIZERS: dict[str, Any] = {
     "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.3),
     "adam": lambda groups: torch.optim.Adam(groups, betas=(0.5, 0.9)),
@@ -69,12 +90,13 @@ def train(
     generator_batch_factor: int = 0,
     nodes: int = 1,
     steps: int = STEPS,
+    checkpointed: bool = False,
     **settings: Any,
 ) -> LeadGANModule:
     share = BATCH // world_size
     model = JointNoise(
-        *tiny_networks(),
-        game=LEADStrategy(coupling=1.0, **(game or {})),
+        *networks_of(checkpointed=checkpointed),
+        game=LEADStrategy(**({"coupling": 1.0} | (game or {}))),
         optimizer=OPTIMIZERS[optimizer],
         generator_batch_size=generator_batch_factor * share or None,
         generator_lr=0.02,
@@ -151,12 +173,20 @@ def reductions(world_size: int, rank: int) -> list[tuple[str, int, list[int], li
 class Spoilt(JointNoise):
     """In the fourth game step the losses of some ranks are not numbers; keeps the weights after every step."""
 
+    only_first = False  # of the losses in that step: the others are
+
     def __init__(self, *args: Any, where: tuple[int, ...], **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.where, self.path = where, []
+        self.where, self.path, self.looks = where, [], 0
+
+    def game_turns(self, batch: Any) -> Any:
+        self.looks = 0
+        return super().game_turns(batch)
 
     def _factor(self) -> float:
-        return float("nan") if self.trainer.global_step == 3 and self.rank in self.where else 1.0
+        self.looks += 1
+        spoilt = self.trainer.global_step == 3 and self.rank in self.where and not (self.only_first and self.looks > 1)
+        return float("nan") if spoilt else 1.0
 
     def generator_loss(self, fake_logits: torch.Tensor) -> torch.Tensor:
         return super().generator_loss(fake_logits) * self._factor()
@@ -177,7 +207,35 @@ def spoilt(world_size: int, rank: int, where: tuple[int, ...]) -> dict[str, Any]
     return {"path": torch.stack(model.path), "skipped": model.game.skipped}
 
 
-def order_of_events(world_size: int, rank: int) -> list[str]:
+def spoilt_inner_turn(world_size: int, rank: int, *, forgetting: bool = True) -> dict[str, Any]:
+    """The same where the first of two discriminator turns is spoilt, on rank 0: the second one sees the opponent move.
+
+    By then fakes may have been made ahead, of the generator where it is.
+    """
+    settings = {
+        "discriminator_steps": 2,
+        "generator_lr": 0.02,
+        "discriminator_lr": 0.02,
+        "optimizer": OPTIMIZERS["adam"],
+    }
+    game = LEADStrategy(2.0, cross="extrapolated")
+    model = Spoilt(*tiny_networks(), where=(0,), game=game, **settings)
+    model.only_first, model.world_size, model.rank = True, world_size, rank
+    loader = tiny_loader(BATCH // world_size, world_size=world_size, rank=rank)
+    original = GANEvaluation.forget_ahead
+    if not forgetting:
+        GANEvaluation.forget_ahead = lambda self: None
+    try:
+        tiny_trainer(6, strategy="ddp" if world_size > 1 else "auto", devices=world_size).fit(model, loader)
+    finally:
+        GANEvaluation.forget_ahead = original
+    return {"path": torch.stack(model.path), "skipped": model.game.skipped}
+
+
+EVENTFUL: dict[str, dict[str, Any]] = {"exact": {}, "extrapolated": AHEAD}
+
+
+def order_of_events(world_size: int, rank: int, game: dict[str, Any]) -> list[str]:
     """What the last game step does, in order: an all-reduce begins, fakes are made, an all-reduce is waited for."""
     events: list[str] = []
     original = torch.distributed.all_reduce
@@ -205,7 +263,7 @@ def order_of_events(world_size: int, rank: int) -> list[str]:
         events.append("reduce")
         return Waiting(original(tensor, *args, **kwargs))
 
-    model = Recorded(*tiny_networks(), discriminator_steps=2)
+    model = Recorded(*tiny_networks(), discriminator_steps=2, game=LEADStrategy(**game))
     model.world_size, model.rank = world_size, rank
     torch.distributed.all_reduce = all_reduce
     loader = tiny_loader(BATCH // world_size, world_size=world_size, rank=rank)
@@ -250,13 +308,15 @@ def main(output: str) -> None:
             counted.bytes,
             counted.calls,
         )
-    result["events"] = order_of_events(world_size, rank)
+    result["events"] = {name: order_of_events(world_size, rank, game) for name, game in EVENTFUL.items()}
     result["uneven"] = uneven(rank, UNEVEN[world_size])
     result["lopsided"] = lopsided(rank, world_size)
     result["buffers"] = drifted_buffers(rank, world_size)
     result["reductions"] = reductions(world_size, rank)
     everybody = tuple(range(world_size))
     result["spoilt"] = {where: spoilt(world_size, rank, where) for where in ((), (1,), everybody)}
+    result["spoilt inner turn"] = spoilt_inner_turn(world_size, rank)
+    result["stale fakes"] = spoilt_inner_turn(world_size, rank, forgetting=False)
     result["whole"], result["resumed"] = resumed(world_size, rank, output)
 
     import lightning_lead.mixin
