@@ -115,7 +115,7 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
         rule: the game optimizer.
 
     Raises:
-        HigherDerivativeError: a layer without a second derivative.
+        HigherDerivativeError: a layer without a second derivative, or players who meet through a detach.
         DifferentiationError: a player that the other one's loss ignores.
     """
     if rule.zero_sum:
@@ -129,8 +129,10 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
             cross = cross._replace(fraction=rule.cross_fraction)
             try:
                 oracle.gradient(player, at=oracle.point, cross=cross)
-            except (DifferentiationError, torch.OutOfMemoryError):
+            except torch.OutOfMemoryError:
                 raise
+            except DifferentiationError as error:  # players who never meet, or meet through a detach
+                raise HigherDerivativeError(str(error)) from error
             except RuntimeError as error:
                 found = suspects(module)
                 named = f"; look at {', '.join(found)}" if found else ""

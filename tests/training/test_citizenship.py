@@ -227,7 +227,7 @@ def test_a_mistake_in_a_network_keeps_its_own_name():
         fit(LeadGANModule(generator, nn.Linear(5, 1).double()))
 
 
-@pytest.mark.parametrize("cross", ["exact", "difference"])
+@pytest.mark.parametrize("cross", ["exact", "difference", "extrapolated", "auto"])
 def test_players_that_never_meet_are_found_at_the_first_batch(cross):
     class Strangers(LeadModule):
         def __init__(self):

@@ -296,6 +296,11 @@ def test_dropout_draws_the_same_masks_where_activations_are_recomputed(block):
     assert (ends[0] - ends[1]).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("cross", ["exact", "difference"])
+def test_a_recurrent_critic_trains_by_the_other_forms_too_on_a_cpu(cross):
+    trained(module(with_critic(LSTMCritic)(), game=LEADStrategy(cross=cross)), 2)
+
+
 @no_grad
 def test_reentrant_checkpointing_trains_by_every_rule_that_differentiates_once_and_others_name_them():
     def build(game):
@@ -326,6 +331,8 @@ class Tokenizer(nn.Module):
         self.critic = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 1))
         self.weights, self.looks = [], 0
 
+    detached = True
+
     def loss_of_the_autoencoder(self, x):
         self.looks += 1
         decoded = self.decoder(self.encoder(x))
@@ -339,7 +346,8 @@ class Tokenizer(nn.Module):
 
     def loss_of_the_critic(self, x):
         self.looks += 1
-        decoded = self.decoder(self.encoder(x)).detach()
+        decoded = self.decoder(self.encoder(x))
+        decoded = decoded.detach() if self.detached else decoded
         return nn.functional.relu(1 - self.critic(x)).mean() + nn.functional.relu(1 + self.critic(decoded)).mean()
 
 
@@ -383,6 +391,26 @@ def test_a_loss_that_weighs_itself_by_derivatives_trains_as_by_hand(play):
     assert (everything(tokenizer) - everything(plain)).abs().max() < 1e-12
     assert tokenizer.weights[-4:] == pytest.approx(plain.weights, rel=1e-12)
     assert len(set(plain.weights)) == 4  # it adapts
+
+
+@pytest.mark.parametrize(("cross", "trains"), [("exact", False), ("difference", True), ("auto", True)])
+def test_what_other_forms_make_of_a_detach_and_of_derivatives_inside_a_loss(cross, trains):
+    """The critic judges a detached sample, through which no second derivative leads; attached, every form trains."""
+
+    class Attached(Tokenizer):
+        detached = False
+
+    for kind in (Tokenizer, Attached):
+        torch.manual_seed(8)
+        tokenizer = kind().double()
+        trainer, game = tiny_trainer(2), TokenizerGame(tokenizer, game=LEADStrategy(1.0, cross=cross))
+        if trains or kind is Attached:
+            trainer.fit(game, tiny_loader(24))
+            assert trainer.global_step == 2
+            assert (game.game.rule.fallback == "difference") == (cross == "auto" and kind is Tokenizer)
+        else:
+            with pytest.raises(DifferentiationError, match="'critic'.* does not depend on the player.*detached"):
+                trainer.fit(game, tiny_loader(24))
 
 
 def test_losses_that_take_derivatives_and_do_not_look_what_is_wanted_are_named():
