@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointMismatchError", "ConfigurationError", "DifferentiationError", "DivergenceError", "first_line"]
+__all__ = [
+    "CheckpointMismatchError",
+    "ConfigurationError",
+    "DifferentiationError",
+    "DivergenceError",
+    "HigherDerivativeError",
+    "first_line",
+]
 
 
 class ConfigurationError(ValueError):
@@ -14,7 +21,7 @@ class DifferentiationError(RuntimeError):
 
 
 class HigherDerivativeError(DifferentiationError):
-    """A layer or a penalty lacks the second or third derivative that a rule asks for."""
+    """A second or third derivative that a rule asks for is missing: of a layer, of a penalty, or through a detach."""
 
 
 class CheckpointMismatchError(RuntimeError):

@@ -189,8 +189,13 @@ def by_hand(networks, latents, *, coupling=None, clip=None, batches=None, **sett
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
-@pytest.mark.parametrize("inner", [1, 2])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "inner"),
+    [
+        *((name, inner) for name in NETWORKS if name != "compiled" for inner in (1, 2)),
+        pytest.param("compiled", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_weights_and_buffers_are_those_of_a_loop_written_by_hand(name, inner):
     torch.manual_seed(8)
     networks = NETWORKS[name]()
