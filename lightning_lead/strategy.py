@@ -311,7 +311,7 @@ class LEADStrategy(GameStrategy):
 
     @classmethod
     def for_spectrum(
-        cls, *, smallest: float, largest: float, curvature: float = 0.0
+        cls, *, smallest: float, largest: float, curvature: float = 0.0, **settings: Any
     ) -> tuple[LEADStrategy, OptimizerSettings]:
         """Alternating play with strong coupling and momentum, set by a law for a quadratic game of this spectrum.
 
@@ -322,6 +322,7 @@ class LEADStrategy(GameStrategy):
             smallest: smallest singular value of the coupling, ≥ 0, > 0 without curvature.
             largest: the largest one.
             curvature: h ≥ 0, of both players' own losses.
+            **settings: `cross` and what goes with it; every form has this rate.
 
         Returns:
             The strategy and the matching SGD settings.
@@ -335,7 +336,7 @@ class LEADStrategy(GameStrategy):
             'a = 4.47, lr = 0.334, momentum = 0.668'
         """
         law = alternating_lead_law(smallest, largest, curvature)
-        return cls(law.coupling, play="alternating"), OptimizerSettings(lr=law.eta, momentum=law.beta)
+        return cls(law.coupling, play="alternating", **settings), OptimizerSettings(lr=law.eta, momentum=law.beta)
 
 
 def _finite(directions: Mapping[str, Vector]) -> bool:
