@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -41,14 +41,16 @@ class Evaluation:
         Args:
             replay: leave every buffer as it is, and use the recorded singular vectors.
         """
-        with ExitStack() as stack:
-            stack.enter_context(self._module.private_noise(self._seed))
+        module, record = self._module, self._record
+        with module.private_noise(self._seed):
             if replay:
-                stack.enter_context(frozen_buffers(self._module))
-                stack.enter_context(self._record.replaying(self._module))
+                with frozen_buffers(module), record.replaying(module):
+                    yield
             elif self._repeated:
-                stack.enter_context(self._record.recording(self._module))
-            yield
+                with record.recording(module):
+                    yield
+            else:
+                yield
 
     def part(self, fraction: float) -> Evaluation:
         """The same losses on the first samples alone, for a repeat: singular vectors are the recorded ones.

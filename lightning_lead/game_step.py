@@ -11,6 +11,7 @@ from torch import nn
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus.noise import mix_seed
 from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.steps import Steps
 from lightning_lead.calculus.terms import OracleStatistics
 from lightning_lead.turns import Turn
@@ -41,34 +42,47 @@ class GameStep:
     def __init__(
         self, module: LeadMixin, turns: Sequence[Turn], live: Mapping[str, Sequence[nn.Parameter]], seed: int
     ) -> None:
-        self._module, self._turns, self._live = module, turns, live
+        self._module, self._turns, self._live, self._seed = module, turns, live, seed
         self._steps = Steps(live, module.trainer.optimizers, clip=module.clip)
-        self._oracles: list[GameOracle] = []
-        for index, turn in enumerate(turns):
-            following = partial(self._begin, index + 1)
-            oracle = module._oracle(turn, live, mix_seed(seed, index), meanwhile=following, steps=self._steps)
-            self._oracles.append(oracle)
+        self._place = Placement(module, live)
+        self._begun: dict[int, GameOracle] = {}  # turns that have begun before the one before was over
 
     def play(self) -> PlayedStep:
         """Every turn's direction, and the optimizers' steps along it."""
         game = self._module.game
         step = PlayedStep({}, {})
-        for index, (turn, oracle) in enumerate(zip(self._turns, self._oracles, strict=True)):
-            oracle.arrive({name: tuple(params) for name, params in self._live.items()})
+        for index, turn in enumerate(self._turns):
+            oracle = self._begun.pop(index, None)
+            if oracle is None:
+                oracle = self._oracle(index)
+            else:
+                oracle.arrive({name: tuple(params) for name, params in self._live.items()})
             played = game.play_turn(oracle, turn.players, self._live)
             for name, seen in played.statistics.items():
                 first = step.statistics.get(name, seen)  # of several inner steps, only the first one has a cross term
                 step.statistics[name] = seen._replace(cross_norm=first.cross_norm, cosine=first.cosine)
             step.notes.update(played.notes)
             self._move(turn, skipped=played.skipped, last=index == len(self._turns) - 1)
-        self._oracles.clear()  # each one knows the next; a circle would keep graphs and batches until it is collected
         return step
+
+    def _oracle(self, index: int) -> GameOracle:
+        """That of a turn; not kept, because it knows this step, and a circle would keep its graphs and batches."""
+        return self._module._oracle(
+            self._turns[index],
+            self._live,
+            mix_seed(self._seed, index),
+            place=self._place,
+            meanwhile=partial(self._begin, index + 1),
+            steps=self._steps,
+        )
 
     def _begin(self, index: int) -> None:
         """While the directions of the turn before cross ranks."""
         rule, turns = self._module.game.rule, self._turns
         if index < len(turns) and rule.starts_here:
-            self._oracles[index].begin(turns[index].players[0], turns[index - 1].players, precise=rule.subtracts)
+            if index not in self._begun:
+                self._begun[index] = self._oracle(index)
+            self._begun[index].begin(turns[index].players[0], turns[index - 1].players, precise=rule.subtracts)
 
     def _move(self, turn: Turn, *, skipped: bool, last: bool) -> None:
         """Clip, then step the optimizers that own the moving players; only one step of the last turn is counted.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -92,6 +92,7 @@ class LeadMixin(LightningModule):
         self._probed = False
         self._by_backward = False
         self._equal_batches = False
+        self._noted: dict[str, float] = {}
         self._playing: list[int] = []
         self._built: list[list[dict[str, Any]]] = []
 
@@ -146,8 +147,9 @@ class LeadMixin(LightningModule):
     def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
         """Log losses; every `log_every_n_steps`, also norms of gradients and cross terms and their cosines.
 
-        All are as this rank saw them. And what the rule notes, as a solver's iterations, and how many turns have been
-        skipped, once one has. The progress bar shows the losses of the first step, and of the last one that was logged:
+        All are as this rank saw them. And what the rule notes, as a solver's iterations, where it has changed or is
+        logged; and how many turns have been skipped, once one has. The progress bar shows the losses of the first step,
+        and of the last one that was logged:
         what is logged with `prog_bar` Lightning reads from the device after every step, bar or no bar.
         """
         losses = {f"loss/{name}": stats.loss for name, stats in record.items()}
@@ -161,7 +163,11 @@ class LeadMixin(LightningModule):
         if self._shown(losses):
             values = torch.stack([loss.float() for loss in losses.values()]).tolist()
             self.trainer.progress_bar_metrics.update(zip(losses, values, strict=True))
-        details |= {name: torch.as_tensor(value) for name, value in notes.items()}
+        due = self._due(self.trainer.global_step)
+        for name, value in notes.items():  # Lightning keeps what it was told, and takes as long for it as for a loss
+            if due or self._noted.get(name) != value:
+                details[name] = torch.as_tensor(value)
+        self._noted |= notes
         if self.game.skipped:
             details["skipped_turns"] = torch.as_tensor(float(self.game.skipped))
         self.log_dict(details, on_step=True, on_epoch=False)
@@ -170,9 +176,12 @@ class LeadMixin(LightningModule):
         """Whether the progress bar is to have new losses, after the step."""
         if not losses or self.trainer.progress_bar_callback is None:
             return False
+        return self._due(self.trainer.global_step) or not losses.keys() <= self.trainer.progress_bar_metrics.keys()
+
+    def _due(self, steps: int) -> bool:
+        """Whether the game step after which there have been so many is logged."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        due = every > 0 and self.trainer.global_step % every == 0
-        return due or not losses.keys() <= self.trainer.progress_bar_metrics.keys()
+        return every > 0 and steps % every == 0
 
     @contextmanager
     def private_noise(self, seed: int) -> Iterator[None]:
@@ -229,6 +238,7 @@ class LeadMixin(LightningModule):
         live: Mapping[str, Sequence[Tensor]],
         seed: int,
         *,
+        place: Placement | None = None,
         meanwhile: Callable[[], None] | None = None,
         steps: Steps | None = None,
     ) -> GameOracle:
@@ -241,7 +251,7 @@ class LeadMixin(LightningModule):
         oracle = GameOracle(
             {player: tuple(params) for player, params in live.items()},
             [self._evaluation(part, mix_seed(seed, k)) for k, part in enumerate(turn.micro_batches)],
-            place=Placement(self, live).hold,
+            place=(Placement(self, live) if place is None else place).hold,
             full_precision=self._full_precision,
             exhaustive=meanwhile is None,
             inspect=meanwhile is None or self._inspected(),
@@ -259,11 +269,11 @@ class LeadMixin(LightningModule):
 
     def _inspected(self) -> bool:
         """Norms and cosines are worked out on the steps that are logged, and on no others."""
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return every > 0 and (int(self.trainer.global_step) + 1) % every == 0
+        return self._due(self.trainer.global_step + 1)
 
     def _full_precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, enabled=False)
+        kind = self.device.type
+        return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
     def _step_schedulers(self, interval: str, count: int) -> None:
         for config in self.trainer.lr_scheduler_configs:
@@ -285,7 +295,7 @@ class LeadMixin(LightningModule):
         if not self._resumed or self._noise_seed is None:
             self._noise_seed = int(torch.randint(2**62, ()).item())
         self._noise_seed = int(self.trainer.strategy.broadcast(self._noise_seed))
-        self._resumed, self._probed = False, False
+        self._resumed, self._probed, self._noted = False, False, {}
         self._built = implementations(self.trainer.optimizers)  # between this hook and the next they are restored
 
     def on_train_start(self) -> None:

@@ -342,7 +342,7 @@ class LEADStrategy(GameStrategy):
 def _finite(directions: Mapping[str, Vector]) -> bool:
     # by the largest entry: squares would overflow where the direction does not
     largest = [size for d in directions.values() for size in torch._foreach_norm(list(d), math.inf)]
-    return bool(torch.stack([size.float() for size in largest]).isfinite().all())
+    return math.isfinite(float(torch.stack([size.float() for size in largest]).max()))  # that of a NaN is NaN
 
 
 def _to_device(value: Any, device: torch.device) -> Any:

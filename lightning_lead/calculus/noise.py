@@ -259,9 +259,13 @@ def private_rng(seed: int, device: torch.device | str = "cpu") -> Iterator[torch
     """
     device = torch.device(device)
     seed %= 2**63
-    with torch.random.fork_rng(devices=[]), _seeded(device, seed):
-        torch.default_generator.manual_seed(seed)
-        yield torch.Generator(device).manual_seed(seed + 1)
+    state = torch.get_rng_state()  # torch's `fork_rng` looks for accelerators every time, which takes longer
+    try:
+        with _seeded(device, seed):
+            torch.default_generator.manual_seed(seed)
+            yield torch.Generator(device).manual_seed(seed + 1)
+    finally:
+        torch.set_rng_state(state)
 
 
 @contextmanager

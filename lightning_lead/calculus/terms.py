@@ -99,6 +99,8 @@ def cross_statistics(loss: Tensor, grad: Vector, term: Vector) -> OracleStatisti
 
 def average_statistics(parts: Sequence[tuple[float, OracleStatistics]]) -> OracleStatistics:
     """Of several micro-batches, by their weights."""
+    if len(parts) == 1:
+        return parts[0][1]
     columns = []
     for field in range(len(OracleStatistics._fields)):
         values = [(weight, stats[field]) for weight, stats in parts]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -74,8 +76,19 @@ def first_samples(batch: GANBatch, count: int) -> GANBatch:
 
 
 def _arguments(network: nn.Module) -> list[inspect.Parameter]:
-    network = getattr(network, "_orig_mod", network)  # what torch.compile has wrapped
-    parameters = inspect.signature(network.forward).parameters.values()
+    forward = getattr(network, "_orig_mod", network).forward  # inside of what torch.compile has wrapped
+    function = getattr(forward, "__func__", None)
+    return _positional(forward) if function is None else _of_method(function)[1:]
+
+
+@functools.lru_cache
+def _of_method(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Those of a function do not change, and reading them takes longer than a small layer; networks are not kept."""
+    return _positional(function)
+
+
+def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    parameters = inspect.signature(function).parameters.values()
     return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -65,10 +65,8 @@ class GANEvaluation(Evaluation):
     @contextmanager
     def look(self, *, replay: bool) -> Iterator[None]:
         """One evaluation, of dual numbers too."""
-        with ExitStack() as stack:
-            stack.enter_context(super().look(replay=replay))
-            if self.structure.chained:
-                stack.enter_context(primal_power_iteration(self._module))
+        duals = primal_power_iteration(self._module) if self.structure.chained else nullcontext()
+        with super().look(replay=replay), duals:
             yield
 
     def part(self, fraction: float) -> GANEvaluation:
