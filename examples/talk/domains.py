@@ -194,16 +194,9 @@ def _last_quarter(curve: Sequence[tuple[int, float]]) -> float:
 def methods(momentum: float) -> dict[str, str]:
     """Label -> game; a = 1/(1 − β) is 10 at a momentum of 0.9."""
     games = {"plain play": "AlternatingGDA", "optimistic gradient": "OptimisticGradient"}
-    for label, cross in (
-        ("exact", "'exact'"),
-        ("exact, own form", "'exact', form='own'"),
-        ("difference", "'difference'"),
-        ("extrapolated", "'extrapolated'"),
-    ):
-        games[f"LEAD {label}, a = 1/(1 − β)"] = f"LEAD(coupling={1 / (1 - momentum):.6g}, cross={cross})"
-        if "own" in label:  # the game is zero-sum but for what one player alone decides: it is the other form
-            continue
-        games[f"LEAD {label}, auto"] = f"LEAD(coupling='auto', cross={cross})"
+    for cross in ("exact", "difference", "extrapolated"):  # the exact term's two forms are one in this game
+        games[f"LEAD {cross}, a = 1/(1 − β)"] = f"LEAD(coupling={1 / (1 - momentum):.6g}, cross='{cross}')"
+        games[f"LEAD {cross}, auto"] = f"LEAD(coupling='auto', cross='{cross}')"
     return games
 
 

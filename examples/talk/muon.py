@@ -126,7 +126,7 @@ def rows() -> dict[str, list[Setting]]:
         couplings = (1.5, 5.0, law) if optimizer == "Muon" and momentum > 0.5 else (law,)
         for a in couplings:
             games[f"extrapolated, a = {a:.4g}"] = f"LEAD(coupling={a:.6g}, cross='extrapolated')"
-        if optimizer == "Muon":
+        if optimizer == "Muon" and momentum > 0.5:
             games[f"exact, a = {law:.4g}"] = f"LEAD(coupling={law:.6g})"
         for label, game in games.items():
             which = f"{optimizer} {momentum:g}{', Nesterov' if nesterov else ''}: {label}"
