@@ -1,6 +1,6 @@
 """Domain-adversarial digits: a game in which one gradient at an extrapolated opponent is not the exact cross term.
 
-    python examples/talk/domains.py [--output runs/talk] [--seeds 0 1 2 3 4] [--parts relu tanh adam whole] [--fast]
+    python examples/talk/domains.py [--output runs/talk] [--seeds 0 1 2 3 4] [--parts relu tanh ...] [--fast]
 
 A feature network and a classifier learn labelled digits, and the features are to hide from a second player which ones
 are distorted digits, of which no label is known:
@@ -138,6 +138,7 @@ class Setting(NamedTuple):
     optimizer: str = "SGD"  # or Adam, with betas (momentum, 0.999)
     rate: float = 0.2  # SGD's is this times 1 − momentum
     batch: int | None = 128  # None: all of both domains in every step
+    clip: float | None = None
 
     def make(self, groups: Any) -> torch.optim.Optimizer:
         """The optimizer of both players."""
@@ -151,7 +152,9 @@ def module_of(setting: Setting, game: Any, seed: int) -> DomainAdversarial:
     seed_everything(seed, verbose=False)
     activation = getattr(nn, setting.activation)
     rate = setting.rate if setting.optimizer == "Adam" else setting.rate * (1 - setting.momentum)
-    return DomainAdversarial(activation=activation, game=game, optimizer=setting.make, learning_rates=rate)
+    return DomainAdversarial(
+        activation=activation, game=game, optimizer=setting.make, learning_rates=rate, clip=setting.clip
+    )
 
 
 def trained(module: DomainAdversarial, setting: Setting, seed: int, steps: int) -> list[tuple[int, float]]:
@@ -176,7 +179,8 @@ def trained(module: DomainAdversarial, setting: Setting, seed: int, steps: int) 
 
 def score(setting: Setting, seed: int, steps: int, folder: Path) -> float:
     """The mean accuracy over the last quarter of a run, which is made if it is not in the folder."""
-    name = re.sub(r"[^a-zA-Z0-9.=]+", "-", f"{'-'.join(map(str, setting))}-{steps}-seed{seed}")
+    words = [str(value) for value in (*setting, steps, f"seed{seed}") if value is not None]
+    name = re.sub(r"[^a-zA-Z0-9.=]+", "-", "-".join(words))
     path = folder / f"{name}.json"
     if not path.is_file():
         module = module_of(setting, setting.game, seed)
@@ -212,6 +216,9 @@ PARTS = {
     "tanh": Part(
         "tanh, SGD at a rate of 0.2·(1 − β)",
         {f"β = {beta:g}": Setting("", beta, activation="Tanh") for beta in (0.0, 0.9)},
+    ),
+    "clipped": Part(
+        "ReLU, SGD at a rate of 0.2·(1 − β), directions of at most 1", {"β = 0.9": Setting("", 0.9, clip=1.0)}
     ),
     "adam": Part(
         "ReLU, Adam with betas (0.9, 0.999)",
