@@ -1,0 +1,173 @@
+"""The scripts that measure LEAD's forms against each other: what they compute, and that they run, briefly."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import processes
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import softplus
+
+from lightning_lead import LeadGANModule
+from lightning_lead.analysis import simulate
+from lightning_lead.games import QuadraticGame
+from lightning_lead.objectives import R1
+from lightning_lead.rules import LEAD
+from lightning_lead.rules.coupling import coupling_by_momentum
+
+TALK = Path(__file__).parents[1] / "examples" / "talk"
+
+
+@pytest.fixture
+def talk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Imports a script by its name, as the scripts import each other."""
+    monkeypatch.syspath_prepend(str(TALK))
+    loaded: list[str] = []
+
+    def load(name: str) -> ModuleType:
+        loaded.extend(path.stem for path in TALK.glob("*.py"))
+        return importlib.import_module(name)
+
+    yield load
+    for name in loaded:
+        sys.modules.pop(name, None)
+
+
+def rows_of(folder: Path, script: str, *arguments: object) -> list[list[str]]:
+    """The cells of the table that a script prints, without its ruler."""
+    done = processes.run([TALK / f"{script}.py", "--fast", *arguments], cwd=folder, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len({len(line) for line in lines}) == 1
+    return lines
+
+
+@pytest.mark.slow
+def test_domain_training_has_a_row_per_method_and_keeps_its_runs(tmp_path: Path, talk: Any) -> None:
+    head, *rows = rows_of(tmp_path, "domains")
+    assert [row[0] for row in rows] == list(talk("domains").methods(0.9))
+    assert all(0.0 < float(cell) < 1.0 for row in rows for cell in row[1:])
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
+    assert len(kept) == len(rows) * len(head[1:])
+    assert rows_of(tmp_path, "domains") == [head, *rows]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+@pytest.mark.slow
+def test_agreement_is_measured_in_three_games(tmp_path: Path) -> None:
+    _, *rows = rows_of(tmp_path, "agreement")
+    assert {row[0].split(",")[0] for row in rows} == {"domains", "digits", "gaussians"}
+    assert {row[1].split(",")[0] for row in rows} == {"exact", "extrapolated"}
+    for row in rows:
+        quantiles = [float(cell) for cell in row[5:]]
+        assert quantiles == sorted(quantiles), row
+        if row[4].startswith("cos"):
+            assert quantiles[0] >= -1.0, row
+            assert quantiles[-1] <= 1.0, row
+
+
+@pytest.mark.slow
+def test_eight_gaussians_are_counted(tmp_path: Path) -> None:
+    _, *rows = rows_of(tmp_path, "eight_gaussians", "--jobs", 1)
+    assert [row[0] for row in rows] == ["OptimisticAdam", "LEAD exact, a = 1.0"]
+    assert all(row[3].endswith("of 1") and 0.0 <= float(row[6]) <= 1.0 for row in rows)
+
+
+@pytest.mark.slow
+def test_the_relativistic_gan_is_scored(tmp_path: Path, talk: Any) -> None:
+    _, *rows = rows_of(tmp_path, "relativistic")
+    methods = talk("relativistic").METHODS
+    assert [row[0].rsplit(", γ", 1)[0] for row in rows] == [*methods, *methods]
+    assert all(float(row[1]) > 0 for row in rows)
+
+
+needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon since 2.9")
+
+
+@pytest.mark.slow
+@needs_muon
+def test_muon_plays_every_row(tmp_path: Path, talk: Any) -> None:
+    _, *rows = rows_of(tmp_path, "muon")
+    assert [row[0] for row in rows] == [label for label in talk("muon").rows() if "0.95" in label]
+
+
+@needs_muon
+def test_muon_has_the_hidden_weights_alone_and_every_weight_moves_once(talk: Any) -> None:
+    muon = talk("muon")
+    networks = muon.MLPGenerator(latent_dim=4, width=8), muon.MLPDiscriminator(width=8)
+    gan = muon.MuonGAN(muon.Setting("Muon", 0.95, False, "AlternatingGDA", 1e-3), *networks)
+    hidden, rest = gan.configure_optimizers()
+    assert all(p.shape == (8, 8) for group in hidden.param_groups for p in group["params"])
+    held = [id(p) for optimizer in (hidden, rest) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in gan.parameters())
+
+
+@pytest.mark.parametrize(("nesterov", "law"), [(False, 19.5), (True, 18.55)])
+def test_the_law_of_the_table_is_the_law_of_the_library(nesterov: bool, law: float, talk: Any) -> None:
+    muon = talk("muon")
+    assert muon.Setting("Muon", 0.95, nesterov, "", 1e-3).law == pytest.approx(law)
+    lag = muon.Setting("Muon", 0.95, nesterov, "", 1e-3).law - 0.5
+    assert coupling_by_momentum(lag) == pytest.approx(law)
+
+
+def test_on_a_quadratic_game_both_terms_are_one_and_watching_changes_nothing(talk: Any) -> None:
+    watched = talk("agreement").Watched(LEAD(1.5, cross="extrapolated"), every=1)
+    game = QuadraticGame([[1.0, 0.3], [0.2, 0.7]], curvature=0.2)
+    seen = simulate(watched, game, lr=0.2, steps=8)
+    plain = simulate(LEAD(1.5, cross="extrapolated"), game, lr=0.2, steps=8)
+    assert torch.equal(seen.points, plain.points)
+    assert len(watched.records) == 2 * 8 - 1  # in the first turn of all nobody has moved
+    for record in watched.records:
+        told = talk("agreement").measures(record)
+        # in float64 a difference of gradients has 1e-16 of them, and the terms are within 100 of these
+        assert told["cos(a·c, e)"] == pytest.approx(1.0, abs=1e-12)
+        assert told["|e| / |a·c|"] == pytest.approx(1.0, abs=1e-12)
+        assert told["|e − a·c| / |a·c|"] < 1e-6  # the root of a difference of squares
+
+
+def test_distorted_digits_are_always_the_same_and_stay_images(talk: Any) -> None:
+    domains = talk("domains")
+    first, again = domains.load(), domains.load()
+    assert torch.equal(first.target, again.target)
+    assert first.target.min() >= -1.0
+    assert first.target.max() <= 1.0
+    assert len(first.source) + len(first.target) == 1797
+    assert not torch.equal(first.source[: len(first.target)], first.target)
+
+
+def test_the_domain_game_is_zero_sum_but_for_the_labels(talk: Any) -> None:
+    domains = talk("domains")
+    module = domains.DomainAdversarial(weight=0.5)
+    batch = next(iter(domains.Batches(domains.load(), size=16, seed=0)))
+    losses = module.player_losses(batch)
+    labels = nn.functional.cross_entropy(module.classifier(module.features(batch[0])), batch[1])
+    torch.testing.assert_close(losses["features"] + 0.5 * losses["domains"], labels)
+
+
+def test_relativistic_losses_and_penalties_are_what_they_say(talk: Any) -> None:
+    relativistic = talk("relativistic")
+    torch.manual_seed(0)
+    generator, judge = nn.Sequential(nn.Linear(3, 4)), nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1))
+    judge.append(nn.Flatten(0))
+    generator.latent_dim = 3
+    plain, penalised = (
+        relativistic.RelativisticGAN(generator, judge, penalty=penalty)
+        for penalty in (None, relativistic.BothEnds(0.7))
+    )
+    batch = next(iter(LeadGANModule._micro(plain, torch.randn(6, 4), None, 6, True, parts=1)))
+    wanted = frozenset({"discriminator", "generator"})
+    losses, with_penalty = plain.wanted_losses(batch, wanted), penalised.wanted_losses(batch, wanted)
+    fakes = generator(batch.latents)
+    ahead = judge(batch.real) - judge(fakes)
+    torch.testing.assert_close(losses["generator"], softplus(ahead).mean())
+    torch.testing.assert_close(losses["discriminator"], softplus(-ahead).mean())
+    assert torch.equal(with_penalty["generator"], losses["generator"])
+    both = R1(0.7)(judge, batch.real) + R1(0.7)(judge, fakes)
+    torch.testing.assert_close(with_penalty["discriminator"] - losses["discriminator"], both)
