@@ -198,6 +198,7 @@ def methods(momentum: float) -> dict[str, str]:
     for cross in ("exact", "difference", "extrapolated"):  # the exact term's two forms are one in this game
         games[f"LEAD {cross}, a = 1/(1 − β)"] = f"LEAD(coupling={1 / (1 - momentum):.6g}, cross='{cross}')"
         games[f"LEAD {cross}, auto"] = f"LEAD(coupling='auto', cross='{cross}')"
+    games["LEAD by the form that checks itself, auto"] = "LEAD(coupling='auto', cross='auto')"
     return games
 
 
