@@ -179,7 +179,7 @@ class LeadMixin(LightningModule):
         return self._due(self.trainer.global_step) or not losses.keys() <= self.trainer.progress_bar_metrics.keys()
 
     def _due(self, steps: int) -> bool:
-        """Whether the game step after which there have been so many is logged."""
+        """Return whether the game step after which there have been so many is logged."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return every > 0 and steps % every == 0
 

@@ -369,7 +369,7 @@ class GameOracle:
             yield
 
     def interacts(self, player: str) -> bool:
-        """Whether the player's loss depends on the opponent, also where that is detached; replays that leave no trace.
+        """Return whether the loss depends on the opponent, also where that is detached; by replays that leave no trace.
 
         Args:
             player: whose loss.

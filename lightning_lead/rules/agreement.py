@@ -1,4 +1,4 @@
-"""How well LEAD's extrapolated form agrees with the first-order term that it stands for.
+"""The agreement of LEAD's extrapolated form with the first-order term that it stands for.
 
     e = ∇_i L_i(θ_i, θ_j + a·Δ_j) − g_i      against      a·c_i,  in own form, or in difference form
     agreement = 1 − |e − a·c| / |a·c|,  at least −1
@@ -22,7 +22,7 @@ __all__ = ["FormRecord", "agreement"]
 
 
 class FormRecord(NamedTuple):
-    """Where a player's self-checking form stands.
+    """The state of a player's self-checking form.
 
     Example:
         >>> FormRecord().extrapolates

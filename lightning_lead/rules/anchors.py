@@ -1,4 +1,4 @@
-"""Where the players stood: the memory of rules that look ahead by the opponent's last move.
+"""Anchors, where the players stood: the memory of rules that look ahead by the opponent's last move.
 
     Δ_j = θ_j − anchor_j,      anchor_j is θ_j at player i's own previous update
 

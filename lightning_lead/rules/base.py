@@ -95,10 +95,10 @@ class AbstractGameRule(abc.ABC):
     """Whether a direction depends on how the opponent moves; fit start then checks that the players meet."""
 
     displaces: bool = False
-    """Whether a turn's only look is at a displaced opponent: one gradient as in plain play, and nothing is repeated."""
+    """True if a turn's only look is at a displaced opponent: one gradient as in plain play, and nothing is repeated."""
 
     reads_momentum: bool = False
-    """Whether a direction depends on the optimizers' momentum; fit start then checks that it can be read."""
+    """True if a direction depends on the optimizers' momentum; fit start then checks that it can be read."""
 
     starts_here: bool = False
     """Whether a turn's first derivative is the moving player's, at the current point.

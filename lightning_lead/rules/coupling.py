@@ -1,4 +1,4 @@
-"""How far LEAD looks ahead: a number, one per player, or a law of the moving player's own momentum.
+"""The coupling, how far LEAD looks ahead: a number, one per player, or a law of the moving player's own momentum.
 
     a_i = lag_i + ½          alternating play
     a_i = lag_i + 1          simultaneous play
