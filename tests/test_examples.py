@@ -44,7 +44,7 @@ def test_the_port_changes_fewer_than_20_lines():
 def test_the_demo_ends_with_a_table_and_the_files_that_it_names(tmp_path):
     out = run(tmp_path, EXAMPLES / "demo.py", "--steps", 2, "--every", 2)
     table = out[out.index("method  ") :]
-    assert [line.split("  ")[0] for line in table.splitlines()[1:5]] == [
+    assert [line.split("  ")[0] for line in table.splitlines()[1:7]] == [
         "Adam (0.5)",
         "LEAD-Adam (0.5)",
         "LEAD-Adam (0.5) exact",

@@ -112,7 +112,7 @@ def test_steps_and_evaluations_are_of_the_same_rate(talk: Any) -> None:
     found = contenders.best_of_all(spectrum, fast=True)
     assert list(found) == [name for name in contenders.COLOURS if name != contenders.CGD_NAME]
     lead = found[contenders.LEAD_NAME]
-    assert contenders.evaluations(lead) == pytest.approx(4 * contenders.game_steps(lead.radius))
+    assert contenders.evaluations(lead) == pytest.approx(2 * contenders.game_steps(lead.radius))
     assert lead.radius >= alternating_lead_law(1.0, 3.0, 0.5).rate - 1e-9
 
 

@@ -138,7 +138,7 @@ def best_settings(
     Example:
         >>> best = best_settings("alternating LEAD", Spectrum.between(0.2, 1.0))
         >>> round(best.radius, 3), best.evaluations
-        (0.817, 4)
+        (0.817, 2)
     """
     if isinstance(family, str) and family not in FAMILIES:
         raise ConfigurationError(f"Cannot search {family!r}; choose one of {', '.join(FAMILIES)}, or pass a Family")
