@@ -206,7 +206,7 @@ def test_the_benchmark_ends_with_a_table_of_what_was_asked(tmp_path):
         "ExtraAdam, one forward for both players",
     ]
     bench = EXAMPLES / "benchmarks" / "bench.py"
-    run(tmp_path, bench, "--device", "cpu", "--workloads", "mlp", "--rounds", 1, "--methods", *methods)
+    run(tmp_path, bench, "--device", "cpu", "--workloads", "digits", "--rounds", 1, "--methods", *methods)
     rows = [line.split(" | ") for line in (tmp_path / "benchmark.md").read_text().splitlines() if "×" in line]
     flops = {row[0].removeprefix("| "): float(row[1].rstrip("×")) for row in rows}
     assert list(flops) == ["Adam", *methods]
@@ -216,3 +216,19 @@ def test_the_benchmark_ends_with_a_table_of_what_was_asked(tmp_path):
     traffic = {row[0].removeprefix("| "): float(row[6].rstrip("× |")) for row in rows}
     assert traffic["LEAD, exact"] == 1.0
     assert traffic["ExtraAdam"] == 2.0
+
+
+@pytest.mark.slow
+def test_the_share_of_python_has_a_row_for_every_method(tmp_path):
+    out = run(tmp_path, EXAMPLES / "benchmarks" / "overhead.py", "--fast")
+    rows = [line.strip("| ").split(" | ") for line in out.splitlines() if "×" in line]
+    assert [row[0] for row in rows] == [
+        "Lightning's manual optimization",
+        "a plain loop without Lightning",
+        "plain play",
+        "LEAD, extrapolated",
+        "LEAD, difference",
+        "LEAD, exact",
+    ]
+    assert rows[0][2] == "1.00×"
+    assert (tmp_path / "overhead.md").read_text() in out

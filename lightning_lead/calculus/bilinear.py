@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
-from lightning_lead.calculus.dual import split_dual
+from lightning_lead.calculus.dual import dual_vdot, split_dual
 
 __all__ = ["BilinearCall", "BilinearRules"]
 
@@ -52,12 +52,13 @@ class _Convolution:
         self._rest: tuple[bool, list[int], int] = (False, [0] * dimensions, groups)
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        out: Tensor = torch.ops.aten.convolution(x, weight, bias, *self._geometry, *self._rest)
+        out: Tensor = torch.ops.aten.convolution.default(x, weight, bias, *self._geometry, *self._rest)
         return out
 
     def _backward(self, delta: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:
         wanted = [which == 0, which == 1, False]
-        grads = torch.ops.aten.convolution_backward(delta, x, weight, None, *self._geometry, *self._rest, wanted)
+        backward = torch.ops.aten.convolution_backward.default
+        grads = backward(delta, x, weight, None, *self._geometry, *self._rest, wanted)
         out: Tensor = grads[which]
         return out
 
@@ -125,4 +126,6 @@ class BilinearRules(TorchFunctionMode):
     ) -> Any:
         if func in _CONVOLUTIONS or func is linear:
             return self._rule(_taken_apart(func, *args, **(kwargs or {})))
+        if func is torch.vdot:
+            return dual_vdot(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

@@ -8,9 +8,10 @@ penalty p is the judge's alone; it holds derivatives of D by its data, so it is 
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,8 +73,7 @@ class Structure(NamedTuple):
         return self.chained and self.not_piecewise_linear is None
 
 
-@runtime_checkable
-class Chain(Protocol):
+class Chain(abc.ABC):
     """What a micro-batch offers if its losses have the structure; each call looks at the same data and latents."""
 
     maker: str
@@ -82,56 +82,64 @@ class Chain(Protocol):
     linked: bool  # whether plain gradients are taken link by link
     shares: bool  # whether the maker will look at what was made here
     joint: bool  # whether neither player moves before both have looked
-    separable: bool  # whether ℓ of the judge is a function of its data plus a function of what was made
-    penalised_by_made: bool  # whether p depends on u
 
+    @property
+    @abc.abstractmethod
+    def separable(self) -> bool:
+        """Whether ℓ of the judge is a function of its data plus a function of what was made."""
+
+    @property
+    @abc.abstractmethod
+    def penalised_by_made(self) -> bool:
+        """Whether p depends on u."""
+
+    @abc.abstractmethod
     def part(self, fraction: float) -> Chain:
         """The same look at the first samples alone, which never is the first evaluation."""
-        ...
 
+    @abc.abstractmethod
     def among(self, made: Tensor) -> Tensor:
         """Those of a larger micro-batch's u that this one looks at."""
-        ...
 
+    @abc.abstractmethod
     def keep(self, made: Made) -> None:
         """Keep it for the maker's step."""
-        ...
 
+    @abc.abstractmethod
     def kept(self) -> Made | None:
         """What the judge's step kept, once."""
-        ...
 
+    @abc.abstractmethod
     def judge_again(self) -> AbstractContextManager[object]:
         """Inside of a replay that has not made anything: the random numbers that the first judgement drew."""
-        ...
 
+    @abc.abstractmethod
     def look(self, *, replay: bool) -> AbstractContextManager[object]:
         """The random numbers and buffers of one evaluation; make, judge and losses are called inside, in that order."""
-        ...
 
+    @abc.abstractmethod
     def make(self) -> Tensor:
         """u = G(z); what was made ahead, if it was."""
-        ...
 
+    @abc.abstractmethod
     def make_ahead(self) -> None:
         """Begin the first evaluation: make u, for `make` to hand out when that evaluation goes on."""
-        ...
 
+    @abc.abstractmethod
     def forget_ahead(self) -> None:
         """Drop what was made ahead; `make` makes it anew."""
-        ...
 
+    @abc.abstractmethod
     def judge_made(self, made: Tensor) -> Tensor:
         """D(u)."""
-        ...
 
+    @abc.abstractmethod
     def loss(self, player: str, judged: Tensor, *, with_data: bool) -> Tensor:
         """ℓ of a player; without data, up to what does not depend on u, if the loss is separable."""
-        ...
 
+    @abc.abstractmethod
     def penalty(self, made: Tensor) -> Tensor | None:
         """p(u), outside of dual numbers, or None; at any place in a look, for it has random numbers of its own."""
-        ...
 
 
 class ChainDirection(NamedTuple):

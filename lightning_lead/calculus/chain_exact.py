@@ -26,7 +26,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lightning_lead._errors import DifferentiationError
 from lightning_lead._typing import CrossForm, Vector
@@ -42,7 +41,7 @@ from lightning_lead.calculus.chain import (
     push_of,
 )
 from lightning_lead.calculus.derivatives import gradient
-from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
+from lightning_lead.calculus.dual import dual_vector, lean_duals, make_dual, split_dual
 from lightning_lead.calculus.piecewise import logits_along_data, logits_along_parameters
 from lightning_lead.calculus.players import inner
 
@@ -183,10 +182,10 @@ def _judged_along_data(chain: Chain, made: Tensor, moved: Tensor) -> Iterator[Te
     if chain.structure.piecewise_linear:
         logits, slopes = logits_along_data(chain.judge_made, made, moved)
         with lean_duals():
-            yield logits if slopes is None else forward_ad.make_dual(logits, slopes)
+            yield logits if slopes is None else make_dual(logits, slopes)
     else:
         with lean_duals():
-            yield chain.judge_made(forward_ad.make_dual(made, moved))
+            yield chain.judge_made(make_dual(made, moved))
 
 
 @contextmanager
@@ -199,7 +198,7 @@ def _judged_along_parameters(
             chain.judge_made, leaf, parameters, displacement, lambda vector: place({chain.judge: vector})
         )
         with lean_duals():
-            yield logits if slopes is None else forward_ad.make_dual(logits, slopes)
+            yield logits if slopes is None else make_dual(logits, slopes)
     else:
         with lean_duals(), place({chain.judge: dual_vector(parameters, displacement)}):
             # a view, because some tools refuse a leaf that is handed to a module and differentiated by

@@ -33,7 +33,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_lead._typing import Vector
 
-__all__ = ["dual_vector", "lean_duals", "split_dual", "uncompiled"]
+__all__ = ["dual_vdot", "dual_vector", "lean_duals", "make_dual", "split_dual", "uncompiled"]
 
 _BILINEAR = frozenset(
     {
@@ -62,6 +62,8 @@ class _Rules(TorchFunctionMode):
             return _bilinear(func, *args, **(kwargs or {}))
         if func is batch_norm:
             return _batch_norm(*args, **(kwargs or {}))
+        if func is torch.vdot:
+            return dual_vdot(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -78,10 +80,30 @@ def _bilinear(
     elif db is not None:  # a bias that moves alone: the same shift for every output of its channel
         shift = db if func is torch.nn.functional.linear else _channels(db, primal)
         terms.append(shift.to(primal.dtype).expand_as(primal))
+    return _dual_of(primal, terms)
+
+
+def _dual_of(primal: Tensor, terms: Sequence[Tensor]) -> Tensor:
+    """A primal with the sum of up to two terms as its tangent."""
     if not terms:
         return primal
-    dual: Tensor = forward_ad.make_dual(primal, terms[0] if len(terms) == 1 else terms[0] + terms[1])
+    dual: Tensor = make_dual(primal, terms[0] if len(terms) == 1 else terms[0] + terms[1])
     return dual
+
+
+def dual_vdot(input: Tensor, other: Tensor) -> Tensor:
+    """torch.vdot of dual vectors, as spectral norms call it; torch's own rule is written in Python and takes longer.
+
+    Args:
+        input: (n,).
+        other: (n,).
+    """
+    (x, dx), (y, dy) = split_dual(input), split_dual(other)
+    primal = torch.vdot(x, y)
+    terms = [torch.vdot(dx, y)] if dx is not None else []
+    if dy is not None:
+        terms.append(torch.vdot(x, dy))
+    return _dual_of(primal, terms)
 
 
 def _batch_norm(
@@ -112,7 +134,7 @@ def _batch_norm(
         if dw is not None or db is not None:
             slope = dw if dw is not None else torch.zeros_like(db)  # type: ignore[arg-type]
             tangent = _plus(tangent, batch_norm(x, *given, slope, db, batch, 0.0, eps))
-    return primal if tangent is None else forward_ad.make_dual(primal, tangent.to(primal.dtype).expand_as(primal))
+    return primal if tangent is None else make_dual(primal, tangent.to(primal.dtype).expand_as(primal))
 
 
 def _batch_norm_tangent(
@@ -164,7 +186,7 @@ def lean_duals(rules: TorchFunctionMode | None = None) -> Iterator[None]:
 
     Example:
         >>> with lean_duals():
-        ...     x = forward_ad.make_dual(torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+        ...     x = make_dual(torch.tensor([[3.0]]), torch.tensor([[1.0]]))
         ...     out = split_dual(torch.nn.functional.linear(x, torch.tensor([[2.0]])))
         >>> out
         (tensor([[6.]]), tensor([[2.]]))
@@ -191,13 +213,26 @@ def _load_rules() -> None:
             forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
 
 
+def make_dual(primal: Tensor, tangent: Tensor) -> Tensor:
+    """x + εẋ. What `forward_ad.make_dual` does besides, at every call, takes longer than a small layer.
+
+    Args:
+        primal: x, of a floating dtype, inside of `lean_duals`.
+        tangent: ẋ, of its shape and dtype.
+    """
+    with torch._C.DisableTorchFunction():  # rules are for networks
+        dual: Tensor = torch._make_dual(primal, tangent, level=0)
+    return dual
+
+
 def split_dual(tensor: Tensor) -> tuple[Tensor, Tensor | None]:
     """Primal and tangent, or None where the tensor does not move.
 
     Args:
-        tensor: any, inside of `lean_duals`.
+        tensor: any; outside of `lean_duals` none moves.
     """
-    primal, tangent = forward_ad.unpack_dual(tensor)
+    with torch._C.DisableTorchFunction():
+        primal, tangent = forward_ad.unpack_dual(tensor)
     return primal, tangent
 
 
@@ -208,4 +243,5 @@ def dual_vector(vector: Vector, tangent: Vector) -> Vector:
         vector: θ.
         tangent: Δ, of the same shapes; cast to the dtypes of θ.
     """
-    return tuple(forward_ad.make_dual(p, d.to(p.dtype)) for p, d in zip(vector, tangent, strict=True))
+    with torch._C.DisableTorchFunction():
+        return tuple(torch._make_dual(p, d.to(p.dtype), level=0) for p, d in zip(vector, tangent, strict=True))

@@ -24,11 +24,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 
 from lightning_lead._typing import Vector
 from lightning_lead.calculus.bilinear import BilinearCall, BilinearRules
-from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
+from lightning_lead.calculus.dual import dual_vector, lean_duals, make_dual, split_dual
 
 __all__ = ["logits_along_data", "logits_along_parameters"]
 
@@ -111,11 +111,11 @@ def logits_along_data(judge: Judge, data: Tensor, tangent: Tensor) -> tuple[Tens
         dx = None if call.dx is None else call.dx.detach()  # a tangent has no graph of its own here
         out: Tensor = _SharingLayer.apply(call.layer, shares, call.x, dx, call.weight, call.bias)
         if dx is not None:
-            out = forward_ad.make_dual(out, call.layer.forward(dx, call.weight.detach(), None))
+            out = make_dual(out, call.layer.forward(dx, call.weight.detach(), None))
         return out
 
     with lean_duals(BilinearRules(rule)):
-        logits, slopes = split_dual(judge(forward_ad.make_dual(data, tangent)))
+        logits, slopes = split_dual(judge(make_dual(data, tangent)))
     if slopes is None or not logits.requires_grad:
         return logits, None
     return tuple(_BeginWithOnes.apply(logits, slopes.detach(), shares))
@@ -204,14 +204,14 @@ def logits_along_parameters(
     slopes = _Slopes()
 
     def rule(call: BilinearCall) -> Tensor:
-        dual: Tensor = forward_ad.make_dual(*_MovingLayer.apply(call, slopes, anchor, call.x, call.dx))
+        dual: Tensor = make_dual(*_MovingLayer.apply(call, slopes, anchor, call.x, call.dx))
         return dual
 
     leaf = data.detach().requires_grad_()
     seed = torch.zeros_like(data, requires_grad=True)
     anchor = data.new_zeros((), requires_grad=True)  # by which also layers are reached that do not see the data
     with lean_duals(BilinearRules(rule)), place(dual_vector(parameters, displacement)):
-        logits, placeholder = split_dual(judge(forward_ad.make_dual(leaf.view_as(leaf), seed)))
+        logits, placeholder = split_dual(judge(make_dual(leaf.view_as(leaf), seed)))
     logits = logits.detach()
     if placeholder is None or not placeholder.requires_grad:
         return logits, None

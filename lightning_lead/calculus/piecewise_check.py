@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lightning_lead._errors import first_line
 from lightning_lead._typing import Vector
 from lightning_lead.calculus.bilinear import BilinearCall, BilinearRules
-from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
+from lightning_lead.calculus.dual import dual_vector, lean_duals, make_dual, split_dual
 from lightning_lead.calculus.piecewise import Judge, logits_along_data, logits_along_parameters
 from lightning_lead.calculus.players import norm
 
@@ -80,7 +79,7 @@ def why_not_piecewise_linear(
                         pair = logits_along_data(judge, data.detach(), tangent)
                     else:
                         with lean_duals():
-                            pair = split_dual(judge(forward_ad.make_dual(data.detach(), tangent)))
+                            pair = split_dual(judge(make_dual(data.detach(), tangent)))
                     judges = torch.autograd.grad(_total(pair, c, e), own, allow_unused=True)
                 with look(), place(parameters):
                     if fast:

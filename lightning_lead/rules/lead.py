@@ -147,6 +147,7 @@ class LEAD(AbstractGameRule):
         self.revisits = self.couples and (cross == "auto" or term == "difference" or self.cross_fraction < 1)
         self.reads_momentum = self.coupling == "auto"
         self.affine = cross != "auto"  # which makes decisions
+        self.period = check_every if self.couples and cross == "auto" else 1  # between comparisons it is cheaper
         self.cost = {
             "exact": Cost(gradients=2, hessian_products=coupled),
             "difference": Cost(gradients=2 + coupled),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer
 from torch import nn
+from torch.autograd import forward_ad
 
 import lightning_lead.gan.evaluation
 from lightning_lead import ConfigurationError, LeadGANModule, LEADStrategy
@@ -377,6 +378,25 @@ def test_lean_duals_agree_with_a_finite_difference(layer):
             assert (tangent - (at(0.5) - at(-0.5))).abs().max() < 1e-12
         else:
             assert tangent is None
+
+
+@pytest.mark.parametrize("moves", [(True, True), (True, False), (False, True), (False, False)])
+def test_an_inner_product_of_duals_has_torch_s_own_tangent(moves):
+    """Which spectral norms ask for; the tangent can be differentiated once more."""
+    (x, y), (dx, dy) = torch.randn(2, 2, 5, dtype=torch.float64)
+    x.requires_grad_(), y.requires_grad_()
+
+    def found(level):
+        with level:
+            duals = [dual_vector((t,), (d,))[0] if m else t for t, d, m in zip((x, y), (dx, dy), moves, strict=True)]
+            primal, tangent = split_dual(torch.vdot(duals[0], other=duals[1]))
+        if tangent is None:
+            return [primal]
+        grads = torch.autograd.grad(tangent, (x, y), allow_unused=True)
+        return [primal, tangent, *(torch.zeros_like(x) if g is None else g for g in grads)]
+
+    for mine, theirs in zip(found(lean_duals()), found(forward_ad.dual_level()), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("training", [True, False])

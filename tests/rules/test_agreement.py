@@ -76,6 +76,10 @@ def test_forms_are_compared_every_so_often_and_the_form_in_force_costs_what_it_c
     assert [notes["cross_extrapolated/x"] for _, notes, _ in seen] == [0.0] * 6 + [1.0]
 
 
+def test_the_cost_of_a_step_is_counted_over_all_the_steps_between_two_comparisons():
+    assert (LEAD(cross="auto", check_every=7).period, LEAD(cross="exact", check_every=7).period) == (7, 1)
+
+
 @pytest.mark.parametrize("play", ["alternating", "simultaneous"])
 def test_on_a_quadratic_game_it_is_the_extrapolated_form_bit_for_bit(play):
     game = QuadraticGame([[1.0, 0.4], [-0.3, 0.8]], curvature=0.3)
