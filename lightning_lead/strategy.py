@@ -19,7 +19,7 @@ from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import laid_out_like, norm
 from lightning_lead.calculus.terms import OracleStatistics
 from lightning_lead.rules.base import AbstractGameRule, RuleState
-from lightning_lead.rules.lead import LEAD
+from lightning_lead.rules.lead import LEAD, renamed_alpha
 
 __all__ = ["GameStrategy", "LEADStrategy", "OptimizerSettings", "PlayedTurn"]
 
@@ -244,14 +244,13 @@ class LEADStrategy(GameStrategy):
         alpha: float | dict[str, float] | None = None,
     ) -> None:
         rule = LEAD(
-            coupling,
+            coupling if alpha is None else renamed_alpha(alpha, coupling),
             cross=cross,
             form=form,
             cross_fraction=cross_fraction,
             check_every=check_every,
             least_agreement=least_agreement,
             fallback=fallback,
-            alpha=alpha,
         )
         super().__init__(rule, play=play, skip_limit=skip_limit)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import processes
 import pytest
 import torch
+from recipe_kit import write_store
 from torch import nn
 from torch.nn.functional import softplus
 
@@ -171,3 +173,14 @@ def test_relativistic_losses_and_penalties_are_what_they_say(talk: Any) -> None:
     assert torch.equal(with_penalty["generator"], losses["generator"])
     both = R1(0.7)(judge, batch.real) + R1(0.7)(judge, fakes)
     torch.testing.assert_close(with_penalty["discriminator"] - losses["discriminator"], both)
+
+
+@pytest.mark.slow
+def test_cifar10_is_judged_once_per_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_store(tmp_path / "store" / "cifar10")
+    monkeypatch.setenv("LIGHTNING_LEAD_HOME", str(tmp_path / "store"))
+    head, *rows = rows_of(tmp_path, "cifar10")
+    assert head == ["after 2 game steps", "FID, β₁ = 0.5", "KID × 1000, β₁ = 0.5"]
+    assert [row[:2] for row in rows] == [["Adam", "inf"], ["LEAD extrapolated, auto", "inf"]]  # too few for FID
+    assert all(math.isfinite(float(row[2])) for row in rows)
+    assert len(list((tmp_path / "runs").rglob("*-seed0.json"))) == len(rows)

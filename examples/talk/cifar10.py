@@ -15,7 +15,6 @@ import json
 import math
 import statistics
 from pathlib import Path
-from typing import Any
 
 import torch
 from drawing import parser_of

@@ -102,7 +102,7 @@ class LEAD(AbstractGameRule):
         fallback: Literal["exact", "difference"] = "exact",
         alpha: float | Mapping[str, float] | None = None,
     ) -> None:
-        self.coupling = check_coupling(coupling if alpha is None else _renamed_alpha(alpha, coupling))
+        self.coupling = check_coupling(coupling if alpha is None else renamed_alpha(alpha, coupling))
         if cross not in ("exact", "difference", "extrapolated", "auto"):
             raise ConfigurationError(
                 f"Cannot use cross={cross!r}; choose 'exact', 'difference', 'extrapolated' or 'auto'"
@@ -158,7 +158,7 @@ class LEAD(AbstractGameRule):
     @property
     def alpha(self) -> float | dict[str, float] | Literal["auto"]:
         """Deprecated name of `coupling`."""
-        _renamed_alpha(None, "auto")
+        renamed_alpha(0.0, "auto")
         return self.coupling
 
     @classmethod
@@ -266,7 +266,7 @@ class _Coupled(NamedTuple):
         return self.oracle.gradient(self.player, cross=term, replay=replay)
 
 
-def _renamed_alpha(alpha: float | Mapping[str, float] | None, coupling: object) -> float | Mapping[str, float] | None:
+def renamed_alpha(alpha: float | Mapping[str, float], coupling: object) -> float | Mapping[str, float]:
     """Return what was passed under the old name, and warn of it.
 
     Args:

@@ -333,9 +333,11 @@ def test_couplings_are_kept_as_numbers_of_their_own():
 
 @pytest.mark.parametrize("value", [3, 0.5, {"x": 1.0, "y": 0.5}], ids=str)
 def test_alpha_is_the_old_name_which_warns_where_it_is_used(value):
-    for build in (LEAD, lambda **settings: LEADStrategy(**settings).rule):
+    for build in (LEAD, LEADStrategy):
         with pytest.warns(FutureWarning, match="alpha is called coupling") as caught:
-            rule = build(alpha=value)
+            built = build(alpha=value)
+        assert (len(caught), caught[0].filename) == (1, __file__)
+        rule = getattr(built, "rule", built)
         assert rule.coupling == value
         assert "alpha" not in repr(rule)
     with pytest.warns(FutureWarning, match="alpha is called coupling") as caught:

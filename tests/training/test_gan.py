@@ -123,6 +123,36 @@ def test_clip_bounds_each_player_s_direction():
     assert all(norm == pytest.approx(0.01, rel=1e-4) for norms in seen.values() for norm in norms)
 
 
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_what_a_rule_remembers_is_not_clipped(clip):
+    """The heavy ball's direction of before, as the rule worked it out; the optimizer alone gets the clipped one."""
+    handed, worked_out = [], []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            handed.append(
+                [p.grad.clone() for group in self.param_groups for p in group["params"] if p.grad is not None]
+            )
+            return super().step(closure)
+
+    gan = tiny_gan(optimizer=lambda groups: Watched(groups), clip=clip, game="PolyakMomentum")
+    play = gan.game.play_turn
+
+    def played(oracle, players, parameters):
+        done = play(oracle, players, parameters)
+        worked_out.append([p.grad.clone() for name in players for p in parameters[name]])
+        return done
+
+    gan.game.play_turn = played
+    fit(gan, steps=2)
+    assert len(handed) == len(worked_out) == 4
+    for direction, gradient in zip(worked_out, handed, strict=True):
+        assert all(torch.equal(d, g) for d, g in zip(direction, gradient, strict=True)) == (clip is None)
+    remembered = gan.game.state_dict()["state"]["direction"]
+    for name, direction in zip(("discriminator", "generator"), worked_out[-2:], strict=True):
+        assert all(torch.equal(d, r) for d, r in zip(direction, remembered[name], strict=True))
+
+
 def test_the_scheduler_steps_once_per_game_step():
     gan = tiny_gan(discriminator_steps=3, scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 1, gamma=0.5))
     trainer = fit(gan, steps=3)
