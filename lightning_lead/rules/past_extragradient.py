@@ -55,5 +55,4 @@ class PastExtragradient(AbstractGameRule):
         if last := state["gradient"]:
             oracle.arrive(oracle.ahead(last, remember=True))  # the turn is played from there, by both players
         seen = {player: oracle.gradient(player) for player in players}
-        # copies, because a clip works on the directions in place
-        return seen, {"gradient": {player: tuple(g.clone() for g in d) for player, d in seen.items()}}
+        return seen, {"gradient": seen}
