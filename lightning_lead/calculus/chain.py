@@ -86,12 +86,12 @@ class Chain(abc.ABC):
     @property
     @abc.abstractmethod
     def separable(self) -> bool:
-        """Whether ℓ of the judge is a function of its data plus a function of what was made."""
+        """True if ℓ of the judge is a function of its data plus a function of what was made."""
 
     @property
     @abc.abstractmethod
     def penalised_by_made(self) -> bool:
-        """Whether p depends on u."""
+        """True if p depends on u."""
 
     @abc.abstractmethod
     def part(self, fraction: float) -> Chain:
