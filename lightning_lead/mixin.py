@@ -50,7 +50,8 @@ class LeadMixin(LightningModule):
     game step are a function of (seed, rank, step): a resumed run draws what the uninterrupted one would have drawn.
 
     Args:
-        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy(coupling=1.0)`.
+        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy()`, the exact term
+            with a coupling that follows the optimizer's momentum.
         clip: largest norm of a player's direction, > 0, or None.
         accumulate: number of micro-batches that each turn's batch is split into, ≥ 1.
 
@@ -138,7 +139,7 @@ class LeadMixin(LightningModule):
             try:
                 self._probe(turns, live, seed)
             except HigherDerivativeError as error:
-                self._differentiate_once(error)
+                self._fall_back(error)
                 self._probe(turns, live, seed)
         played = GameStep(self, turns, live, seed).play()
         self._step_schedulers("step", self.trainer.global_step)
@@ -164,7 +165,8 @@ class LeadMixin(LightningModule):
             values = torch.stack([loss.float() for loss in losses.values()]).tolist()
             self.trainer.progress_bar_metrics.update(zip(losses, values, strict=True))
         due = self._due(self.trainer.global_step)
-        for name, value in notes.items():  # Lightning keeps what it was told, and takes as long for it as for a loss
+        # an unchanged note need not be told again: Lightning keeps it, and each call takes as long as that of a loss
+        for name, value in notes.items():
             if due or self._noted.get(name) != value:
                 details[name] = torch.as_tensor(value)
         self._noted |= notes
@@ -223,7 +225,7 @@ class LeadMixin(LightningModule):
         self._by_backward = oracle.by_backward
         self._probed = True
 
-    def _differentiate_once(self, error: HigherDerivativeError) -> None:
+    def _fall_back(self, error: HigherDerivativeError) -> None:
         """Go on with what the rule has for layers without a second derivative, or raise the error."""
         instead = self.game.rule.differentiating_once()
         if instead is None:

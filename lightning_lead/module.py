@@ -22,7 +22,8 @@ class LeadModule(LeadMixin):
     """Any two players: implement `players()` and `player_losses(batch)`; the rest has defaults.
 
     Args:
-        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy(coupling=1.0)`.
+        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy()`, the exact term
+            with a coupling that follows the optimizer's momentum.
         optimizer: param groups -> optimizer; default Adam with betas (0, 0.9). A rule that takes plain steps, as
             `ACGD`, gets SGD in its place.
         learning_rates: one for both players, or player -> learning rate; > 0.

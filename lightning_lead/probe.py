@@ -122,7 +122,7 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
         with full_float32():
             _check_zero_sum(oracle, rule)
     for player in oracle.names:
-        _differentiate_once(oracle, player, rule)
+        _take_gradient(oracle, player, rule)
     for player in oracle.names:
         if rule.second_order:
             cross = made_up_cross(oracle, player, rule, weight=1.0)
@@ -149,7 +149,7 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
             )
 
 
-def _differentiate_once(oracle: GameOracle, player: str, rule: AbstractGameRule) -> None:
+def _take_gradient(oracle: GameOracle, player: str, rule: AbstractGameRule) -> None:
     """Take a gradient, by `backward()` if need be; a mistake in a network shows here, under its own name."""
     try:
         oracle.gradient(player, at=oracle.point)

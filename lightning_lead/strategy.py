@@ -264,7 +264,7 @@ class LEADStrategy(GameStrategy):
             eta: step size η > 0.
             beta: momentum β in [0, 1).
             alpha: coupling α ≥ 0 in update units.
-            **settings: `cross`, `form`, `play`, `cross_fraction` of the strategy.
+            **settings: any other setting of the strategy.
 
         Returns:
             The strategy and the matching SGD settings.
@@ -290,7 +290,7 @@ class LEADStrategy(GameStrategy):
             charge: q ≥ 0.
             friction: μ in (0, 1/δ].
             time_step: δ > 0.
-            **settings: `cross`, `form`, `play`, `cross_fraction` of the strategy.
+            **settings: any other setting of the strategy.
 
         Returns:
             The strategy and the matching SGD settings.
@@ -321,7 +321,7 @@ class LEADStrategy(GameStrategy):
             smallest: smallest singular value of the coupling, ≥ 0, > 0 without curvature.
             largest: the largest one.
             curvature: h ≥ 0, of both players' own losses.
-            **settings: `cross` and what goes with it; every form has this rate.
+            **settings: any other setting of the strategy but `play`, which is alternating; every form has this rate.
 
         Returns:
             The strategy and the matching SGD settings.

@@ -110,7 +110,7 @@ def as_game(game: GameStrategy | AbstractGameRule | str) -> GameStrategy:
     if isinstance(game, str):
         return find_game(game)
     raise ConfigurationError(
-        f"Cannot use game={game!r}; pass a GameStrategy such as LEADStrategy(coupling=1.0), a rule, or a name such as "
+        f"Cannot use game={game!r}; pass a GameStrategy such as LEADStrategy(), a rule, or a name such as "
         f"'ExtraAdam' (got {type(game).__name__})"
     )
 

@@ -52,7 +52,7 @@ class Discriminator(nn.Module):
 
 class GAN(LeadMixin, pl.LightningModule):
     def __init__(self, image_shape, latent_dim=100, lr=2e-4, b1=0.5, b2=0.999):
-        super().__init__(game=LEADStrategy(coupling=1.0))
+        super().__init__(game=LEADStrategy())
         self.save_hyperparameters()
         self.generator = Generator(latent_dim, image_shape)
         self.discriminator = Discriminator(image_shape)

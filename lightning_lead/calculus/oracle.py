@@ -144,13 +144,13 @@ class GameOracle:
         difference = cross is not None and cross.form == "difference"
         self.evaluations["gradients"] += 2 if difference else 1
         self.evaluations["hessian_products"] += cross is not None and not difference
-        elsewhere = at is not None if replay is None else replay
+        repeats = at is not None if replay is None else replay
         directions, statistics = [], []
         for k, weight in enumerate(self._weights):
-            direction, stats = self._local(player, k, at, cross, elsewhere)
+            direction, stats = self._local(player, k, at, cross, repeats)
             directions.append((weight, direction))
             statistics.append((weight, stats))
-        if not elsewhere:
+        if not repeats:
             self.statistics[player] = average_statistics(statistics)
         return self._reduce(weighted_sum(directions))
 
@@ -223,7 +223,7 @@ class GameOracle:
     def begin(self, player: str, moving: Sequence[str], *, precise: bool = False) -> None:
         """Do ahead what the player's first derivative needs and the update in flight cannot change; once.
 
-        Only for rules of which the first derivative in a turn is the moving player's, at the current point.
+        Only for rules with `starts_here`.
 
         Args:
             player: who will move next.
@@ -254,16 +254,15 @@ class GameOracle:
     def _local(
         self, player: str, k: int, at: Point | None, cross: CrossTerm | None, replay: bool
     ) -> tuple[Vector, OracleStatistics]:
-        here = not replay
         # the first look is the real forward; whatever comes after it repeats it
-        replay = replay or k in self._evaluated
-        if here:
+        real, replay = not replay, replay or k in self._evaluated
+        if real:
             self._evaluated.add(k)
         losses = self._losses[k]
         place = dict(self.point if at is None else at)
         linked = isinstance(losses, Chain) and (losses.linked if cross is None else losses.structure.chained)
         if isinstance(losses, Chain) and linked and not self.by_backward:
-            return self._chained(player, k, losses, place, cross, replay, here=here and at is None)
+            return self._chained(player, k, losses, place, cross, replay, here=real and at is None)
         own = tuple(p.detach().requires_grad_() for p in place[player])
         exact = cross is not None and cross.form != "difference"
         opponent = opponent_of(player, self.names) if len(self.names) > 1 else player  # descent knows no opponent

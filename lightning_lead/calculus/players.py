@@ -153,9 +153,8 @@ def extrapolated(now: Vector, before: Vector, weight: float) -> Vector:
         (tensor(4.5000),)
     """
     wide = [p.to(b.dtype) for p, b in zip(now, before, strict=True)]
-    ahead = torch._foreach_lerp(
-        list(before), wide, 1 + weight
-    )  # of weight ≥ ½ it is θ + weight · (θ − θ⁻), rounded once
+    # lerp computes θ + weight · (θ − θ⁻) where its own weight, 1 + weight, is at least ½, and θ⁻ exactly at −1
+    ahead = torch._foreach_lerp(list(before), wide, 1 + weight)
     return tuple(a.to(p.dtype) for a, p in zip(ahead, now, strict=True))
 
 

@@ -42,7 +42,7 @@ class GANEvaluation(Evaluation, Chain):
         self._partner: GANEvaluation | None = None
         self._made: Made | None = None
         self._ahead: tuple[Tensor, RandomState, Tensor | None] | None = None
-        self._anew = False
+        self._dropped = False
 
     def _looked_at_once(self) -> bool:
         """In simultaneous play fakes take two reverse passes through the discriminator, and compiled code allows one.
@@ -85,7 +85,8 @@ class GANEvaluation(Evaluation, Chain):
     def make(self) -> Tensor:
         """The fakes."""
         if self._ahead is None:
-            with frozen_buffers(self._module.generator) if self._anew else nullcontext():  # they have moved
+            # its buffers have moved already, for the fakes that were dropped
+            with frozen_buffers(self._module.generator) if self._dropped else nullcontext():
                 return self._module._fakes(self._batch)
         (made, drawn, noise), self._ahead = self._ahead, None
         drawn.restore()
@@ -103,7 +104,7 @@ class GANEvaluation(Evaluation, Chain):
 
     def forget_ahead(self) -> None:
         """Drop the fakes that were made ahead."""
-        self._ahead, self._anew = None, True
+        self._ahead, self._dropped = None, True
 
     def judge_made(self, made: Tensor) -> Tensor:
         """Their logits."""

@@ -49,7 +49,8 @@ class LeadGANModule(LeadModule):
             and `discriminator_loss(real_logits, fake_logits)`.
         penalty: a gradient penalty that the discriminator's loss gets on top, as `R1(weight=10.0)` or
             `WGANGP(weight=10.0)` of `lightning_lead.objectives`; or None.
-        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy(coupling=1.0)`.
+        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy()`, the exact term
+            with a coupling that follows the optimizer's momentum.
         latent_dim: size of a latent; default `generator.latent_dim`.
         discriminator_steps: discriminator updates per game step, ≥ 1; a batch from the loader is split evenly over
             them.

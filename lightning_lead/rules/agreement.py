@@ -5,7 +5,7 @@
 
 1 where they are equal, as on every quadratic game; 0 where nothing of the term is left; negative where they differ by
 more than the term. Both are averages over ranks, so the agreement is one number for all of them. A batch tells it with
-noise, so each measurement counts as much as all those before it together.
+noise, so the running agreement is the mean of a new measurement and of itself before.
 """
 
 from __future__ import annotations

@@ -101,10 +101,10 @@ class AbstractGameRule(abc.ABC):
     """True if a direction depends on the optimizers' momentum; fit start then checks that it can be read."""
 
     starts_here: bool = False
-    """Whether a turn's first derivative is the moving player's, at the current point.
+    """True if a turn's first derivative is the moving player's, with its own parameters where they are.
 
-    And plain where the opponent has not moved since the player's last update. Then a turn may begin with its fakes
-    while the directions of the turn before cross ranks.
+    The opponent, too, is where it is, unless it has moved since the player's last update. Then a turn may begin with
+    its fakes while the directions of the turn before cross ranks.
     """
 
     @property

@@ -16,7 +16,8 @@ lag_i steps ago, so the coupling makes up for as many steps, and for half a step
 3. What is left over, ½ for each player in either play, is the contraction. It is a compromise: none leaves the game on
    the edge, and the larger it is, the more of the noise of the opponent's last move goes into the direction.
 
-The margin was chosen on digits and kept; `docs/extrapolated.md` has the tables, also on data where it was not chosen.
+The margin was chosen on digits and kept; `docs/extrapolated.md` has the table, and what the law did where it was not
+chosen.
 """
 
 from __future__ import annotations

@@ -41,6 +41,14 @@ from lightning_lead.rules.coupling import check_coupling, coupling_by_momentum
 
 __all__ = ["LEAD"]
 
+_SETTINGS = {
+    "exact": ("form", "cross_fraction"),
+    "difference": ("cross_fraction",),
+    "extrapolated": (),
+    "auto": ("check_every", "least_agreement", "fallback"),
+}
+"""What each cross takes besides the coupling."""
+
 
 @final
 class LEAD(AbstractGameRule):
@@ -48,7 +56,7 @@ class LEAD(AbstractGameRule):
 
     Cost per player update: with `cross="extrapolated"`, one gradient; with "exact", one gradient, the opponent's
     gradient and its derivative; with "difference", two gradients. With a = 0, or while the opponent has not moved, one.
-    With "auto", that of the form in force, and every `check_every`-th time one of all.
+    With "auto", that of the form in force, and at every `check_every`-th turn two gradients and a cross term more.
 
     Args:
         coupling: a in gradient units, a = α/η of the paper; dimensionless, finite, ≥ 0. a ≈ 1 looks ahead by one step
@@ -65,7 +73,7 @@ class LEAD(AbstractGameRule):
         check_every: for "auto", turns of a player between two comparisons, ≥ 1.
         least_agreement: for "auto", the agreement from which on the extrapolated form is in force, in [−1, 1].
         fallback: for "auto", what is compared with and taken instead: "exact", or "difference", which needs no second
-            derivative; fit start falls back on it by itself where a layer has none.
+            derivative; where a layer has none, fit start changes to it by itself.
         alpha: deprecated name of `coupling`.
 
     Raises:
@@ -87,7 +95,6 @@ class LEAD(AbstractGameRule):
     """
 
     starts_here = True
-    affine = True
     first_order = "LEADStrategy(cross='extrapolated')"
 
     def __init__(
@@ -146,7 +153,7 @@ class LEAD(AbstractGameRule):
         self.subtracts = self.couples and term == "difference"
         self.revisits = self.couples and (cross == "auto" or term == "difference" or self.cross_fraction < 1)
         self.reads_momentum = self.coupling == "auto"
-        self.affine = cross != "auto"  # which makes decisions
+        self.affine = cross != "auto"  # a rule that decides is not one affine map
         self.period = check_every if self.couples and cross == "auto" else 1  # between comparisons it is cheaper
         self.cost = {
             "exact": Cost(gradients=2, hessian_products=coupled),
@@ -154,6 +161,11 @@ class LEAD(AbstractGameRule):
             "extrapolated": Cost(gradients=2),
             "auto": None if coupled else Cost(gradients=2),
         }[cross]
+
+    def __repr__(self) -> str:
+        """The name with the settings that the form has a use for; read by `--game`, it is the same rule."""
+        names = ["coupling", "cross", *_SETTINGS[self.cross]]
+        return f"LEAD({', '.join(f'{name}={vars(self)[name]!r}' for name in names)})"
 
     @property
     def alpha(self) -> float | dict[str, float] | Literal["auto"]:

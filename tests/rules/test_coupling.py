@@ -325,7 +325,12 @@ def test_couplings_are_kept_as_numbers_of_their_own():
     given["x"] = 5
     assert rule.coupling == {"x": 1.0, "y": 2.0}
     assert (LEAD().coupling, LEAD(2).coupling, LEAD("auto").reads_momentum) == ("auto", 2.0, True)
-    assert repr(LEAD(cross="extrapolated")).startswith("LEAD(coupling='auto', cross='extrapolated', ")
+    assert repr(LEAD(cross="extrapolated")) == "LEAD(coupling='auto', cross='extrapolated')"
+
+
+@pytest.mark.parametrize("rule", LEAD.variants(), ids=repr)
+def test_a_record_s_text_of_a_rule_is_a_game_that_can_be_asked_for(rule):
+    assert vars(find_game(repr(rule)).rule) == vars(rule)
 
 
 # ---- the old name ---------------------------------------------------------------------------------------------------
