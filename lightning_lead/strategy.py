@@ -19,7 +19,8 @@ from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import laid_out_like, norm
 from lightning_lead.calculus.terms import OracleStatistics
 from lightning_lead.rules.base import AbstractGameRule, RuleState
-from lightning_lead.rules.lead import LEAD, renamed_alpha
+from lightning_lead.rules.coupling import renamed_alpha
+from lightning_lead.rules.lead import LEAD
 
 __all__ = ["GameStrategy", "LEADStrategy", "OptimizerSettings", "PlayedTurn"]
 

@@ -23,7 +23,6 @@ Primal-Dual Algorithm", 2011.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, final
 
@@ -37,7 +36,7 @@ from lightning_lead.calculus.terms import CrossTerm
 from lightning_lead.rules.agreement import FormRecord, agreement
 from lightning_lead.rules.anchors import anchor_of, follow, gradient_ahead, start_anchors
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
-from lightning_lead.rules.coupling import check_coupling, coupling_by_momentum
+from lightning_lead.rules.coupling import check_coupling, coupling_by_momentum, renamed_alpha
 
 __all__ = ["LEAD"]
 
@@ -276,27 +275,3 @@ class _Coupled(NamedTuple):
         form: CrossForm = self.rule.form if self.rule.second_order else "difference"
         term = CrossTerm(self.coupling, displacement, form, self.rule.cross_fraction)
         return self.oracle.gradient(self.player, cross=term, replay=replay)
-
-
-def renamed_alpha(alpha: float | Mapping[str, float], coupling: object) -> float | Mapping[str, float]:
-    """Return what was passed under the old name, and warn of it.
-
-    Args:
-        alpha: the coupling, under its old name.
-        coupling: what was passed under the new one.
-
-    Raises:
-        ConfigurationError: both names are used.
-    """
-    if coupling != "auto":
-        raise ConfigurationError(
-            "Cannot use alpha and coupling together because alpha is the old name of coupling; pass coupling alone "
-            f"(got alpha={alpha!r} and coupling={coupling!r})"
-        )
-    warnings.warn(
-        "LEAD's alpha is called coupling since 0.2, because the paper's α is another number (a = α/η); alpha goes away "
-        "in 0.3",
-        FutureWarning,
-        stacklevel=3,
-    )
-    return alpha
