@@ -94,8 +94,6 @@ class GameStep:
         settles = module.game.rule.settles and not skipped
         before = {name: tuple(p.detach().clone() for p in params) for name, params in live.items()} if settles else {}
         if module.clip is not None and not skipped:
-            for parameter in moving:  # a rule may remember its direction, which is clipped in place
-                parameter.grad = None if parameter.grad is None else parameter.grad.clone()
             for name in turn.players:
                 nn.utils.clip_grad_norm_(live[name], module.clip)
         self._steps.settle_memory(keep=not skipped)

@@ -10,6 +10,7 @@ from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError, DifferentiationError, HigherDerivativeError, first_line
+from lightning_lead._typing import Vector
 from lightning_lead.calculus.float32 import full_float32
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import norm, opponent_of
@@ -151,8 +152,11 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
 
 def _take_gradient(oracle: GameOracle, player: str, rule: AbstractGameRule) -> None:
     """Take a gradient, by `backward()` if need be; a mistake in a network shows here, under its own name."""
+    found: Vector | None = None
+    failed: RuntimeError | None = None
+    by_grad = not oracle.by_backward
     try:
-        oracle.gradient(player, at=oracle.point)
+        found = oracle.gradient(player, at=oracle.point)
     except RuntimeError as error:
         if "does not require grad" in str(error):
             raise DifferentiationError(
@@ -160,16 +164,32 @@ def _take_gradient(oracle: GameOracle, player: str, rule: AbstractGameRule) -> N
                 "of the other player, which are constants in this turn; override wanted_losses(batch, wanted) and "
                 f"leave out what is not wanted (got: {first_line(error)})"
             ) from error
-        if "checkpoint" not in str(error) or ".backward()" not in str(error):
+        reentrant = "checkpoint" in str(error) and ".backward()" in str(error)
+        if not reentrant and not isinstance(error, DifferentiationError):
             raise
-        if rule.second_order:
+        failed = error
+    # `autograd.grad` does not see what is inside of a reentrant checkpoint: it raises, or finds nothing there
+    if by_grad and (found is None or not all(part.any() for part in found)):
+        oracle.by_backward = _finds_more(oracle, player, found)
+        if oracle.by_backward and rule.second_order:
             raise HigherDerivativeError(
                 f"Cannot play {rule.name}, which differentiates the gradient of player {player!r}, through reentrant "
-                f"activation checkpointing; pass use_reentrant=False to it, or use {rule.first_order} "
-                f"(got: {first_line(error)})"
-            ) from error
-        oracle.by_backward = True
-        oracle.gradient(player, at=oracle.point)
+                f"activation checkpointing; pass use_reentrant=False to it, or use {rule.first_order}"
+            ) from failed
+    if failed is not None and not (by_grad and oracle.by_backward):
+        raise failed
+
+
+def _finds_more(oracle: GameOracle, player: str, found: Vector | None) -> bool:
+    """Return True if `backward()` gets through where `autograd.grad` failed, or to parameters that it missed."""
+    oracle.by_backward = True
+    try:
+        whole = oracle.gradient(player, at=oracle.point)
+    except RuntimeError:
+        return False
+    finally:
+        oracle.by_backward = False
+    return found is None or any(w.any() and not f.any() for w, f in zip(whole, found, strict=True))
 
 
 def _check_zero_sum(oracle: GameOracle, rule: AbstractGameRule) -> None:

@@ -341,7 +341,8 @@ class LEADStrategy(GameStrategy):
 
 def _finite(directions: Mapping[str, Vector]) -> bool:
     # by the largest entry: squares would overflow where the direction does not
-    largest = [size for d in directions.values() for size in torch._foreach_norm(list(d), math.inf)]
+    filled = [part for d in directions.values() for part in d if part.numel()]
+    largest = torch._foreach_norm(filled, math.inf)
     return math.isfinite(float(torch.stack([size.float() for size in largest]).max()))  # that of a NaN is NaN
 
 

@@ -28,7 +28,7 @@ from lightning_lead.calculus.chain import Chain, judge_gradient, maker_gradient
 from lightning_lead.calculus.chain_difference import judge_difference, maker_difference
 from lightning_lead.calculus.chain_exact import judge_direction, maker_direction
 from lightning_lead.calculus.derivatives import cross_term, gradient, hessian_product
-from lightning_lead.calculus.float32 import full_float32
+from lightning_lead.calculus.float32 import float32_products, full_float32
 from lightning_lead.calculus.players import norm, opponent_of, weighted_sum
 from lightning_lead.calculus.steps import Steps
 from lightning_lead.calculus.terms import (
@@ -360,6 +360,15 @@ class GameOracle:
             label = f"the loss of player {player!r} against the earlier opponent"
             earlier = gradient(values[player], own, by_backward=self.by_backward, label=label)
         return weighted_sum([(1.0, grad), (-1.0, earlier)])
+
+    @contextmanager
+    def precisely(self) -> Iterator[bool]:
+        """Take gradients that are to be subtracted, with neither autocast nor TF32; yields True if either was on."""
+        device = next(iter(self.point.values()))[0].device
+        rounded = any(dtype != "float32" for dtype in float32_products(device).values())
+        coarse = rounded or torch.is_autocast_enabled(device.type)
+        with self._float32():
+            yield coarse
 
     @contextmanager
     def _float32(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ __all__ = [
     "laid_out_like",
     "norm",
     "opponent_of",
+    "snapshot",
     "weighted_sum",
 ]
 
@@ -96,8 +97,12 @@ def inner(a: Vector, b: Vector) -> Tensor:
         >>> inner((torch.ones(2), torch.ones(1)), (torch.full((2,), 2.0), torch.ones(1))).item()
         5.0
     """
-    terms = [(p.to(_wide(p)) * q.to(_wide(p))).sum() for p, q in zip(a, b, strict=True)]
-    return torch.stack(terms).sum()
+    return torch.stack([_product(p.to(_wide(p)), q.to(_wide(p))) for p, q in zip(a, b, strict=True)]).sum()
+
+
+def _product(p: Tensor, q: Tensor) -> Tensor:
+    """Of complex tensors that of their real and imaginary parts, as torch's gradients have them."""
+    return (p * q.conj()).real.sum() if p.is_complex() else (p * q).sum()
 
 
 def norm(vector: Vector) -> Tensor:
@@ -156,6 +161,22 @@ def extrapolated(now: Vector, before: Vector, weight: float) -> Vector:
     # lerp computes θ + weight · (θ − θ⁻) where its own weight, 1 + weight, is at least ½, and θ⁻ exactly at −1
     ahead = torch._foreach_lerp(list(before), wide, 1 + weight)
     return tuple(a.to(p.dtype) for a, p in zip(ahead, now, strict=True))
+
+
+def snapshot(vector: Vector) -> Vector:
+    """Return copies to remember, in at least float32.
+
+    An alias would change with what it is of: optimizers move weights in place, and clips and optimizers work on
+    gradients in place. In bf16 an average would stall, and a displacement be rounding.
+
+    Args:
+        vector: parameters or a direction.
+
+    Example:
+        >>> snapshot((torch.ones(1, dtype=torch.bfloat16),))
+        (tensor([1.]),)
+    """
+    return tuple(p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True) for p in vector)
 
 
 def weighted_sum(terms: Sequence[tuple[float, Vector]]) -> Vector:

@@ -37,13 +37,15 @@ class FormRecord(NamedTuple):
         """Return the record after a measurement, and with it the form in force.
 
         Args:
-            measured: an agreement.
+            measured: an agreement; NaN begins anew.
             least: the agreement from which on the extrapolated form is in force.
 
         Example:
             >>> FormRecord(turns=25, agreement=0.6).after(0.2, least=0.5)
             FormRecord(turns=25, agreement=0.4, extrapolates=False)
         """
+        if math.isnan(measured):
+            return FormRecord(self.turns)
         agreed = (self.agreement + measured) / 2 if self.turns else measured
         return self._replace(agreement=agreed, extrapolates=agreed >= least)
 
@@ -57,7 +59,8 @@ def agreement(plain: Vector, extrapolated: Vector, reference: Vector) -> float:
         reference: g_i + a·c_i, of the same shapes.
 
     Returns:
-        A number in [−1, 1]; 1 where both corrections are zero, −1 where the reference's alone is.
+        A number in [−1, 1]; 1 where both corrections are zero, −1 where the reference's alone is; NaN where the
+        reference is not finite, so that it cannot be played.
 
     Example:
         >>> zero, one, two = ((torch.tensor([float(k)]),) for k in range(3))
@@ -67,4 +70,6 @@ def agreement(plain: Vector, extrapolated: Vector, reference: Vector) -> float:
     off = norm(weighted_sum([(1.0, extrapolated), (-1.0, reference)]))
     size = norm(weighted_sum([(1.0, reference), (-1.0, plain)]))
     off, size = torch.stack([off, size]).tolist()
+    if not math.isfinite(size):
+        return math.nan
     return max(-1.0, 1.0 - (off / size if size else 0.0 if off == 0 else math.inf))

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from lightning_lead._typing import Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import extrapolated, opponent_of
+from lightning_lead.calculus.players import extrapolated, opponent_of, snapshot
 from lightning_lead.rules.base import RuleState
 
 __all__ = ["anchor_of", "follow", "gradient_ahead", "gradient_by_weights", "start_anchors"]
@@ -29,7 +27,7 @@ def start_anchors(point: Point) -> RuleState:
         >>> start_anchors({"x": (torch.zeros(1),)})
         {'anchor': {'x': (tensor([0.]),)}, 'moved': {'x': False}}
     """
-    return {"anchor": {name: _copy(v) for name, v in point.items()}, "moved": dict.fromkeys(point, False)}
+    return {"anchor": {name: snapshot(v) for name, v in point.items()}, "moved": dict.fromkeys(point, False)}
 
 
 def anchor_of(player: str, state: RuleState) -> Vector | None:
@@ -71,9 +69,10 @@ def gradient_by_weights(
         oracle: of this turn.
         players: who moves.
         state: the anchors.
-        weights: player i -> the weight of the Δ_j that it faces.
+        weights: player i -> the weight of the Δ_j that it faces, for both players.
     """
     directions = {}
+    state = _of_those_met_ahead(oracle, state, weights)
     for player in players:
         before, weight = anchor_of(opponent_of(player, oracle.names), state), weights[player]
         if before is None or weight == 0:
@@ -95,11 +94,15 @@ def follow(oracle: GameOracle, players: Sequence[str], state: RuleState) -> Rule
     for player in players:
         opponent = opponent_of(player, oracle.names)
         if moved.get(opponent):
-            anchor[opponent], moved[opponent] = _copy(oracle.point[opponent]), False
+            anchor[opponent], moved[opponent] = snapshot(oracle.point[opponent]), False
     moved |= dict.fromkeys(moved.keys() & set(players), True)
     return {"anchor": anchor, "moved": moved}
 
 
-def _copy(vector: Vector) -> Vector:
-    """Own copies in at least float32: an alias of the live weights would make every displacement zero."""
-    return tuple(p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True) for p in vector)
+def _of_those_met_ahead(oracle: GameOracle, state: RuleState, weights: Mapping[str, float]) -> RuleState:
+    """Return the anchors that the weights ask for: a run that goes on with other weights may lack one, or have more."""
+    ahead = {name: oracle.point[name] for name in oracle.names if weights[opponent_of(name, oracle.names)] != 0}
+    if ahead.keys() == state["anchor"].keys():
+        return state
+    started = start_anchors({name: vector for name, vector in ahead.items() if name not in state["anchor"]})
+    return {part: {name: (state[part] | started[part])[name] for name in ahead} for part in ("anchor", "moved")}

@@ -149,7 +149,8 @@ class AbstractGameRule(abc.ABC):
             state: as `init` or the last call returned it; not changed in place.
 
         Returns:
-            One vector per moving player, and the next state.
+            One vector per moving player, and the next state. They share no memory: clips and optimizers work on
+            directions in place (`calculus.players.snapshot`).
         """
 
     def settle(self, before: Point, after: Point, players: Sequence[str], state: RuleState) -> tuple[Point, RuleState]:

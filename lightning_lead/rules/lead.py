@@ -137,6 +137,11 @@ class LEAD(AbstractGameRule):
             raise ConfigurationError(f"Cannot compare forms every {check_every!r} turns; pass an integer ≥ 1")
         if fallback not in ("exact", "difference"):
             raise ConfigurationError(f"Cannot use fallback={fallback!r}; choose 'exact' or 'difference'")
+        if cross != "auto" and (check_every, least_agreement, fallback) != (25, 0.5, "exact"):
+            raise ConfigurationError(
+                f"Cannot compare forms with cross={cross!r}; leave check_every, least_agreement and fallback out, or "
+                f"use cross='auto' (got {check_every!r}, {least_agreement!r} and {fallback!r})"
+            )
         self.cross, self.cross_fraction = cross, float(cross_fraction)
         self.form: Literal["opponent", "own"] = form or ("own" if cross == "auto" else "opponent")
         self.check_every, self.fallback = check_every, fallback
@@ -149,7 +154,8 @@ class LEAD(AbstractGameRule):
         term = cross if cross != "auto" else fallback  # with which derivatives a cross term is formed, if one is
         self.displaces = self.couples and cross == "extrapolated"
         self.second_order = self.couples and term == "exact"
-        self.subtracts = self.couples and term == "difference"
+        self.subtracts = self.couples and cross in ("difference", "auto")
+        self.starts_here = cross != "auto"  # of which the form decides in what precision a turn begins
         self.revisits = self.couples and (cross == "auto" or term == "difference" or self.cross_fraction < 1)
         self.reads_momentum = self.coupling == "auto"
         self.affine = cross != "auto"  # a rule that decides is not one affine map
@@ -215,7 +221,7 @@ class LEAD(AbstractGameRule):
     ) -> tuple[dict[str, Vector], RuleState]:
         """Each moving player's direction; see the module's head."""
         if not self.couples:
-            return {player: oracle.gradient(player) for player in players}, state
+            return {player: oracle.gradient(player) for player in players}, {}  # anchors of before would grow old
         directions, forms = {}, dict(state.get("forms", {}))
         for player in players:
             before = anchor_of(opponent_of(player, oracle.names), state)
@@ -235,10 +241,13 @@ class LEAD(AbstractGameRule):
         """The direction of the form in force, which is decided anew every so often, and the record after it."""
         direction = look.extrapolated() if record.extrapolates else look.with_term()  # the turn's real forward
         if record.turns % self.check_every == 0:
-            other = look.with_term(replay=True) if record.extrapolates else look.extrapolated(replay=True)
-            ahead, term = (direction, other) if record.extrapolates else (other, direction)
-            record = record.after(agreement(look.plain(), ahead, term), self.least_agreement)
-            direction = ahead if record.extrapolates else term
+            before = record.extrapolates
+            with look.oracle.precisely() as coarse:  # corrections are small, and what autocast rounds off may be larger
+                ahead = direction if before and not coarse else look.extrapolated(replay=True)
+                term = look.with_term(replay=True) if before or coarse else direction
+                record = record.after(agreement(look.plain(), ahead, term), self.least_agreement)
+            if record.extrapolates != before:
+                direction = ahead if record.extrapolates else term
         look.oracle.notes |= {
             f"cross_agreement/{look.player}": record.agreement,
             f"cross_extrapolated/{look.player}": float(record.extrapolates),

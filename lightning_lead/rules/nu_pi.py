@@ -26,7 +26,7 @@ from typing import final
 
 from lightning_lead._typing import Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import weighted_sum
+from lightning_lead.calculus.players import snapshot, weighted_sum
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
 
 __all__ = ["NuPI"]
@@ -76,7 +76,7 @@ class NuPI(AbstractGameRule):
         last, averages, directions = state["average"], {}, {}
         change = self.kappa * (1 - self.nu)
         for player in players:
-            now = oracle.gradient(player)
+            now = snapshot(oracle.gradient(player))
             before = last.get(player, now)
             directions[player] = weighted_sum([(1 + change, now), (-change, before)])
             averages[player] = weighted_sum([(1 - self.nu, now), (self.nu, before)])

@@ -20,6 +20,7 @@ from typing import final
 
 from lightning_lead._typing import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.calculus.players import snapshot
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState
 
 __all__ = ["PastExtragradient"]
@@ -55,4 +56,4 @@ class PastExtragradient(AbstractGameRule):
         if last := state["gradient"]:
             oracle.arrive(oracle.ahead(last, remember=True))  # the turn is played from there, by both players
         seen = {player: oracle.gradient(player) for player in players}
-        return seen, {"gradient": seen}
+        return seen, {"gradient": {player: snapshot(gradient) for player, gradient in seen.items()}}

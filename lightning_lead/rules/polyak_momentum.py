@@ -17,7 +17,7 @@ from typing import final
 
 from lightning_lead._typing import Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import weighted_sum
+from lightning_lead.calculus.players import snapshot, weighted_sum
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
 
 __all__ = ["PolyakMomentum"]
@@ -64,11 +64,10 @@ class PolyakMomentum(AbstractGameRule):
         self, oracle: GameOracle, players: Sequence[str], state: RuleState
     ) -> tuple[dict[str, Vector], RuleState]:
         """g_i + β d_i⁻ for each moving player."""
-        last = state["direction"]
-        directions = {}
+        last, directions, remembered = state["direction"], {}, {}
         for player in players:
-            gradient = oracle.gradient(player)
+            direction = snapshot(oracle.gradient(player))
             if player in last:
-                gradient = weighted_sum([(1.0, gradient), (self.beta, last[player])])
-            directions[player] = gradient
-        return directions, {"direction": last | directions}
+                direction = weighted_sum([(1.0, direction), (self.beta, last[player])])
+            directions[player], remembered[player] = direction, snapshot(direction)
+        return directions, {"direction": last | remembered}

@@ -76,4 +76,6 @@ class Prediction(AbstractGameRule):
         self, oracle: GameOracle, players: Sequence[str], state: RuleState
     ) -> tuple[dict[str, Vector], RuleState]:
         """Each moving player's gradient, against the prediction if the opponent is predicted."""
-        return gradient_by_weights(oracle, players, state, dict.fromkeys(players, 1.0))  # of whom there is an anchor
+        first, second = oracle.names
+        weights = {first: float(self.predicted != "first"), second: float(self.predicted != "second")}
+        return gradient_by_weights(oracle, players, state, weights)

@@ -206,3 +206,21 @@ def test_a_gradient_by_backward_leaves_nothing_on_its_parameters():
     assert x.grad is None
     with pytest.raises(DifferentiationError, match="depends on none"):
         gradient((x**2).sum(), (unused,), by_backward=True)
+
+
+def test_the_cross_term_of_complex_parameters_is_that_of_their_parts():
+    """As torch's gradients are: ∂L/∂(real part) + i ∂L/∂(imaginary part)."""
+    torch.manual_seed(0)
+    x, y, moved = torch.randn(3, 4, 2, dtype=torch.float64)
+
+    def losses(point, wanted, *, replay):
+        a, b = (p if p.is_complex() else torch.view_as_complex(p) for p in (point["x"][0], point["y"][0]))
+        value = (a * b.conj() * (1 + 0.3j) + a * a * b).real.sum() + (a.abs() ** 2 * b.abs()).sum()
+        return {"x": value, "y": -value}
+
+    terms = []
+    for view in (torch.view_as_complex, lambda parts: parts):
+        oracle = GameOracle({"x": (view(x),), "y": (view(y),)}, [losses])
+        (direction,) = oracle.gradient("x", cross=CrossTerm(1.5, (view(moved),), "opponent"))
+        terms.append(torch.view_as_real(direction) if direction.is_complex() else direction)
+    assert (terms[0] - terms[1]).abs().max() < 1e-12

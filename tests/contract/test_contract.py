@@ -101,7 +101,15 @@ def test_ten_steps_equal_those_of_a_hand_written_twin(rule):
 
 
 @every_rule
-def test_the_state_is_neither_changed_in_place_nor_an_alias_and_loads_with_weights_only(rule):
+def test_the_state_is_neither_changed_in_place_nor_an_alias_and_loads_with_weights_only(rule, monkeypatch):
+    handed, direction = {}, rule.direction
+
+    def recorded(*arguments):
+        directions, state = direction(*arguments)
+        handed.update(directions)
+        return directions, state
+
+    monkeypatch.setattr(rule, "direction", recorded)
     match = Match(rule, TwistedGame(zero_sum=rule.zero_sum), lr=0.05)
     for _ in range(2 * rule.period):
         before, kept = match.state, copy.deepcopy(match.state)
@@ -109,6 +117,10 @@ def test_the_state_is_neither_changed_in_place_nor_an_alias_and_loads_with_weigh
         assert same(before, kept)
     live = {p.data_ptr() for params in match.parameters.values() for p in params}
     assert not live & {t.data_ptr() for t in tensors(match.state)}
+    # clips and optimizers work on directions in place: torch's SGD with foreach and Nesterov's momentum does
+    directions = {t.untyped_storage().data_ptr() for t in tensors(handed)}
+    assert directions
+    assert not directions & {t.untyped_storage().data_ptr() for t in tensors(match.state)}
     file = io.BytesIO()
     torch.save(match.state, file)
     file.seek(0)

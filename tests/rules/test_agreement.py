@@ -6,8 +6,11 @@ from collections import Counter
 
 import pytest
 import torch
+from tiny import tiny_trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_lead import ConfigurationError, LEADStrategy
+from lightning_lead import ConfigurationError, LeadModule, LEADStrategy
 from lightning_lead.analysis import Match
 from lightning_lead.calculus import GameOracle
 from lightning_lead.games import QuadraticGame
@@ -77,7 +80,65 @@ def test_forms_are_compared_every_so_often_and_the_form_in_force_costs_what_it_c
 
 
 def test_the_cost_of_a_step_is_counted_over_all_the_steps_between_two_comparisons():
-    assert (LEAD(cross="auto", check_every=7).period, LEAD(cross="exact", check_every=7).period) == (7, 1)
+    assert (LEAD(cross="auto", check_every=7).period, LEAD(cross="exact").period) == (7, 1)
+
+
+def test_a_term_that_is_not_finite_is_not_taken():
+    """The slope of |y|^1.5 at 0 has no derivative there; the gradient at the displaced opponent is a number."""
+
+    class Steep:
+        def losses(self, point, wanted=None, *, replay=False):
+            value = (point["x"][0] * point["y"][0]).abs().pow(1.5).sum() + (point["x"][0] * point["y"][0]).sum()
+            return {"x": value, "y": -value}
+
+    rule = LEAD(1.0, cross="auto", check_every=1)
+    point, state = {"x": vector(0.0), "y": vector(2.0)}, None
+    state = rule.init({**point, "y": vector(3.0)})
+    state["moved"]["y"] = True
+    directions, state = rule.direction(GameOracle(point, [Steep().losses]), ["x"], state)
+    assert directions["x"][0].isfinite().all()
+    assert state["forms"]["x"] == {"turns": 1, "agreement": 1.0, "extrapolates": True}
+    assert (
+        not LEAD(1.0)
+        .direction(
+            GameOracle(point, [Steep().losses]),
+            ["x"],
+            {**state, "moved": {"x": False, "y": True}, "anchor": {"x": vector(0.0), "y": vector(3.0)}},
+        )[0]["x"][0]
+        .isfinite()
+        .all()
+    )
+
+
+@pytest.mark.parametrize("fallback", ["exact", "difference"])
+def test_under_autocast_forms_are_compared_in_float32(fallback):
+    """On a game of products both forms are one, however small the step; in bf16 what is compared would be rounding."""
+
+    class Products(LeadModule):
+        def __init__(self):
+            super().__init__(
+                game=LEADStrategy(1.0, cross="auto", check_every=1, fallback=fallback), learning_rates=1e-3
+            )
+            torch.manual_seed(0)
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(3, 4)
+
+        def players(self):
+            return {"a": self.a.parameters(), "b": self.b.parameters()}
+
+        def player_losses(self, batch):
+            value = (self.a(batch[0]).float() * self.b(batch[0]).float()).mean()
+            return {"a": value, "b": -value}
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+    torch.manual_seed(1)
+    data, module = DataLoader(TensorDataset(torch.randn(64, 3)), 16), Products()
+    tiny_trainer(12, precision="bf16-mixed").fit(module, data)
+    forms = module.game.state_dict()["state"]["forms"]
+    assert all(form["agreement"] > 0.9 and form["extrapolates"] for form in forms.values())
+    with pytest.raises(ConfigurationError, match="bf16 weights"):
+        tiny_trainer(1, precision="bf16-true").fit(Products(), data)
 
 
 @pytest.mark.parametrize("play", ["alternating", "simultaneous"])
@@ -126,3 +187,10 @@ def test_bad_settings_are_refused(settings, message):
     for build in (LEAD, LEADStrategy):
         with pytest.raises(ConfigurationError, match=message):
             build(cross="auto", **settings)
+
+
+@pytest.mark.parametrize("settings", [{"check_every": 5}, {"least_agreement": 0.1}, {"fallback": "difference"}])
+@pytest.mark.parametrize("cross", ["exact", "difference", "extrapolated"])
+def test_what_compares_forms_is_refused_where_there_is_one(cross, settings):
+    with pytest.raises(ConfigurationError, match=f"Cannot compare forms with cross='{cross}'.*cross='auto'"):
+        LEADStrategy(cross=cross, **settings)

@@ -162,3 +162,7 @@ def test_without_coupling_it_is_plain_gradient_play_and_keeps_no_state():
     assert (rule.couples, rule.displaces) == (False, False)
     assert rule.init(game.point(torch.ones(3), torch.ones(4))) == {}
     assert torch.equal(path(0.0, game, cross="extrapolated"), path(0.0, game))
+    # a run that goes on without coupling leaves no anchors that grow old
+    state = LEAD(1.0).init(game.point(torch.ones(3), torch.ones(4)))
+    oracle = GameOracle(game.point(torch.ones(3), torch.ones(4)), [lambda place, wanted, *, replay: game.losses(place)])
+    assert rule.direction(oracle, ["x"], state)[1] == {}

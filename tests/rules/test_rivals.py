@@ -200,6 +200,54 @@ def test_rules_that_predict_one_player_remember_that_player_alone():
         assert all(tuple(rule.init(point)["anchor"]) == names for rule in rules)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Prediction("second"), Prediction("both")),
+        (Prediction("second"), Prediction("first")),
+        (Prediction("both"), Prediction("first")),
+        (AlexGDA(1.0, delta=1.0), AlexGDA()),
+        (AlexGDA(2.0, delta=1.0), AlexGDA()),
+    ],
+    ids=repr,
+)
+def test_a_run_that_goes_on_with_another_setting_plays_by_it(before, after):
+    """Who is met elsewhere from now on has not moved yet; who no longer is, is forgotten."""
+    game, played = TwistedGame(), []
+    for state in (None, "resumed"):
+        where = game.point(*START)
+        memory = after.init(where)
+        if state is not None:
+            _, memory, _ = asked(before, game, where, lr=0.05)
+            memory = {**memory, "moved": dict.fromkeys(memory["moved"], False)}
+        for t in range(4):
+            player = ("x", "y")[t % 2]
+            directions, memory = after.direction(
+                GameOracle(where, [lambda place, wanted, *, replay: game.losses(place)]), [player], memory
+            )
+            where = where | {player: (where[player][0] - 0.1 * directions[player][0],)}
+        played.append((where, memory["anchor"].keys()))
+    assert played[0][1] == played[1][1] == after.init(where)["anchor"].keys()
+    assert all(torch.equal(played[0][0][name][0], played[1][0][name][0]) for name in "xy")
+
+
+@pytest.mark.parametrize("rule", [NuPI(1.0, nu=0.999), PolyakMomentum(0.999)], ids=repr)
+def test_what_is_remembered_of_bf16_gradients_is_kept_in_float32(rule):
+    """A thousandth of a number is rounded off in bf16, so that an average would stand still."""
+    ends = []
+    for dtype in (torch.float32, torch.bfloat16):
+        point = {name: (torch.zeros(1, dtype=dtype),) for name in "xy"}
+        state = rule.init(point)
+        for t in range(1000):
+            slope = 2.0 if t else 1.0
+            loss = lambda p, wanted, *, replay, slope=slope: {"x": slope * p["x"][0].sum()}  # noqa: E731
+            _, state = rule.direction(GameOracle(point, [loss], inspect=False), ["x"], state)
+        ((kept,),) = (vectors["x"] for vectors in state.values())
+        ends.append(kept)
+    assert ends[1].dtype == torch.float32
+    assert ends[1].item() == pytest.approx(ends[0].item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("optimizer", [None, adam()], ids=["sgd", "adam"])
 @pytest.mark.parametrize("play", ["simultaneous", "alternating"])
 def test_nu_pi_contains_gradient_play_and_the_optimistic_gradient(play, optimizer):

@@ -320,8 +320,51 @@ def test_reentrant_checkpointing_trains_by_every_rule_that_differentiates_once_a
     assert gan.game.rule.fallback == "difference"
 
 
-def tiny_gan_of(networks, game):
-    return LeadGANModule(*networks, game=game, generator_lr=0.01, discriminator_lr=0.01)
+class Inside(nn.Module):
+    """A layer inside of a reentrant checkpoint, with no parameter before it, and perhaps one after it."""
+
+    def __init__(self, sizes, *, checkpointed, last):
+        super().__init__()
+        self.first, self.checkpointed = nn.Linear(*sizes).double(), checkpointed
+        self.last = nn.Linear(sizes[1], sizes[1]).double() if last else nn.Identity()
+
+    def forward(self, x):
+        layers = lambda x: torch.tanh(self.first(x))  # noqa: E731
+        if self.checkpointed:
+            x = checkpoint(layers, x if x.requires_grad else x.detach().requires_grad_(), use_reentrant=True)
+        else:
+            x = layers(x)
+        return self.last(x)
+
+
+@no_grad
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize(
+    "game", [LEADStrategy(0.0), LEADStrategy(cross="extrapolated"), LEADStrategy(cross="difference"), "Prediction"]
+)
+def test_what_a_reentrant_checkpoint_hides_is_trained(game, last):
+    """`autograd.grad` leaves it out without a word if a parameter comes after it, and sees nothing if none does."""
+    ends = []
+    for checkpointed in (True, False):
+        torch.manual_seed(0)
+        generator, discriminator = Inside((3, 2), checkpointed=checkpointed, last=last), tiny_networks()[1]
+        gan = LeadGANModule(generator, discriminator, latent_dim=3, game=game, optimizer=adam)
+        before = generator.first.weight.detach().clone()
+        trained(gan, 3)
+        assert (generator.first.weight - before).abs().max() > 1e-5
+        ends.append(everything(generator, discriminator))
+    assert torch.equal(*ends)
+    with pytest.raises(DifferentiationError, match="reentrant.*use_reentrant=False"):
+        trained(
+            tiny_gan_of(
+                (Inside((3, 2), checkpointed=True, last=last), tiny_networks()[1]), LEADStrategy(), latent_dim=3
+            ),
+            1,
+        )
+
+
+def tiny_gan_of(networks, game, **settings):
+    return LeadGANModule(*networks, game=game, generator_lr=0.01, discriminator_lr=0.01, **settings)
 
 
 # ---- any two players ------------------------------------------------------------------------------------------------
@@ -530,7 +573,8 @@ def test_losses_are_evaluated_and_buffers_move_as_often_as_in_plain_play(
 def test_a_module_s_own_losses_are_evaluated_once_per_turn():
     """From the second step on; the first one looks at each loss once more, and whether the players meet.
 
-    The critic's is looked at twice for that, because what it judges is detached.
+    The critic's is looked at twice for that, because what it judges is detached; and the tokenizer's twice before,
+    because a parameter of it has no gradient, which a reentrant checkpoint might hide.
     """
     per_step = []
 
@@ -544,7 +588,7 @@ def test_a_module_s_own_losses_are_evaluated_once_per_turn():
         torch.manual_seed(8)
         game = Watched(Tokenizer().double(), game=LEADStrategy(coupling, cross="extrapolated"))
         tiny_trainer(3, log_every_n_steps=1).fit(game, tiny_loader(24))
-    assert per_step == [2 + 2, 2, 2, 2 + 2 + 3, 2, 2]
+    assert per_step == [2 + 3, 2, 2, 2 + 3 + 3, 2, 2]
 
 
 # ---- precision, layout, checkpoints ---------------------------------------------------------------------------------
