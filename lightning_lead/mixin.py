@@ -222,7 +222,8 @@ class LeadMixin(LightningModule):
         finally:
             for parameter, grad in grads:
                 parameter.grad = grad
-        self._by_backward = oracle.by_backward
+        # a gradient that is zero on one rank's batch alone tells that rank nothing
+        self._by_backward = self.trainer.strategy.reduce_boolean_decision(oracle.by_backward, all=False)
         self._probed = True
 
     def _fall_back(self, error: HigherDerivativeError) -> None:
