@@ -222,6 +222,8 @@ class LEAD(AbstractGameRule):
         """Each moving player's direction; see the module's head."""
         if not self.couples:
             return {player: oracle.gradient(player) for player in players}, {}  # anchors of before would grow old
+        if "anchor" not in state:  # a run that went on without coupling goes on with it again
+            state = self.init(oracle.point)
         directions, forms = {}, dict(state.get("forms", {}))
         for player in players:
             before = anchor_of(opponent_of(player, oracle.names), state)

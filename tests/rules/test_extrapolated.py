@@ -166,3 +166,5 @@ def test_without_coupling_it_is_plain_gradient_play_and_keeps_no_state():
     state = LEAD(1.0).init(game.point(torch.ones(3), torch.ones(4)))
     oracle = GameOracle(game.point(torch.ones(3), torch.ones(4)), [lambda place, wanted, *, replay: game.losses(place)])
     assert rule.direction(oracle, ["x"], state)[1] == {}
+    state = LEAD(1.0, cross="extrapolated").direction(oracle, ["x"], {})[1]
+    assert state["moved"] == {"x": True, "y": False}
