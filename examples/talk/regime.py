@@ -13,7 +13,7 @@ import math
 
 import matplotlib.pyplot as plt
 import torch
-from contenders import CGD_NAME, COLOURS, best_of_all, evaluations, game_steps, solver_evaluations
+from contenders import CGD_NAME, COLOURS, LEAD_NAME, best_of_all, evaluations, game_steps, solver_evaluations
 from drawing import legend_of, parser_of, save, striped
 from matplotlib.lines import Line2D
 
@@ -74,7 +74,7 @@ def draw_conditions(by_step: plt.Axes, by_work: plt.Axes, *, fast: bool) -> None
     law = [game_steps(alternating_lead_law(1.0, k).rate) for k in kappas]
     bound = [game_steps((k - 1) / (k + 1)) for k in kappas]
     by_work.plot(kappas, [2 * n for n in bound], color="black", ls=":", lw=2)
-    for axes, curves, per_step in ((by_step, steps, 1), (by_work, work, 4)):
+    for axes, curves, per_step in ((by_step, steps, 1), (by_work, work, found[0][LEAD_NAME].evaluations)):
         striped(axes, kappas, curves, COLOURS)
         axes.plot(kappas, [per_step * n for n in law], "D", mfc="none", mec="black", ms=7, zorder=6)
         axes.set(xscale="log", yscale="log", xlabel="condition number κ = L/m", ylabel="to shrink the distance by 10⁶")
