@@ -24,6 +24,7 @@ def start_anchors(point: Point) -> RuleState:
         point: parameters of the players whose moves are counted; copied.
 
     Example:
+        >>> import torch
         >>> start_anchors({"x": (torch.zeros(1),)})
         {'anchor': {'x': (tensor([0.]),)}, 'moved': {'x': False}}
     """

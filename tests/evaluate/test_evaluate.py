@@ -56,7 +56,7 @@ def test_the_number_of_the_training_run_to_the_last_digit(run, tmp_path, capsys)
     assert record["protocol"]["ema"] == {"halflife_images": 4000, "rampup": 0.05}
     assert differences(record, trained) == {}
     assert trained["game"] == record["game"]
-    assert trained["game"].startswith("LEAD(coupling='auto', cross='extrapolated', ")
+    assert trained["game"] == "LEAD(coupling='auto', cross='extrapolated'), alternating play"
     assert trained["game"].endswith(", alternating play")
     assert {key: record[key] for key in ("step", "stage", "checkpoint")} == {
         "step": 4,
