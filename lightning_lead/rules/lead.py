@@ -46,7 +46,7 @@ _SETTINGS = {
     "extrapolated": (),
     "auto": ("check_every", "least_agreement", "fallback"),
 }
-"""What each cross takes besides the coupling."""
+"""Settings of each cross besides the coupling."""
 
 
 @final
