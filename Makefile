@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check talk docs bench wheel-test clean
+.PHONY: help demo test check golden talk docs bench wheel-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and everything that `make
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PYTEST)
+
+golden: $(VENV)/.installed-test  ## compare weights, resumes, scores and recipes with those of another commit, OLD=COMMIT, bit by bit
+	OMP_NUM_THREADS=1 $(BIN)/python tests/golden.py "$(OLD)"
 
 TALK := eigenvalues potential_well forces bilinear cost rates regime strong_coupling modes robustness
 talk: $(VENV)/.installed-demo  ## draw the figures of docs/talk.md into runs/talk; one of them by TALK=rates
