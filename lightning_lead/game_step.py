@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
@@ -45,18 +44,13 @@ class GameStep:
         self._module, self._turns, self._live, self._seed = module, turns, live, seed
         self._steps = Steps(live, module.trainer.optimizers, clip=module.clip)
         self._place = Placement(module, live)
-        self._begun: dict[int, GameOracle] = {}  # turns that have begun before the one before was over
 
     def play(self) -> PlayedStep:
         """Every turn's direction, and the optimizers' steps along it."""
         game = self._module.game
         step = PlayedStep({}, {})
         for index, turn in enumerate(self._turns):
-            oracle = self._begun.pop(index, None)
-            if oracle is None:
-                oracle = self._oracle(index)
-            else:
-                oracle.arrive({name: tuple(params) for name, params in self._live.items()})
+            oracle = self._oracle(index)
             played = game.play_turn(oracle, turn.players, self._live)
             for name, seen in played.statistics.items():
                 first = step.statistics.get(name, seen)  # of several inner steps, only the first one has a cross term
@@ -72,17 +66,8 @@ class GameStep:
             self._live,
             mix_seed(self._seed, index),
             place=self._place,
-            meanwhile=partial(self._begin, index + 1),
             steps=self._steps,
         )
-
-    def _begin(self, index: int) -> None:
-        """While the directions of the turn before cross ranks."""
-        rule, turns = self._module.game.rule, self._turns
-        if index < len(turns) and rule.starts_here:
-            if index not in self._begun:
-                self._begun[index] = self._oracle(index)
-            self._begun[index].begin(turns[index].players[0], turns[index - 1].players, precise=rule.subtracts)
 
     def _move(self, turn: Turn, *, skipped: bool, last: bool) -> None:
         """Clip, then step the optimizers that own the moving players; only one step of the last turn is counted.

@@ -6,7 +6,7 @@ One `training_step` is one game step: every player moves, and `trainer.global_st
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -215,7 +215,7 @@ class LeadMixin(LightningModule):
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         grads = [(p, p.grad) for p in self.parameters()]
         self._by_backward = False
-        oracle = self._oracle(turns[-1], live, seed)
+        oracle = self._oracle(turns[-1], live, seed, probing=True)
         try:
             with frozen_buffers(self):  # in reverse passes as well, where activation checkpointing runs forwards again
                 probe_game(oracle, self, self.game.rule)
@@ -242,22 +242,22 @@ class LeadMixin(LightningModule):
         seed: int,
         *,
         place: Placement | None = None,
-        meanwhile: Callable[[], None] | None = None,
+        probing: bool = False,
         steps: Steps | None = None,
     ) -> GameOracle:
-        """The oracle of a turn; without `meanwhile`, that of a probe, which knows this rank alone."""
+        """The oracle of a turn; that of a probe knows this rank alone."""
         settings: dict[str, Any] = {}
-        if meanwhile is not None:
+        if not probing:
             strategy, equal = self.trainer.strategy, self._equal_batches
-            settings["reduce"] = mean_over_ranks(strategy, turn.batch_size, equal=equal, meanwhile=meanwhile)
+            settings["reduce"] = mean_over_ranks(strategy, turn.batch_size, equal=equal)
             settings["steps"] = steps
         oracle = GameOracle(
             {player: tuple(params) for player, params in live.items()},
             [self._evaluation(part, mix_seed(seed, k)) for k, part in enumerate(turn.micro_batches)],
             place=(Placement(self, live) if place is None else place).hold,
             full_precision=self._full_precision,
-            exhaustive=meanwhile is None,
-            inspect=meanwhile is None or self._inspected(),
+            exhaustive=probing,
+            inspect=probing or self._inspected(),
             **settings,
         )
         oracle.by_backward = self._by_backward

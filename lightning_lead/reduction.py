@@ -5,8 +5,6 @@
 Every answer of the oracle is linear in the losses, and points and vectors that go into it are the same on every rank,
 so the mean of local answers is that of the joint batch. LEAD asks once per player update. DDP's own reducer is not
 involved: it never sees `torch.autograd.grad`.
-
-While the all-reduce is on its way, the next turn may begin with what does not depend on its outcome.
 """
 
 from __future__ import annotations
@@ -24,9 +22,7 @@ from lightning_lead.calculus.oracle import no_reduction
 __all__ = ["batches_are_equal", "broadcast_buffers", "mean_over_ranks"]
 
 
-def mean_over_ranks(
-    strategy: Any, batch_size: int, *, equal: bool, meanwhile: Callable[[], None] = lambda: None
-) -> Callable[[Vector], Vector]:
+def mean_over_ranks(strategy: Any, batch_size: int, *, equal: bool) -> Callable[[Vector], Vector]:
     """The reduction of one derivative: flatten, one all-reduce, unflatten.
 
     Args:
@@ -34,7 +30,6 @@ def mean_over_ranks(
         batch_size: samples that this rank's vector averages over.
         equal: whether every rank is known to have the same batch size; otherwise the size travels as one more
             number in the same all-reduce, and the mean is weighted by it.
-        meanwhile: what to compute while the all-reduce is on its way.
 
     Returns:
         A function from this rank's vector to the mean; on one process, the identity.
@@ -54,9 +49,7 @@ def mean_over_ranks(
         flat = torch.cat([t.reshape(-1).to(wide) for t in vector])
         if not equal:
             flat = torch.cat([flat * batch_size, flat.new_tensor([batch_size])])
-        on_its_way = torch.distributed.all_reduce(flat, async_op=True)
-        meanwhile()
-        on_its_way.wait()
+        torch.distributed.all_reduce(flat)
         flat = flat / world_size if equal else flat[:-1] / flat[-1]
         parts = flat.split([t.numel() for t in vector])
         return tuple(part.view_as(t).to(t.dtype) for part, t in zip(parts, vector, strict=True))

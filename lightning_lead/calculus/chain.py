@@ -119,15 +119,7 @@ class Chain(abc.ABC):
 
     @abc.abstractmethod
     def make(self) -> Tensor:
-        """u = G(z); what was made ahead, if it was."""
-
-    @abc.abstractmethod
-    def make_ahead(self) -> None:
-        """Begin the first evaluation: make u, for `make` to hand out when that evaluation goes on."""
-
-    @abc.abstractmethod
-    def forget_ahead(self) -> None:
-        """Drop what was made ahead; `make` makes it anew."""
+        """u = G(z)."""
 
     @abc.abstractmethod
     def judge_made(self, made: Tensor) -> Tensor:

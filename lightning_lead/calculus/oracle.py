@@ -112,7 +112,6 @@ class GameOracle:
         self._exhaustive = exhaustive
         self._inspect = inspect
         self._steps = steps
-        self._ahead: Vector | None = None  # the maker's parameters in what was made ahead
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -220,28 +219,8 @@ class GameOracle:
             )
         return self._steps
 
-    def begin(self, player: str, moving: Sequence[str], *, precise: bool = False) -> None:
-        """Do ahead what the player's first derivative needs and the update in flight cannot change; once.
-
-        Only for rules with `starts_here`.
-
-        Args:
-            player: who will move next.
-            moving: who is moving now.
-            precise: whether the maker's derivative will be taken with autocast and TF32 off.
-        """
-        chain = self._losses[0]
-        linked = isinstance(chain, Chain) and chain.linked and not self.by_backward
-        if not isinstance(chain, Chain) or not linked or chain.maker in moving or self._ahead is not None:
-            return
-        makes = player == chain.maker
-        self._ahead = tuple(p.detach().requires_grad_(makes) for p in self.point[chain.maker])
-        context = self._float32() if precise and makes else nullcontext()
-        with context, torch.set_grad_enabled(makes), self._place({chain.maker: self._ahead}):
-            chain.make_ahead()
-
     def arrive(self, point: Point) -> None:
-        """The turn begins: the players are where they are now, also if an optimizer has given them new storage.
+        """Take a point as the current one.
 
         A rule that looks from elsewhere, both players from one point, arrives there before its first gradient; what
         they share at the current point, as fakes, they then share there.
@@ -310,12 +289,6 @@ class GameOracle:
         judges = player == chain.judge
         own, other = (tuple(p.detach() for p in place[name]) for name in (player, opponent))
         own = tuple(p.requires_grad_() for p in own)
-        if self._ahead is not None and k == 0 and not replay:
-            if not judges:
-                own = self._ahead
-            elif cross is not None or place[chain.maker] is not self.point[chain.maker]:
-                # the turn before was skipped, so the maker's move has not been seen, and these are not the fakes for it
-                chain.forget_ahead()
         context: dict[str, Any] = {"place": self._place, "full_precision": self._full_precision, "replay": replay}
         kept: dict[str, Any] = {} if judges or not here else {"kept": chain.kept()}
         if cross is None and judges:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_lead.calculus.chain import Chain, Made, Structure
 from lightning_lead.calculus.dual import make_dual, split_dual
-from lightning_lead.calculus.noise import RandomState, frozen_buffers, primal_power_iteration
+from lightning_lead.calculus.noise import RandomState, primal_power_iteration
 from lightning_lead.evaluation import Evaluation
 from lightning_lead.gan.batch import GANBatch, call_network
 
@@ -41,8 +41,6 @@ class GANEvaluation(Evaluation, Chain):
         self._judging: RandomState | None = None
         self._partner: GANEvaluation | None = None
         self._made: Made | None = None
-        self._ahead: tuple[Tensor, RandomState, Tensor | None] | None = None
-        self._dropped = False
 
     def _looked_at_once(self) -> bool:
         """In simultaneous play fakes take two reverse passes through the discriminator, and compiled code allows one.
@@ -84,27 +82,7 @@ class GANEvaluation(Evaluation, Chain):
 
     def make(self) -> Tensor:
         """The fakes."""
-        if self._ahead is None:
-            # its buffers have moved already, for the fakes that were dropped
-            with frozen_buffers(self._module.generator) if self._dropped else nullcontext():
-                return self._module._fakes(self._batch)
-        (made, drawn, noise), self._ahead = self._ahead, None
-        drawn.restore()
-        if self._module._noise is not None and noise is not None:
-            self._module._noise.set_state(noise)
-        return made
-
-    def make_ahead(self) -> None:
-        """The fakes, and how far the random numbers have got; those of an earlier update are not made again."""
-        if self._partner is None:
-            with self.look(replay=False):
-                made, noise = self._module._fakes(self._batch), self._module._noise
-                drawn = RandomState(self._module.device)
-                self._ahead = made, drawn, None if noise is None else noise.get_state()
-
-    def forget_ahead(self) -> None:
-        """Drop the fakes that were made ahead."""
-        self._ahead, self._dropped = None, True
+        return self._module._fakes(self._batch)
 
     def judge_made(self, made: Tensor) -> Tensor:
         """Their logits."""

@@ -45,7 +45,6 @@ class AlexGDA(AbstractGameRule):
         True
     """
 
-    starts_here = True
     cost = Cost(gradients=2)
     affine = True
     plays: tuple[Play, ...] = ("alternating",)

@@ -100,13 +100,6 @@ class AbstractGameRule(abc.ABC):
     reads_momentum: bool = False
     """True if a direction depends on the optimizers' momentum; fit start then checks that it can be read."""
 
-    starts_here: bool = False
-    """True if a turn's first derivative is the moving player's, with its own parameters where they are.
-
-    The opponent, too, is where it is, unless it has moved since the player's last update. Then a turn may begin with
-    its fakes while the directions of the turn before cross ranks.
-    """
-
     @property
     def name(self) -> str:
         """What checkpoints and tables call the rule."""

@@ -34,7 +34,6 @@ class GradientPlay(AbstractGameRule):
         (1.0, -1.0)
     """
 
-    starts_here = True
     cost = Cost(gradients=2)
     affine = True
 

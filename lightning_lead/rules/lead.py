@@ -93,7 +93,6 @@ class LEAD(AbstractGameRule):
         True
     """
 
-    starts_here = True
     first_order = "LEADStrategy(cross='extrapolated')"
 
     def __init__(
@@ -155,7 +154,6 @@ class LEAD(AbstractGameRule):
         self.displaces = self.couples and cross == "extrapolated"
         self.second_order = self.couples and term == "exact"
         self.subtracts = self.couples and cross in ("difference", "auto")
-        self.starts_here = cross != "auto"  # of which the form decides in what precision a turn begins
         self.revisits = self.couples and (cross == "auto" or term == "difference" or self.cross_fraction < 1)
         self.reads_momentum = self.coupling == "auto"
         self.affine = cross != "auto"  # a rule that decides is not one affine map

@@ -42,7 +42,6 @@ class NegativeAdam(AbstractGameRule):
         True
     """
 
-    starts_here = True
     cost = Cost(gradients=2)
     plain_steps = True
 

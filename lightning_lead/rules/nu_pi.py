@@ -51,7 +51,6 @@ class NuPI(AbstractGameRule):
         True
     """
 
-    starts_here = True
     cost = Cost(gradients=2)
     affine = True
 

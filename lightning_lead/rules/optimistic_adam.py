@@ -34,7 +34,6 @@ class OptimisticAdam(AbstractGameRule):
         True
     """
 
-    starts_here = True
     cost = Cost(gradients=2)
     affine = True
     settles = True

@@ -38,7 +38,6 @@ class OptimisticGradient(AbstractGameRule):
         True
     """
 
-    starts_here = True
     cost = Cost(gradients=2)
     affine = True
     plays = ("simultaneous", "alternating")

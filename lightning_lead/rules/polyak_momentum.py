@@ -44,7 +44,6 @@ class PolyakMomentum(AbstractGameRule):
         True
     """
 
-    starts_here = True
     cost = Cost(gradients=2)
     affine = True
 

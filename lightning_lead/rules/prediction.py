@@ -46,7 +46,6 @@ class Prediction(AbstractGameRule):
         True
     """
 
-    starts_here = True
     couples = True
     displaces = True
     cost = Cost(gradients=2)

@@ -13,7 +13,6 @@ from torch.autograd import forward_ad
 
 import lightning_lead.gan.evaluation
 from lightning_lead import ConfigurationError, LeadGANModule, LEADStrategy
-from lightning_lead.calculus import CrossTerm
 from lightning_lead.calculus.chain import Structure
 from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
 from lightning_lead.networks import (
@@ -478,74 +477,3 @@ def test_simultaneous_play_keeps_no_fakes_for_a_later_step():
     gan = tiny_gan(shared_latents=True, game=LEADStrategy(0.7, cross="difference", play="simultaneous"))
     tiny_trainer(3).fit(gan, tiny_loader(24))
     assert gan._first == {}
-
-
-@pytest.mark.parametrize(
-    ("player", "form"),
-    # an inner discriminator turn has no cross term
-    [
-        ("discriminator", None),
-        *(("generator", form) for form in (None, "opponent", "own", "difference", "extrapolated")),
-    ],
-)
-@pytest.mark.parametrize("reason", [None, "the test says so"], ids=["by structure", "as a whole"])
-@pytest.mark.parametrize("precision", ["64", "bf16-mixed"])
-def test_what_is_begun_ahead_changes_no_number(player, form, reason, precision):
-    """Direction, loss, and every buffer, with batch norm, both kinds of norm and dropout, and a repeat afterwards."""
-    dtype = torch.float64 if precision == "64" else torch.float32
-    results = []
-    for ahead in (False, True):
-        torch.manual_seed(1)
-        generator = nn.Sequential(
-            spectral(nn.Linear(3, 6)), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 2)
-        )
-        discriminator = nn.Sequential(spectral(nn.Linear(2, 6)), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 1))
-        gan = LeadGANModule(generator.to(dtype), discriminator.to(dtype), latent_dim=3, game=strategy(form))
-        gan.trainer = tiny_trainer(1)
-        gan._structure = Structure(reason, None)
-        live = {name: list(parameters) for name, parameters in gan.players().items()}
-        with gan.private_noise(3):
-            turn = gan.game_turns([torch.randn(12, 2, dtype=dtype)])[player == "generator"]
-        oracle = gan._oracle(turn, live, 7, meanwhile=lambda: None)
-        other = live["discriminator" if player == "generator" else "generator"]
-        moved, asked = tuple(0.1 * p.detach() for p in other), {}
-        if form == "extrapolated":
-            away = tuple(p.detach() + d for p, d in zip(other, moved, strict=True))
-            asked = {"at": {**oracle.point, "discriminator": away}, "replay": False}
-        elif form is not None:
-            asked = {"cross": CrossTerm(0.7, moved, form)}
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-            if ahead:
-                for _ in range(2):  # a rule may reduce more than once in a turn
-                    oracle.begin(player, [], precise=form == "difference")
-            directions = [oracle.gradient(player, **asked) for _ in range(2)]
-        results.append([*directions[0], *directions[1], oracle.statistics[player].loss, *gan.state_dict().values()])
-    for plain, early in zip(*results, strict=True):
-        assert torch.equal(plain, early)
-
-
-@pytest.mark.parametrize("form", ["opponent", "difference", "extrapolated"])
-def test_fakes_that_are_made_anew_move_no_buffer_again(form):
-    """After a skipped turn the maker's move has not been seen yet, and the fakes made ahead do not know of it."""
-    results = []
-    for ahead in (False, True):
-        torch.manual_seed(1)
-        generator = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Dropout(0.3), nn.Linear(6, 2))
-        networks = generator.double(), nn.Linear(2, 1).double()
-        gan = LeadGANModule(*networks, latent_dim=3, game=strategy(form))
-        gan.trainer = tiny_trainer(1)
-        gan._structure = Structure(None, "not looked at")
-        live = {name: list(parameters) for name, parameters in gan.players().items()}
-        with gan.private_noise(3):
-            turn = gan.game_turns([torch.randn(12, 2).double()])[0]
-        oracle = gan._oracle(turn, live, 7, meanwhile=lambda: None)
-        moved = tuple(0.1 * p.detach() for p in live["generator"])
-        away = tuple(p.detach() + d for p, d in zip(live["generator"], moved, strict=True))
-        asked = {"at": {**oracle.point, "generator": away}, "replay": False}
-        if form != "extrapolated":
-            asked = {"cross": CrossTerm(0.7, moved, form)}
-        if ahead:
-            oracle.begin("discriminator", [])
-        results.append(oracle.gradient("discriminator", **asked))
-        assert int(generator[1].num_batches_tracked) == 1
-    assert all(torch.equal(*parts) for parts in zip(*results, strict=True))

@@ -46,7 +46,7 @@ def test_the_mean_over_disjoint_parts_is_the_cross_term_of_the_whole(player, for
 
     def direction(fraction, shift=0):
         rolled = batch._replace(real=batch.real.roll(-shift, 0), latents=batch.latents.roll(-shift, 0))
-        oracle = gan._oracle(turn._replace(micro_batches=[rolled]), live, 7, meanwhile=lambda: None)
+        oracle = gan._oracle(turn._replace(micro_batches=[rolled]), live, 7)
         return oracle.gradient(player, cross=CrossTerm(0.7, displacement, form, fraction))
 
     whole = direction(1.0)

@@ -22,7 +22,6 @@ from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_points, tiny_trainer
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lightning_lead import GaussiansDataModule, LeadGANModule, LEADStrategy
-from lightning_lead.gan.evaluation import GANEvaluation
 from lightning_lead.objectives import R1
 from lightning_lead.systems import find_game
 
@@ -207,11 +206,8 @@ def spoilt(world_size: int, rank: int, where: tuple[int, ...]) -> dict[str, Any]
     return {"path": torch.stack(model.path), "skipped": model.game.skipped}
 
 
-def spoilt_inner_turn(world_size: int, rank: int, *, forgetting: bool = True) -> dict[str, Any]:
-    """The same where the first of two discriminator turns is spoilt, on rank 0: the second one sees the opponent move.
-
-    By then fakes may have been made ahead, of the generator where it is.
-    """
+def spoilt_inner_turn(world_size: int, rank: int) -> dict[str, Any]:
+    """The same where the first of two discriminator turns is spoilt, on rank 0."""
     settings = {
         "discriminator_steps": 2,
         "generator_lr": 0.02,
@@ -222,56 +218,8 @@ def spoilt_inner_turn(world_size: int, rank: int, *, forgetting: bool = True) ->
     model = Spoilt(*tiny_networks(), where=(0,), game=game, **settings)
     model.only_first, model.world_size, model.rank = True, world_size, rank
     loader = tiny_loader(BATCH // world_size, world_size=world_size, rank=rank)
-    original = GANEvaluation.forget_ahead
-    if not forgetting:
-        GANEvaluation.forget_ahead = lambda self: None
-    try:
-        tiny_trainer(6, strategy="ddp" if world_size > 1 else "auto", devices=world_size).fit(model, loader)
-    finally:
-        GANEvaluation.forget_ahead = original
+    tiny_trainer(6, strategy="ddp" if world_size > 1 else "auto", devices=world_size).fit(model, loader)
     return {"path": torch.stack(model.path), "skipped": model.game.skipped}
-
-
-EVENTFUL: dict[str, dict[str, Any]] = {"exact": {}, "extrapolated": AHEAD}
-
-
-def order_of_events(world_size: int, rank: int, game: dict[str, Any]) -> list[str]:
-    """What the last game step does, in order: an all-reduce begins, fakes are made, an all-reduce is waited for."""
-    events: list[str] = []
-    original = torch.distributed.all_reduce
-
-    class Recorded(JointNoise):
-        def _fakes(self, batch: Any) -> torch.Tensor:
-            events.append("fakes")
-            return super()._fakes(batch)
-
-        def game_turns(self, batch: Any) -> Any:
-            events.clear()
-            return super().game_turns(batch)
-
-    class Waiting:
-        def __init__(self, work: Any) -> None:
-            self._work = work
-
-        def wait(self) -> None:
-            events.append("wait")
-            self._work.wait()
-
-    def all_reduce(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not tensor.is_floating_point():
-            return original(tensor, *args, **kwargs)
-        events.append("reduce")
-        return Waiting(original(tensor, *args, **kwargs))
-
-    model = Recorded(*tiny_networks(), discriminator_steps=2, game=LEADStrategy(**game))
-    model.world_size, model.rank = world_size, rank
-    torch.distributed.all_reduce = all_reduce
-    loader = tiny_loader(BATCH // world_size, world_size=world_size, rank=rank)
-    try:
-        tiny_trainer(3, strategy="ddp", devices=world_size).fit(model, loader)
-    finally:
-        torch.distributed.all_reduce = original
-    return events
 
 
 def uneven(rank: int, shares: list[int]) -> torch.Tensor:
@@ -308,7 +256,6 @@ def main(output: str) -> None:
             counted.bytes,
             counted.calls,
         )
-    result["events"] = {name: order_of_events(world_size, rank, game) for name, game in EVENTFUL.items()}
     result["uneven"] = uneven(rank, UNEVEN[world_size])
     result["lopsided"] = lopsided(rank, world_size)
     result["buffers"] = drifted_buffers(rank, world_size)
@@ -316,7 +263,6 @@ def main(output: str) -> None:
     everybody = tuple(range(world_size))
     result["spoilt"] = {where: spoilt(world_size, rank, where) for where in ((), (1,), everybody)}
     result["spoilt inner turn"] = spoilt_inner_turn(world_size, rank)
-    result["stale fakes"] = spoilt_inner_turn(world_size, rank, forgetting=False)
     result["whole"], result["resumed"] = resumed(world_size, rank, output)
 
     import lightning_lead.mixin

@@ -89,23 +89,12 @@ def test_a_step_that_is_not_finite_on_one_rank_is_skipped_on_all_of_them(togethe
         assert (path[3] - whole["path"][3]).abs().max() > 1e-4  # unspoilt, the step moves
 
 
-def test_fakes_of_the_next_turn_are_made_while_an_all_reduce_is_on_its_way(together):
-    """Two discriminator turns and the generator's: only the first fakes and the last all-reduce stand alone."""
-    for result in together:
-        for name in ranks.EVENTFUL:
-            assert " ".join(result["events"][name]) == "fakes reduce fakes wait reduce fakes wait reduce wait", name
-
-
 def test_after_a_skipped_turn_the_next_inner_one_sees_the_opponent_s_move(together):
-    """Fakes that were made ahead, of the generator where it is, are then made anew of the one that is displaced."""
     alone = ranks.spoilt_inner_turn(1, 0)
     for result in together:
         path = result["spoilt inner turn"]["path"]
         assert result["spoilt inner turn"]["skipped"] == alone["skipped"] == 1
         assert (path - alone["path"]).abs().max() < 1e-12
-        stale = result["stale fakes"]["path"]
-        assert torch.equal(stale[:3], path[:3])
-        assert (stale[3] - path[3]).abs().max() > 1e-6
 
 
 def test_a_resumed_run_ends_where_the_uninterrupted_one_ends_on_every_rank(together):
