@@ -269,7 +269,7 @@ def score(extractor: str) -> str:
         reference=torch.rand(160, channels, 8, 8) * 2 - 1,
         cache=False,
     )
-    trainer = silent_trainer(devices=1, callbacks=[callback])
+    trainer = silent_trainer(devices=1, callbacks=[callback], default_root_dir=tempfile.mkdtemp())
     module = LeadGANModule(generator, discriminator)
     with quiet():
         trainer.validate(module, DataLoader(torch.zeros(4, channels, 8, 8)), verbose=False)
