@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check talk docs bench wheel-test clean
+.PHONY: help demo test check test-lowest talk docs bench wheel-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,9 @@ demo: $(VENV)/.installed-demo  ## train GANs on digits with LEAD and with Adam, 
 	$(BIN)/python examples/demo.py
 
 # One process per core: the tests are small and use one thread each.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+SHARED := -n auto --maxprocesses 8 --dist worksteal
+PYTEST := $(BIN)/python -m pytest $(SHARED)
+FAST := not slow and not ddp and not gpu and not download
 
 test: $(VENV)/.installed-test  ## run the test suite, with the examples in docstrings and docs
 	$(PYTEST)
@@ -25,6 +27,18 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and everything that `make
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PYTEST)
+
+# setup.cfg alone says what the lowest versions are. The lowest numpy has wheels for Python 3.10 and 3.11, not for later ones.
+LOWEST := build/lowest
+test-lowest: $(LOWEST)/.installed  ## the fast tests with the lowest versions that setup.cfg allows, in another environment
+	$(LOWEST)/bin/python -m pytest $(SHARED) -m "$(FAST)"
+
+$(LOWEST)/.installed: setup.cfg .ci/lowest.py
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python .ci/lowest.py setup.cfg > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -c $(LOWEST)/constraints.txt -e '.[test]'
+	@touch $@
 
 TALK := eigenvalues potential_well forces bilinear cost rates regime strong_coupling modes robustness
 talk: $(VENV)/.installed-demo  ## draw the figures of docs/talk.md into runs/talk; one of them by TALK=rates
