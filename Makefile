@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check golden talk docs bench wheel-test clean
+.PHONY: help demo test check golden test-lowest talk docs bench wheel-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,9 @@ demo: $(VENV)/.installed-demo  ## train GANs on digits with LEAD and with Adam, 
 	$(BIN)/python examples/demo.py
 
 # One process per core: the tests are small and use one thread each.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+SHARED := -n auto --maxprocesses 8 --dist worksteal
+PYTEST := $(BIN)/python -m pytest $(SHARED)
+FAST := not slow and not ddp and not gpu and not download
 
 test: $(VENV)/.installed-test  ## run the test suite, with the examples in docstrings and docs
 	$(PYTEST)
@@ -28,6 +30,22 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and everything that `make
 
 golden: $(VENV)/.installed-test  ## compare weights, resumes, scores and recipes with those of another commit, OLD=COMMIT, bit by bit
 	OMP_NUM_THREADS=1 $(BIN)/python tests/golden.py "$(OLD)"
+
+# setup.cfg alone says what the lowest versions are. The lowest numpy has wheels for Python 3.10 and 3.11, not for later ones.
+# Libraries of that age warn of newer ones that they depend on, which is no error of ours.
+LOWEST := build/lowest
+AGED := -W ignore::DeprecationWarning -W "ignore:Setuptools is replacing distutils:UserWarning"
+test-lowest: $(LOWEST)/.installed  ## the fast tests with the lowest versions that setup.cfg allows, in another environment
+	$(LOWEST)/bin/python -m pytest $(SHARED) $(AGED) -m "$(FAST)"
+
+$(LOWEST)/.installed: setup.cfg .ci/lowest.py
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] not in [(3, 10), (3, 11)])" || { \
+		echo "The lowest versions need Python 3.10 or 3.11: make test-lowest PYTHON=python3.11" >&2; exit 1; }
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python .ci/lowest.py setup.cfg > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -c $(LOWEST)/constraints.txt -e '.[test]'
+	@touch $@
 
 TALK := eigenvalues potential_well forces bilinear cost rates regime strong_coupling modes robustness
 talk: $(VENV)/.installed-demo  ## draw the figures of docs/talk.md into runs/talk; one of them by TALK=rates

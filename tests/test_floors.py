@@ -20,6 +20,7 @@ NAME = "lightning_lead"
 # Component (a package or a module directly under lightning_lead) -> floor.
 FLOORS = {
     "__init__": 0,
+    "_deprecation": 0,
     "_errors": 0,
     "_files": 0,
     "_typing": 0,

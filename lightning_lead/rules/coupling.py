@@ -23,10 +23,10 @@ chosen.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from lightning_lead._deprecation import renamed_argument
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["Coupling", "check_coupling", "coupling_by_momentum", "renamed_alpha"]
@@ -81,24 +81,7 @@ def _is_coupling(a: Any) -> bool:
 
 
 def renamed_alpha(alpha: float | Mapping[str, float], coupling: object) -> float | Mapping[str, float]:
-    """Return what was passed under the old name, and warn of it.
-
-    Args:
-        alpha: the coupling, under its old name.
-        coupling: what was passed under the new one.
-
-    Raises:
-        ConfigurationError: both names are used.
-    """
-    if coupling != "auto":
-        raise ConfigurationError(
-            "Cannot use alpha and coupling together because alpha is the old name of coupling; pass coupling alone "
-            f"(got alpha={alpha!r} and coupling={coupling!r})"
-        )
-    warnings.warn(
-        "LEAD's alpha is called coupling since 0.2, because the paper's α is another number (a = α/η); alpha goes away "
-        "in 0.3",
-        FutureWarning,
-        stacklevel=3,
-    )
+    """Return what was passed under the old name, and warn of it; both names together are a ConfigurationError."""
+    why = "the paper's α is another number (a = α/η)"
+    renamed_argument("alpha", "coupling", alpha, coupling, default="auto", since="0.2", until="0.3", why=why)
     return alpha
