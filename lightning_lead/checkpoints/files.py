@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from fsspec.core import url_to_fs  # fsspec comes with torch and with Lightning
 from fsspec.implementations.local import LocalFileSystem
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from lightning_lead._errors import CheckpointMismatchError
 from lightning_lead._files import replacing
 
-__all__ = ["local_path", "read_parts", "write_parts", "write_whole"]
+__all__ = ["WholeCheckpointIO", "local_path", "read_parts", "write_parts", "write_whole"]
 
 
 def local_path(path: Any) -> Path | None:
@@ -53,6 +54,18 @@ def write_whole(path: Path, content: Any) -> None:
         {'global_step': 3}
     """
     _write(path, _bytes(content))
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's plugin, but a checkpoint on a local disk is there whole or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write it."""
+        place = local_path(path)
+        if place is None or storage_options is not None:  # which Lightning refuses
+            super().save_checkpoint(checkpoint, path, storage_options)
+        else:
+            write_whole(place, checkpoint)
 
 
 def write_parts(

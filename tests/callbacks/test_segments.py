@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback
 from tiny import tiny_networks, tiny_trainer
 
@@ -159,6 +160,34 @@ def test_a_checkpoint_in_between_is_that_of_a_whole_game_step(clock, tmp_path):
     assert said(tmp_path)["ended_by"] is None
 
 
+def test_checkpoints_come_by_game_steps_as_well_as_by_the_clock(clock, monkeypatch, tmp_path):
+    saved, save = [], SegmentCheckpoint._save
+    monkeypatch.setattr(
+        SegmentCheckpoint, "_save", lambda self, t, *more: saved.append(t.global_step) or save(self, t, *more)
+    )
+    fit(tmp_path, After(5, advance(clock, 130)), every_n_steps=4, every_minutes=2, check_every_n_steps=3)
+    assert saved == [4, 6, 8, 11]
+
+
+@pytest.mark.parametrize("plugin", [None, TorchCheckpointIO(), CompactCheckpointIO()])
+def test_a_segment_that_is_cut_short_while_it_saves_leaves_the_checkpoint_before(plugin, monkeypatch, tmp_path):
+    """Also by Lightning's writer, which a segment replaces; it would begin in $TMPDIR."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
+    names = cut_short(monkeypatch, 1)
+    with pytest.raises(OSError, match="no space"):
+        fit(tmp_path, plugins=[plugin] if plugin else None, every_n_steps=4)
+    assert names == ["last.ckpt", "last.ckpt"]
+    assert CompactCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")["global_step"] == 4
+
+
+def test_a_plugin_of_ones_own_stays(tmp_path):
+    class Own(TorchCheckpointIO):
+        pass
+
+    own = Own()
+    assert fit(tmp_path, plugins=[own], steps=1).trainer.strategy.checkpoint_io is own
+
+
 def cut_short(monkeypatch, at):
     """The disk fills up half way through the file whose number is `at`; without it, names of files in their order."""
     names, whole_write = [], files.replacing
@@ -291,6 +320,7 @@ def test_half_precision_goes_on_near_the_exact_run(whole, betas, tmp_path):
         ({"minutes": 0}, "minutes=0"),
         ({"every_minutes": float("nan")}, "every_minutes=nan"),
         ({"check_every_n_steps": 0}, "integer ≥ 1"),
+        ({"every_n_steps": 0}, "every_n_steps.* integer ≥ 1"),
         ({"signals": ["SIGNONSENSE"]}, "no such signals"),
         ({"generator": "int8"}, "'int8'"),
     ],
