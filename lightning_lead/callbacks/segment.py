@@ -32,7 +32,7 @@ from lightning_lead._files import replacing
 from lightning_lead.callbacks.checks import check_positive
 from lightning_lead.callbacks.ema import find_ema
 from lightning_lead.callbacks.generator_file import check_dtype, save_generator
-from lightning_lead.checkpoints.files import WholeCheckpointIO
+from lightning_lead.checkpoints._whole import WholeCheckpointIO
 
 __all__ = ["SegmentCheckpoint"]
 

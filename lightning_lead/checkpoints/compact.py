@@ -10,7 +10,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.checkpoints.files import local_path, read_parts, write_parts, write_whole
+from lightning_lead.checkpoints._whole import local_path, read_parts, write_parts, write_whole
 from lightning_lead.checkpoints.game import COMPACT
 from lightning_lead.checkpoints.packing import PACKING, pack, unpack
 

@@ -27,7 +27,7 @@ from lightning_lead import (
     Throughput,
 )
 from lightning_lead.callbacks import generator_file, save_generator, segment, throughput
-from lightning_lead.checkpoints import files
+from lightning_lead.checkpoints import _whole
 
 STEPS = 11
 
@@ -190,7 +190,7 @@ def test_a_plugin_of_ones_own_stays(tmp_path):
 
 def cut_short(monkeypatch, at):
     """The disk fills up half way through the file whose number is `at`; without it, names of files in their order."""
-    names, whole_write = [], files.replacing
+    names, whole_write = [], _whole.replacing
 
     @contextmanager
     def replacing(path):
@@ -201,7 +201,7 @@ def cut_short(monkeypatch, at):
                 draft.write_bytes(draft.read_bytes()[: draft.stat().st_size // 2])
                 raise OSError("no space left")
 
-    monkeypatch.setattr(files, "replacing", replacing)
+    monkeypatch.setattr(_whole, "replacing", replacing)
     return names
 
 
