@@ -106,7 +106,7 @@ class SegmentCheckpoint(ModelCheckpoint):
     # ---- when -------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Have checkpoints written whole or not at all."""
+        """Have local checkpoints written whole or not at all; see `checkpoints._whole`."""
         super().setup(trainer, pl_module, stage)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()

@@ -220,6 +220,12 @@ def test_without_the_plugin_a_compact_checkpoint_is_refused_with_the_way_out(tmp
         fit(tmp_path, steps=4)
 
 
+def test_a_compact_checkpoint_of_a_later_layout_is_refused(tmp_path):
+    torch.save({"state_dict": {}, "lightning_lead_compact": {"version": 2}}, tmp_path / "later.ckpt")
+    with pytest.raises(CheckpointMismatchError, match="got layout 2, know up to 1"):
+        CompactCheckpointIO().load_checkpoint(tmp_path / "later.ckpt", weights_only=True)
+
+
 def first_moments(folder, betas):
     fit(folder, plugins=[CompactCheckpointIO()], betas=betas, steps=2)
     stored = CompactCheckpointIO().read_packed(folder / "last.ckpt")["optimizer_states"][0]["state"]
