@@ -23,6 +23,7 @@ FLOORS = {
     "_deprecation": 0,
     "_errors": 0,
     "_files": 0,
+    "_hashing": 0,
     "_typing": 0,
     "calculus": 1,
     "fetch": 1,

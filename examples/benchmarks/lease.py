@@ -1,8 +1,7 @@
 """Train a recipe for some minutes per method on a machine that may be taken away, and go on the next time.
 
     python examples/benchmarks/lease.py [--config RECIPE] [--methods LEAD-Adam Adam] [--minutes 5] [--output runs/lease]
-                                        [--score-every 2500] [--samples 10000] [--precision half] [--part-mib 15]
-                                        [--fast] [--set KEY=VALUE ...]
+                                        [--score-every 2500] [--samples 10000] [--fast] [--set KEY=VALUE ...]
 
 Every call adds one segment to each method: it resumes last.ckpt of the method's folder, trains until its minutes are
 over, writes a compact checkpoint and the generator (averaged where the recipe has a GeneratorEMA), scores it, and adds
@@ -84,10 +83,9 @@ def derived(
         {"class_path": "lightning_lead.SegmentCheckpoint", "init_args": segment},
         {"class_path": "lightning_lead.Throughput", "init_args": {"every_n_steps": 2 if chosen.fast else 20}},
     ]
-    compact = {"precision": chosen.precision, "max_part_mib": chosen.part_mib}
     trainer |= {
         "callbacks": callbacks,
-        "plugins": [{"class_path": "lightning_lead.CompactCheckpointIO", "init_args": compact}],
+        "plugins": [{"class_path": "lightning_lead.CompactCheckpointIO"}],
         "default_root_dir": str(folder),
         "enable_progress_bar": False,
         "enable_model_summary": False,
@@ -164,12 +162,7 @@ def segment(name: str, chosen: argparse.Namespace, changes: dict[str, Any]) -> d
         judged = built(name, chosen, changes, "--trainer.limit_val_batches=1")
         judged.trainer.validate(judged.model, judged.data, ckpt_path=str(last), verbose=False)
         scores = judged.scores.history
-    files = [path for path in folder.iterdir() if path.suffix in (".ckpt", ".part")]
-    return {
-        "segment": made | speed,
-        "curve": scores,
-        "checkpoint_bytes": sum(path.stat().st_size for path in files),
-    }
+    return {"segment": made | speed, "curve": scores, "checkpoint_bytes": last.stat().st_size}
 
 
 def machine() -> dict[str, str]:
@@ -194,10 +187,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/lease"), help="default: %(default)s")
     parser.add_argument("--score-every", type=int, default=2500, help="game steps (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=10_000, help="fakes per score (default: %(default)s)")
-    parser.add_argument(
-        "--precision", choices=["exact", "half"], default="exact", help="of checkpoints; exact is bitwise"
-    )
-    parser.add_argument("--part-mib", type=float, help="largest file of a checkpoint (default: one file)")
     parser.add_argument("--fast", action="store_true", help="digits, two game steps per method")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes of the recipe")
     chosen = parser.parse_args(arguments)

@@ -14,10 +14,10 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._hashing import tensors_hash
 from lightning_lead.callbacks.ema import GeneratorEMA
 from lightning_lead.callbacks.extractor import FeatureNetwork, find_extractor
 from lightning_lead.callbacks.feature_scores import FeatureScores
-from lightning_lead.callbacks.fingerprints import tensors_hash
 from lightning_lead.callbacks.metric_names import WITH_CLASSIFIER, classifier_names, default_splits, logged_names
 from lightning_lead.callbacks.protocol import (
     describe_average,

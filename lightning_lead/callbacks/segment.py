@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
@@ -31,6 +32,7 @@ from lightning_lead._files import replacing
 from lightning_lead.callbacks.checks import check_positive
 from lightning_lead.callbacks.ema import find_ema
 from lightning_lead.callbacks.generator_file import check_dtype, save_generator
+from lightning_lead.checkpoints._whole import WholeCheckpointIO
 
 __all__ = ["SegmentCheckpoint"]
 
@@ -42,8 +44,8 @@ class SegmentCheckpoint(ModelCheckpoint):
     """Writes last.ckpt every few minutes and at the end of the segment, and segment.json, which says how it ended.
 
     It is a `ModelCheckpoint`, so that `ckpt_path="last"` finds its file; others may stand beside it. A segment that is
-    killed while it saves leaves the checkpoint before: with `CompactCheckpointIO` always, with Lightning's own writer
-    where $TMPDIR is on the file system of `dirpath`.
+    killed while it saves leaves the checkpoint before: Lightning's writer, which may leave half a file, is replaced by
+    one that writes beside the file and renames. Another `CheckpointIO` among the Trainer's plugins stays.
 
     Args:
         dirpath: folder of the files.
@@ -51,6 +53,7 @@ class SegmentCheckpoint(ModelCheckpoint):
             Leave time to write the checkpoint, and for a validation, which Lightning runs when a fit with validation
             data is ended.
         every_minutes: time between checkpoints, > 0, or None for the end alone.
+        every_n_steps: game steps between further checkpoints, ≥ 1, or None for none.
         check_every_n_steps: game steps between looks at the clock, ≥ 1; on several ranks each look is one small
             all-reduce, so that all ranks stop after the same step.
         signals: names of signals that end the segment, as "SIGUSR1" and "SIGTERM"; a rank that gets one tells the
@@ -72,6 +75,7 @@ class SegmentCheckpoint(ModelCheckpoint):
         *,
         minutes: float | None = None,
         every_minutes: float | None = 5.0,
+        every_n_steps: int | None = None,
         check_every_n_steps: int = 10,
         signals: Sequence[str] = ("SIGUSR1",),
         generator: str | None = None,
@@ -80,28 +84,39 @@ class SegmentCheckpoint(ModelCheckpoint):
         for name, value in (("minutes", minutes), ("every_minutes", every_minutes)):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigurationError(f"Cannot end a segment by {name}={value!r} because it must be finite and > 0")
-        check_positive(check_every_n_steps=check_every_n_steps)
+        check_positive(check_every_n_steps=check_every_n_steps, every_n_steps=every_n_steps)
         check_dtype(generator)
         if unknown := [name for name in signals if name not in signal.Signals.__members__]:
             raise ConfigurationError(
                 f"Cannot wait for {unknown} because there are no such signals; name one, as SIGUSR1"
             )
-        self.folder, self.last = Path(dirpath), Path(dirpath) / "last.ckpt"
-        self.minutes, self.every_minutes, self.generator = minutes, every_minutes, generator
+        self.folder, self.generator = Path(dirpath), generator
+        self.minutes, self.every_minutes, self.every_n_steps = minutes, every_minutes, every_n_steps
         self.check_every_n_steps, self.signals = check_every_n_steps, tuple(signals)
         self._begin = self._saved_at = 0.0
         self._first_step = self._saved_step = 0
         self._asked = ""
         self._handlers: dict[int, Any] = {}
 
+    @property
+    def last(self) -> Path:
+        """The checkpoint."""
+        return self.folder / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+
     # ---- when -------------------------------------------------------------------------------------------------------
 
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Have local checkpoints written whole or not at all; see `checkpoints._whole`."""
+        super().setup(trainer, pl_module, stage)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO()
+
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """The segment's clock starts."""
+        """Start the segment's clock."""
         self._begin = self._saved_at = _clock()
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Take the signals over, from Lightning's handlers too, which would save in the middle of a game step."""
+        """Take the signals over, also from Lightning's handlers, which would save in the middle of a game step."""
         super().on_train_start(trainer, pl_module)
         self._first_step = self._saved_step = trainer.global_step
         self._asked = ""
@@ -111,36 +126,35 @@ class SegmentCheckpoint(ModelCheckpoint):
                 self._handlers[number] = signal.signal(number, self._on_signal)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        """After a whole game step: look at the clock if it is time to, save, end."""
+        """After a whole game step: save if it is time to, end if it is time to."""
         step = trainer.global_step
         if 0 < trainer.max_steps <= step:
             self._save(trainer, pl_module, "max_steps")
-        elif step % self.check_every_n_steps == 0 and step != self._saved_step and not trainer.sanity_checking:
-            verdict = self._verdict()
-            if trainer.world_size > 1:
-                mine = torch.tensor(verdict, device=pl_module.device)
-                verdict = int(trainer.strategy.reduce(mine, reduce_op="max"))
+        elif step != self._saved_step:
+            verdict = SAVE if self.every_n_steps is not None and step % self.every_n_steps == 0 else GO_ON
+            if step % self.check_every_n_steps == 0:
+                verdict = max(verdict, self._verdict_of_all(trainer, pl_module))
             if verdict != GO_ON:
                 self._save(trainer, pl_module, "" if verdict == SAVE else self._asked or "minutes")
             trainer.should_stop = trainer.should_stop or verdict == END
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Nothing: an epoch is no occasion."""
+        """Disable `ModelCheckpoint`'s save at the end of an epoch."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Nothing either."""
+        """Disable `ModelCheckpoint`'s save after validation."""
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Save what somebody else has ended, as by max_epochs."""
+        """Save where something else ended the fit, as max_epochs does."""
         if trainer.global_step != self._saved_step:
             self._save(trainer, pl_module, "the trainer")
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing that a later segment, perhaps in another folder, would want to know."""
+        """Nothing: a later segment, perhaps in another folder, begins anew."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing."""
+        """Ignore what an earlier version saved."""
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Give the signals back."""
@@ -148,11 +162,17 @@ class SegmentCheckpoint(ModelCheckpoint):
             number, handler = self._handlers.popitem()
             signal.signal(number, handler)
 
-    def _verdict(self) -> int:
-        now = _clock()
+    def _verdict_of_all(self, trainer: Trainer, pl_module: Any) -> int:
+        """By the clock and the signals of all ranks, so that all do the same after the same step."""
+        now, verdict = _clock(), GO_ON
         if self._asked or (self.minutes is not None and now - self._begin >= 60 * self.minutes):
-            return END
-        return SAVE if self.every_minutes is not None and now - self._saved_at >= 60 * self.every_minutes else GO_ON
+            verdict = END
+        elif self.every_minutes is not None and now - self._saved_at >= 60 * self.every_minutes:
+            verdict = SAVE
+        if trainer.world_size > 1:
+            mine = torch.tensor(verdict, device=pl_module.device)
+            verdict = int(trainer.strategy.reduce(mine, reduce_op="max"))
+        return verdict
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self._asked = signal.Signals(number).name  # no more than that: a game step is under way
@@ -184,7 +204,7 @@ class SegmentCheckpoint(ModelCheckpoint):
             rank_zero_info(f"Segment ended by {ended_by} after game step {trainer.global_step}: {self.last}")
 
     def _save_generator(self, trainer: Trainer, pl_module: Any, dtype: str) -> None:
-        """Beside the checkpoint, from which it can be made again: no reason to end a run."""
+        """Warn where it fails: the checkpoint holds the generator as well, so the run may go on."""
         file, step = self.folder / "generator.pt", trainer.global_step
         try:
             save_generator(file, pl_module, ema=find_ema(trainer), dtype=dtype, global_step=step)

@@ -1,4 +1,4 @@
-"""Checkpoints: what they say of the game, and how they are packed, cut into parts and written."""
+"""Checkpoints: the game in them, and the plugins by which the Trainer writes them whole and compact."""
 
 from lightning_lead.checkpoints.compact import CompactCheckpointIO
 

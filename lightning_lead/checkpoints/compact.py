@@ -1,84 +1,64 @@
-"""CompactCheckpointIO: a plugin by which the Trainer writes small checkpoints, whole or in parts; see `packing`."""
+"""CompactCheckpointIO: a plugin by which the Trainer writes small checkpoints; `packing` says what they leave out."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from fsspec.core import url_to_fs
 
-from lightning_lead._errors import ConfigurationError
-from lightning_lead.checkpoints.files import local_path, read_parts, write_parts, write_whole
+from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
+from lightning_lead.checkpoints._whole import WholeCheckpointIO
 from lightning_lead.checkpoints.game import COMPACT
-from lightning_lead.checkpoints.packing import PACKING, pack, unpack
+from lightning_lead.checkpoints.packing import pack, unpack
 
 __all__ = ["CompactCheckpointIO"]
 
 
 @final
-class CompactCheckpointIO(TorchCheckpointIO):
+class CompactCheckpointIO(WholeCheckpointIO):
     """A plugin by which the Trainer writes and reads compact checkpoints: `Trainer(plugins=[CompactCheckpointIO()])`.
 
     Every checkpoint of the Trainer is written so, by `ModelCheckpoint`, `SegmentCheckpoint` or by hand, and is resumed
-    by a Trainer that has the plugin, with any settings. It reads ordinary checkpoints as well. Without `max_part_mib`
-    the weights in a file are as ever, for `load_from_checkpoint`.
+    bit for bit by a Trainer that has the plugin. It reads ordinary checkpoints as well. The weights in a file are as
+    ever, for `load_from_checkpoint`.
 
     A local file is written beside its place and then renamed, so a save that is cut short leaves the checkpoint before.
-    (Lightning's own writer begins in $TMPDIR, and copies from there if that is another file system.)
 
     Args:
-        precision: "exact", which resumes bit for bit, or "half", which rounds moments and displacements; see `packing`.
-        max_part_mib: largest size of a file, > 0, or None for one file. Parts lie beside the checkpoint, which names
-            them and their sha256, and is written last; only then do the parts of the one before go.
+        precision: "exact". Rounding by "half" is gone; such a checkpoint is still read.
+        max_part_mib: None. Splitting into parts is gone; such a checkpoint is still read.
 
     Raises:
-        ConfigurationError: an unknown precision, or a size out of its range.
+        ConfigurationError: another value of an argument that is gone.
 
     Example:
-        >>> io = CompactCheckpointIO(precision="half", max_part_mib=15)
-        >>> io.precision, io.max_part_mib
-        ('half', 15)
+        >>> plugin = CompactCheckpointIO()
+        >>> plugin.save_checkpoint({"state_dict": {}, "global_step": 5}, "memory://a.ckpt")
+        >>> plugin.load_checkpoint("memory://a.ckpt", weights_only=True)["global_step"]
+        5
     """
 
-    def __init__(self, *, precision: Literal["exact", "half"] = "exact", max_part_mib: float | None = None) -> None:
+    def __init__(self, *, precision: str = "exact", max_part_mib: float | None = None) -> None:
         super().__init__()
-        if precision not in ("exact", "half"):
-            raise ConfigurationError(f"Cannot store with precision={precision!r}; choose 'exact' or 'half'")
-        if max_part_mib is not None and not max_part_mib > 0:
-            raise ConfigurationError(f"Cannot split into parts of {max_part_mib!r} MiB; pass a number > 0, or None")
-        self.precision, self.max_part_mib = precision, max_part_mib
+        # the defaults pass, for they stand in the config.yaml of earlier runs
+        if precision != "exact" or max_part_mib is not None:
+            raise ConfigurationError(
+                "Cannot round checkpoints or split them into parts because this version writes exact ones in one file; "
+                f"leave out precision and max_part_mib (got {precision!r} and {max_part_mib!r})"
+            )
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write it; see the class.
-
-        Args:
-            checkpoint: as the Trainer dumps it.
-            path: of the checkpoint; a local one where it is split.
-            storage_options: must be None, as in Lightning's own plugin.
-        """
-        packed, place = pack(checkpoint, self.precision), local_path(path)
-        if place is None and self.max_part_mib is not None:
-            raise ConfigurationError(f"Cannot split {path} because it is not a local file; leave out max_part_mib")
-        if place is None or storage_options is not None:
-            super().save_checkpoint(packed, path, storage_options)
-        elif self.max_part_mib is None:
-            write_whole(place, packed)
-        else:
-            index = {key: checkpoint[key] for key in ("pytorch-lightning_version", "global_step") if key in checkpoint}
-            write_parts(
-                place,
-                packed,
-                size=max(1, int(self.max_part_mib * 2**20)),
-                index=lambda parts: {COMPACT: {"version": PACKING, **parts}, **index},
-                before=_parts_of(place),
-            )
+        """Write what the Trainer dumps, without what can be made again."""
+        super().save_checkpoint(pack(checkpoint), path, storage_options)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint of either kind.
+        """Read a checkpoint, compact or not.
 
         Args:
             path: of the checkpoint.
@@ -86,48 +66,34 @@ class CompactCheckpointIO(TorchCheckpointIO):
             weights_only: refuse anything but tensors and plain types; default Lightning's own.
 
         Raises:
-            CheckpointMismatchError: a part is missing or damaged.
+            CheckpointMismatchError: it is in parts, as an earlier version wrote it, and one is missing or damaged.
         """
         settings = {} if weights_only is None else {"weights_only": weights_only}  # Lightning 2.5 does not know it
         return unpack(self._read(path, map_location, settings))
 
     def read_packed(self, path: Any) -> dict[str, Any]:
-        """A checkpoint as it was stored, on the host, of plain tensors alone; `packing.unpack` makes it whole.
-
-        Args:
-            path: of the checkpoint.
-
-        Raises:
-            CheckpointMismatchError: a part is missing or damaged.
-        """
+        """Read a checkpoint as it was stored, on the host, of plain tensors alone; `packing.unpack` makes it whole."""
         return self._read(path, "cpu", {"weights_only": True})
 
     def _read(self, path: Any, map_location: Any, settings: dict[str, bool]) -> dict[str, Any]:
         checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location, **settings)
-        parts = checkpoint.get(COMPACT, {}).get("parts")
-        if parts:
-            content = read_parts(local_path(path) or Path(path), parts, checkpoint[COMPACT]["sha256"])
-            checkpoint = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
+        index = checkpoint.get(COMPACT, {})
+        if "parts" in index:
+            content = io.BytesIO(_joined(Path(url_to_fs(str(path))[1]), index["parts"], index["sha256"]))
+            checkpoint = torch.load(content, map_location=map_location, weights_only=True)
         return checkpoint
 
-    def remove_checkpoint(self, path: Any) -> None:
-        """Remove it with its parts.
 
-        Args:
-            path: of the checkpoint.
-        """
-        place = local_path(path) or Path(path)
-        parts = _parts_of(place)
-        super().remove_checkpoint(path)
-        for name in parts:
-            place.with_name(name).unlink(missing_ok=True)
-
-
-def _parts_of(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
-    try:
-        index = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
-        return []  # whatever it is, it names no parts
-    return list(index.get(COMPACT, {}).get("parts", [])) if isinstance(index, dict) else []
+def _joined(path: Path, names: list[str], sha256: str) -> bytes:
+    """Read the parts beside the file that names them, as an earlier version wrote them."""
+    if missing := [name for name in names if not path.with_name(name).is_file()]:
+        raise CheckpointMismatchError(
+            f"Cannot read {path} because {len(missing)} of its {len(names)} parts are missing; put them beside "
+            f"it (missing: {', '.join(missing)})"
+        )
+    content = b"".join(path.with_name(name).read_bytes() for name in names)
+    if (digest := hashlib.sha256(content).hexdigest()) != sha256:
+        raise CheckpointMismatchError(
+            f"Cannot read {path} because its parts are damaged; take another copy (got sha256 {digest[:12]}…)"
+        )
+    return content

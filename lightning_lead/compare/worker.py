@@ -2,8 +2,8 @@
 
 python -m lightning_lead.compare.worker FOLDER FINGERPRINT ARGUMENTS-OF-FIT...
 
-A checkpoint is written now and then (`keeper`); a run that was stopped goes on from it. What a game step costs is
-counted on the way (`recorder`).
+A checkpoint is written now and then by `SegmentCheckpoint`; a run that was stopped goes on from it. What a game step
+costs is counted on the way (`recorder`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 import lightning_lead
@@ -26,11 +26,12 @@ from lightning_lead._errors import ConfigurationError, DivergenceError
 from lightning_lead._files import replacing
 from lightning_lead.callbacks.protocol import finite
 from lightning_lead.cli import main as command_line
-from lightning_lead.compare.keeper import CHECKPOINT, Keeper
 from lightning_lead.compare.recorder import Recorder
 from lightning_lead.evaluate import evaluate_checkpoint
 
-__all__ = ["run", "write_json"]
+__all__ = ["CHECKPOINT", "run", "write_json"]
+
+CHECKPOINT = "checkpoint.ckpt"
 
 
 def run(
@@ -43,8 +44,8 @@ def run(
         fingerprint: goes into the result.
         arguments: of `lightning-lead fit`; and --every=N, game steps between scores; and --final_samples=N, samples of
             one more score of the last checkpoint, by the settings of the recipe's `GenerativeMetrics`.
-        checkpoints: how many in a run at least, ≥ 1; see `Keeper`.
-        parent: see `Keeper`.
+        checkpoints: how many in a run at least, ≥ 1; in a long run there is one every ten minutes as well.
+        parent: the process that waits for this one; the run ends when it is gone. None: no process waits.
 
     Returns:
         What `result.json` says.
@@ -68,6 +69,18 @@ def run(
         result["final"] = record
         write_json(path, result)
     return result
+
+
+class _EndWith(Callback):
+    """Ends the run when the process that waits for it is gone."""
+
+    def __init__(self, parent: int) -> None:
+        self.parent = parent
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        """Look for the parent after each game step."""
+        if os.getppid() != self.parent:
+            sys.exit("the comparison has ended, and this run of it as well")
 
 
 def _taken_out(name: str, arguments: list[str]) -> tuple[list[str], int | None]:
@@ -108,14 +121,22 @@ def _fit(
     """The result without a last score; it is written, so that a fit is not lost with that score."""
     built = command_line(arguments, run=False)
     trainer, model = built.trainer, built.model
-    recorder, keeper = Recorder(), Keeper(folder, checkpoints=checkpoints, parent=parent)
+    recorder = Recorder()
+    saver = lightning_lead.SegmentCheckpoint(
+        str(folder),
+        every_n_steps=max(1, int(trainer.max_steps) // checkpoints),
+        every_minutes=10.0,  # a tenth of a long run would be too much to lose
+        signals=(),
+    )
+    saver.CHECKPOINT_NAME_LAST = Path(CHECKPOINT).stem
     # the recipe's own checkpoints and pictures would land in a folder that all runs share
     kept = [c for c in trainer.callbacks if not isinstance(c, (ModelCheckpoint, lightning_lead.SampleGrid))]
     for scores in (c for c in kept if every is not None and hasattr(c, "history")):
         scores.every_n_steps = every
     if samples is not None:
         _check_samples(kept, samples)
-    trainer.callbacks = [recorder, *kept, keeper]
+    # the saver stands last: a checkpoint holds what the other callbacks know after its game step
+    trainer.callbacks = [recorder, *kept, *([] if parent is None else [_EndWith(parent)]), saver]
     checkpoint = folder / CHECKPOINT
     trainer.fit(model, built.datamodule, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
     records = [record for callback in kept for record in getattr(callback, "history", [])]

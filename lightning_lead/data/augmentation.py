@@ -11,10 +11,10 @@ Reference: Steele, Lea and Flood, "Fast splittable pseudorandom number generator
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
+
+from lightning_lead._hashing import text_number
 
 __all__ = ["flipped", "sample_keys", "uniform"]
 
@@ -56,7 +56,7 @@ def sample_keys(seed: int, samples: Tensor) -> Tensor:
         >>> torch.equal(sample_keys(0, torch.tensor([2, 1])), keys[[2, 1]])
         True
     """
-    start = int.from_bytes(hashlib.sha256(f"samples/{seed}".encode()).digest()[:8], "little")
+    start = text_number(f"samples/{seed}")
     return _mix((samples + _signed(start)) * _GAMMA)
 
 

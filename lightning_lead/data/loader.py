@@ -16,7 +16,6 @@ back before the first batch. Habits of Lightning 2.6 that shape the code:
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, final
@@ -25,6 +24,7 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler, Sampler, SequentialSampler
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._hashing import text_number
 
 __all__ = ["EpochSampler", "ResumableDataLoader", "check_count"]
 
@@ -39,7 +39,7 @@ def check_count(owner: str, setting: str, value: object, *, least: int = 1) -> N
 
 def _mixed(seed: int, epoch: int) -> int:
     """63 bits. Not seed + epoch, which would give the second epoch of one seed the order of the first of the next."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:8], "little") >> 1
+    return text_number(f"{seed}/{epoch}") >> 1
 
 
 @final

@@ -16,14 +16,15 @@ import processes
 import pytest
 import torch
 
-from lightning_lead import ConfigurationError, DivergenceError, GameStrategy, ModeCounter
+from lightning_lead import ConfigurationError, DivergenceError, GameStrategy, ModeCounter, SegmentCheckpoint
+from lightning_lead.callbacks import segment
 from lightning_lead.cli import main
-from lightning_lead.compare import Entry, Run, keeper, runner, summary, worker
-from lightning_lead.compare.keeper import CHECKPOINT
+from lightning_lead.compare import Entry, Run, runner, summary, worker
 from lightning_lead.compare.plan import plan_runs, read_entries
 from lightning_lead.compare.processes import visible_cards
 from lightning_lead.compare.recorder import Recorder
 from lightning_lead.compare.report import write_report
+from lightning_lead.compare.worker import CHECKPOINT
 from lightning_lead.compare.worker import run as run_here
 from lightning_lead.data import ModeCoverage
 from lightning_lead.evaluate import differences, evaluate_checkpoint
@@ -113,7 +114,7 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_bitwise_the_
 
 def test_a_long_run_is_saved_by_the_clock_and_goes_on_bitwise_the_same(tmp_path, monkeypatch):
     """A clock on which each of a game step's two turns takes 20 seconds, and one checkpoint by steps, the last."""
-    play, save = GameStrategy.play_turn, keeper.Keeper._save
+    play, save = GameStrategy.play_turn, SegmentCheckpoint._save
     now, turns, saved = [0.0], [], []
 
     def slow(*arguments):
@@ -123,18 +124,18 @@ def test_a_long_run_is_saved_by_the_clock_and_goes_on_bitwise_the_same(tmp_path,
             raise KeyError("the machine is gone")
         return play(*arguments)
 
-    def noted(self, trainer):
+    def noted(self, trainer, *arguments):
         saved.append(trainer.global_step)
-        save(self, trainer)
+        save(self, trainer, *arguments)
 
     def run(name):
         arguments = [f"--config={RECIPES / 'gaussians.yaml'}", "--game=LEAD", "--trainer.max_steps=60", *SMALL[:3]]
         run_here(tmp_path / name, "f", [*arguments, "--trainer.callbacks=null"], checkpoints=1)
 
     monkeypatch.setattr(sys, "argv", ["worker"])
-    monkeypatch.setattr(keeper, "_clock", lambda: now[0])
+    monkeypatch.setattr(segment, "_clock", lambda: now[0])
     monkeypatch.setattr(GameStrategy, "play_turn", slow)
-    monkeypatch.setattr(keeper.Keeper, "_save", noted)
+    monkeypatch.setattr(SegmentCheckpoint, "_save", noted)
     stop = None
     run("whole")
     assert saved == [20, 40, 60]  # looked at every 10 steps, which are 400 s: ten minutes are over at every second look
@@ -150,6 +151,16 @@ def test_a_long_run_is_saved_by_the_clock_and_goes_on_bitwise_the_same(tmp_path,
     assert ends[0]["global_step"] == ends[1]["global_step"] == 60
     for name, value in ends[0]["state_dict"].items():
         assert torch.equal(value, ends[1]["state_dict"][name]), name
+
+
+@pytest.mark.parametrize("plugins", [[], ["--trainer.plugins=[lightning_lead.CompactCheckpointIO]"]])
+def test_a_run_keeps_its_last_checkpoint_and_no_other_file_of_one(plugins, tmp_path, monkeypatch):
+    """Ten saves, by Lightning's own writer and by a plugin."""
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    arguments = [f"--config={RECIPES / 'gaussians.yaml'}", "--game=ExtraAdam", "--trainer.max_steps=20", *SMALL[:3]]
+    run_here(tmp_path, "f", [*arguments, *plugins, "--trainer.callbacks=null"])
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["global_step"] == 20
+    assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, "config.yaml", "result.json", "segment.json"}
 
 
 @pytest.mark.slow

@@ -310,15 +310,31 @@ def test_compact_checkpoints(run, tmp_path):
     config, folder = run
     (trained,) = read_records(folder / "generative_metrics.json")
     saved = torch.load(folder / "four.ckpt", weights_only=True)
-    CompactCheckpointIO(max_part_mib=0.05).save_checkpoint(saved, tmp_path / "parts.ckpt")
-    whole = evaluate_checkpoint(config, tmp_path / "parts.ckpt").record
-    assert whole["values"] == trained["values"]
-    assert differences(whole, trained) == {}
-    CompactCheckpointIO(precision="half", max_part_mib=0.05).save_checkpoint(saved, tmp_path / "half.ckpt")
+    CompactCheckpointIO().save_checkpoint(saved, tmp_path / "compact.ckpt")
+    compact = evaluate_checkpoint(config, tmp_path / "compact.ckpt").record
+    assert compact["values"] == trained["values"]
+    assert differences(compact, trained) == {}
+
+
+def test_a_rounded_checkpoint_of_an_earlier_version(run, tmp_path):
+    """It holds the average as bfloat16 differences from the weights, and the weights as they are."""
+    config, folder = run
+    saved = torch.load(folder / "four.ckpt", weights_only=True)
+    saved["lightning_lead_compact"] = {"version": 1, "precision": "half"}
+    (ema,) = [state for name, state in saved["callbacks"].items() if "GeneratorEMA" in name]
+    for name, tensor in ema["average"].items():
+        apart = (tensor - saved["state_dict"][f"generator.{name}"]).bfloat16()
+        ema["average"][name] = {
+            "__compact__": "near",
+            "key": f"generator.{name}",
+            "value": apart,
+            "dtype": tensor.dtype,
+        }
+    torch.save(saved, tmp_path / "half.ckpt")
     found = evaluate_checkpoint(config, tmp_path / "half.ckpt", metrics=["fid"]).record["protocol"]
     assert found["weights_dtype"] == "float32 + bfloat16 difference"
     live = evaluate_checkpoint(config, tmp_path / "half.ckpt", weights="live", metrics=["fid"]).record["protocol"]
-    assert live["weights_dtype"] == "float32"  # the weights themselves are kept as they are
+    assert live["weights_dtype"] == "float32"
 
 
 def test_averages_that_are_missing(run, tmp_path):

@@ -149,6 +149,14 @@ def test_a_checkpoint_of_another_network_is_refused(whole, tmp_path):
         fit(tmp_path, 9, gan=other, ckpt=whole[0] / "step=3.ckpt")
 
 
+def test_a_checkpoint_of_a_later_layout_is_refused(whole, tmp_path):
+    checkpoint = torch.load(whole[0] / "step=3.ckpt", weights_only=True)
+    checkpoint["lightning_lead"]["version"] += 1
+    torch.save(checkpoint, tmp_path / "later.ckpt")
+    with pytest.raises(CheckpointMismatchError, match="got layout 2, know up to 1"):
+        fit(tmp_path, 9, gan=model(), ckpt=tmp_path / "later.ckpt")
+
+
 def test_a_checkpoint_without_a_game_is_refused_in_a_fit_and_serves_elsewhere(whole, tmp_path):
     checkpoint = torch.load(whole[0] / "step=3.ckpt", weights_only=True)
     del checkpoint["lightning_lead"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-__all__ = ["tensors_hash"]
+__all__ = ["tensors_hash", "text_number"]
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -30,3 +30,8 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def text_number(text: str) -> int:
+    """Return the first 64 bits of the sha256 of a text: a seed that differs for every text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
