@@ -24,8 +24,8 @@ from torch import Tensor
 
 from lightning_lead.calculus.float32 import full_float32
 from lightning_lead.callbacks.feature_scores import FeatureScores
+from lightning_lead.features import Inception2015
 from lightning_lead.fetch import find_cifar10, find_inception
-from lightning_lead.networks import Inception2015
 
 CHUNK = 250
 

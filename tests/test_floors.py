@@ -21,12 +21,14 @@ NAME = "lightning_lead"
 FLOORS = {
     "__init__": 0,
     "_errors": 0,
+    "_hashing": 0,
     "_files": 0,
     "_typing": 0,
     "calculus": 1,
     "fetch": 1,
     "rules": 2,
     "games": 2,
+    "features": 2,
     "networks": 2,
     "objectives": 2,
     "analysis": 3,
@@ -81,7 +83,7 @@ NEIGHBOURS = {
 ALLOWED = {0: set(), 1: set(), 2: set(), 3: {"scipy", "numpy"}}
 # and a component, inside its functions or in a module that one loads, as tests/fetch/test_store.py and
 # test_lower_floors_load_without_lightning show:
-ALSO = {"fetch": {"filelock", "numpy", "PIL", "tqdm"}, "networks": {"torchvision"}}
+ALSO = {"fetch": {"filelock", "numpy", "PIL", "tqdm"}, "features": {"torchvision"}}
 
 
 def imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -157,7 +159,7 @@ def test_imports_only_go_down() -> None:
         ("calculus/deep/bad.py", "from ...rules import lead", "calculus may not import"),
         ("calculus/bad.py", "import pytorch_lightning", "floor 1 may not import"),
         ("fetch/bad.py", "import torchvision", "floor 1 may not import"),
-        ("networks/bad.py", "try:\n    import numpy\nexcept ImportError:\n    pass", "floor 2 may not import"),
+        ("features/bad.py", "try:\n    import numpy\nexcept ImportError:\n    pass", "floor 2 may not import"),
         ("rules/bad.py", "import torchvision", "floor 2 may not import"),
         ("_errors.py", "from lightning_lead.calculus import players", "_errors may not import"),
         ("strategy.py", "from lightning_lead.gan import LeadGANModule", "strategy may not import"),
@@ -180,7 +182,7 @@ def test_the_checker_finds_a_bad_import(tmp_path: Path, file: str, source: str, 
         ("rules/good.py", "from lightning_lead import ConfigurationError, __version__"),
         ("fetch/good.py", "def f():\n    import numpy"),
         ("analysis/good.py", "import scipy.linalg"),
-        ("networks/good.py", "from torchvision.models import inception"),
+        ("features/good.py", "from torchvision.models import inception"),
         ("gan/good.py", "import pytorch_lightning\nfrom lightning_lead.module import LeadModule"),
     ],
 )

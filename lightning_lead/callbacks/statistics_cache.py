@@ -20,7 +20,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_lead._files import replacing
-from lightning_lead.callbacks.fingerprints import tensors_hash
+from lightning_lead._hashing import tensors_hash
 from lightning_lead.callbacks.ranks import broadcast_tensors, place
 from lightning_lead.fetch.store import home
 

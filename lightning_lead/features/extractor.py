@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.callbacks.fingerprints import tensors_hash
+from lightning_lead._hashing import tensors_hash
 
 __all__ = ["FeatureNetwork", "find_extractor", "fingerprint"]
 
@@ -17,7 +17,7 @@ def find_extractor(given: nn.Module | str | None) -> nn.Module:
     """The feature network that was given, or the one of that name.
 
     Args:
-        given: a module, a name that `lightning_lead.networks.feature_network` knows, or None for "inception".
+        given: a module, a name that `lightning_lead.features.feature_network` knows, or None for "inception".
 
     Raises:
         ConfigurationError: there is no network of that name, or its weights are not here.
@@ -28,7 +28,7 @@ def find_extractor(given: nn.Module | str | None) -> nn.Module:
     """
     if given is not None and not isinstance(given, str):
         return given
-    network: nn.Module = import_module("lightning_lead.networks").feature_network(given or "inception")
+    network: nn.Module = import_module("lightning_lead.features").feature_network(given or "inception")
     return network
 
 

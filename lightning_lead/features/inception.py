@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.networks.fingerprints import is_counter, weights_sha256
-from lightning_lead.networks.inception_weights import read_inception_weights
-from lightning_lead.networks.resizing import resize_tf1
+from lightning_lead.features.fingerprints import is_counter, weights_sha256
+from lightning_lead.features.inception_weights import read_inception_weights
+from lightning_lead.features.resizing import resize_tf1
 
 __all__ = ["Inception2015", "Resize"]
 
@@ -88,7 +88,7 @@ class Inception2015(nn.Module):
                 f"bits of bfloat16 move FID by 0.3 %) (got {dtype})."
             )
         super().__init__()
-        from lightning_lead.networks.inception_blocks import inception_body  # imports torchvision
+        from lightning_lead.features.inception_blocks import inception_body  # imports torchvision
 
         self.resize, self.channels_last, self.dtype = resize, channels_last, dtype
         self.body = inception_body()

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead import ConfigurationError
-from lightning_lead.callbacks.extractor import FeatureNetwork
-from lightning_lead.networks import Inception2015
+from lightning_lead.features import Inception2015
+from lightning_lead.features.extractor import FeatureNetwork
 
 
 def pixels(count: int, channels: int = 3, side: int = 32) -> Tensor:
@@ -80,7 +80,7 @@ def test_features_and_logits_equal_torch_fidelity(
     assert off_by(features, their_features) < 1e-5
     assert off_by(network.classify(features), their_logits) < 1e-5
     # controls: the comparison sees the padding in the averages' count, the last block's maximum, and the resize
-    import lightning_lead.networks.inception_blocks as blocks
+    import lightning_lead.features.inception_blocks as blocks
 
     one = images[:1]
     with monkeypatch.context() as patch:
