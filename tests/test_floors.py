@@ -83,7 +83,7 @@ NEIGHBOURS = {
 ALLOWED = {0: set(), 1: set(), 2: set(), 3: {"scipy", "numpy"}}
 # and a component, inside its functions or in a module that one loads, as tests/fetch/test_store.py and
 # test_lower_floors_load_without_lightning show:
-ALSO = {"fetch": {"filelock", "numpy", "PIL", "tqdm"}, "features": {"torchvision"}}
+ALSO = {"fetch": {"filelock", "numpy", "PIL", "tqdm"}, "features": {"torch_fidelity", "torchvision"}}
 
 
 def imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
