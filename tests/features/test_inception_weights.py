@@ -1,4 +1,4 @@
-"""Where the weights come from; with the real ones, equality with another network of the same graph on real images."""
+"""The weights' places; with the real ones, equality with another network of the same graph on real images."""
 
 from __future__ import annotations
 
