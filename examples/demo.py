@@ -31,7 +31,7 @@ from lightning_lead import GenerativeMetrics
 from lightning_lead.callbacks import to_uint8
 from lightning_lead.cli import main as command_line
 from lightning_lead.data import DigitsDataModule
-from lightning_lead.networks import DigitsClassifier
+from lightning_lead.features import DigitsClassifier
 
 RECIPE = Path(__file__).with_name("recipes") / "digits.yaml"
 METHODS = {

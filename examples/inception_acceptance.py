@@ -5,8 +5,8 @@
     python examples/inception_acceptance.py --test 1000 --train 1000 --rival
 
 All 10,000 against all 50,000 is known to be about 3.15; fewer images read higher, because FID is biased upwards. With
-`--rival` the same images pass torch-fidelity's network, too (`pip install torch-fidelity`), and its own code makes the
-distance of its features: everything but the weights and the images is then another implementation.
+`--rival` the same images pass torch-fidelity's own extractor, too, and its own code makes the distance of its features:
+everything but the weights, the layers and the images is then another implementation.
 
 Features are kept in `--folder`, 250 images to a file, so a run that was cut off goes on where it stopped.
 """
@@ -24,8 +24,8 @@ from torch import Tensor
 
 from lightning_lead.calculus.float32 import full_float32
 from lightning_lead.callbacks.feature_scores import FeatureScores
+from lightning_lead.features import Inception2015
 from lightning_lead.fetch import find_cifar10, find_inception
-from lightning_lead.networks import Inception2015
 
 CHUNK = 250
 

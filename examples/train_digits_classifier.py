@@ -20,10 +20,10 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 import lightning_lead
 from lightning_lead.data import DigitsDataModule
-from lightning_lead.networks import DigitsClassifier
+from lightning_lead.features import DigitsClassifier
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 80, 64, 2e-3
-SHIPPED = Path(lightning_lead.__file__).parent / "networks" / "weights" / "digits_classifier.pt"
+SHIPPED = Path(lightning_lead.__file__).parent / "features" / "weights" / "digits_classifier.pt"
 
 
 def augmented(images: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ def main() -> None:
     assert root.is_relative_to(sys.prefix), f"imported from {root}, not from the wheel in {sys.prefix}"
     assert metadata.version("lightning-lead") == lightning_lead.__version__
     assert (root / "py.typed").is_file(), "py.typed is missing: type checkers would ignore the annotations"
-    weights = sorted((root / "networks" / "weights").glob("*.pt"))
+    weights = sorted((root / "features" / "weights").glob("*.pt"))
     assert weights, "the weights of the digits classifier are missing"
     for file in weights:
         torch.load(file, weights_only=True)

@@ -34,8 +34,9 @@ from training import quiet
 from lightning_lead import DivergenceError, GenerativeMetrics, GeneratorEMA, LeadGANModule
 from lightning_lead.compare.worker import write_json
 from lightning_lead.data import DigitsDataModule
+from lightning_lead.features import DigitsClassifier
 from lightning_lead.gan.batch import GANBatch
-from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator, DigitsClassifier
+from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.objectives import AbstractPenalty
 
 BETAS = (0.0, 0.5, 0.8)

@@ -46,7 +46,7 @@ class GenerativeMetrics(Callback):
     and no score is computed.
 
     Args:
-        extractor: a name that `networks.feature_network` knows, None for "inception", or a module:
+        extractor: a name that `features.feature_network` knows, None for "inception", or a module:
             bytes (n, C, H, W) -> features (n, num_features) of floats, with an attribute `num_features`. With a method
             `classify(features) -> logits (n, K)` the classifier's scores are logged, too. An attribute `fingerprint`
             (text) names it in the protocol; the default is a hash of its weights. It is frozen, stays out of the

@@ -10,12 +10,12 @@ import torchvision
 from torch import Tensor
 
 from lightning_lead import __version__
-from lightning_lead.callbacks.extractor import FeatureNetwork
 from lightning_lead.callbacks.feature_scores import FeatureScores
 from lightning_lead.callbacks.protocol import describe_device
 from lightning_lead.callbacks.ranks import place
 from lightning_lead.callbacks.reference import ImageHash, ReferenceImages
 from lightning_lead.callbacks.statistics_cache import WORTH_A_FILE, StatisticsCache, default_folder
+from lightning_lead.features.extractor import FeatureNetwork
 
 __all__ = ["cache_folder", "pass_reference"]
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._hashing import tensors_hash
 from lightning_lead.callbacks.ema import GeneratorEMA
-from lightning_lead.callbacks.extractor import FeatureNetwork, find_extractor
 from lightning_lead.callbacks.feature_scores import FeatureScores
 from lightning_lead.callbacks.metric_names import WITH_CLASSIFIER, classifier_names, default_splits, logged_names
 from lightning_lead.callbacks.protocol import (
@@ -31,6 +30,7 @@ from lightning_lead.callbacks.reference import ReferenceImages, find_reference
 from lightning_lead.callbacks.reference_pass import cache_folder, pass_reference
 from lightning_lead.callbacks.sampling import generate, outside_range, plain_computation, to_uint8
 from lightning_lead.callbacks.score_settings import ScoreSettings
+from lightning_lead.features.extractor import FeatureNetwork, find_extractor
 
 __all__ = ["Measurement", "SampleScorer"]
 

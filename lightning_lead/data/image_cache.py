@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from lightning_lead.fetch import home
-from lightning_lead.fetch.progress import progress
 from lightning_lead.fetch.store import install, locked, read_manifest, workshop
 
 __all__ = ["Images", "cache_folder", "cached_images", "map_images"]
@@ -105,9 +105,10 @@ def cached_images(
 def _write(path: Path, shape: tuple[int, int, int, int], chunks: Images) -> None:
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     start = 0
-    with progress(array.nbytes, "making images ready") as bar:
+    label = "making images ready"
+    with tqdm(total=array.nbytes, desc=label, unit="B", unit_scale=True, disable=None) as bar:  # on a terminal alone
         for chunk in chunks:
             array[start : start + len(chunk)] = chunk
             start += len(chunk)
-            bar.advance(chunk.nbytes)
+            bar.update(chunk.nbytes)
     array.flush()

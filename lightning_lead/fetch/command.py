@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_lead.fetch.archives import CHOICES
 from lightning_lead.fetch.cifar10 import fetch_cifar10
 from lightning_lead.fetch.inception import fetch_inception
-from lightning_lead.fetch.sources import CHOICES
 from lightning_lead.fetch.store import FetchError
 
 __all__ = ["fetch"]
@@ -38,9 +38,8 @@ def fetch(args: Sequence[str]) -> int:
         description="Fetch data or weights once, check them, and keep them where training and scoring find them.",
         epilog="A command that broke off goes on where it was. See docs/data.md.",
     )
-    parser.add_argument(
-        "thing", choices=sorted(_THINGS), help="CIFAR-10, or the Inception network that FID is measured in"
-    )
+    about = "CIFAR-10, or the Inception network that FID is measured in"
+    parser.add_argument("thing", choices=sorted(_THINGS), help=about)
     parser.add_argument(
         "--source",
         choices=CHOICES,
@@ -51,7 +50,6 @@ def fetch(args: Sequence[str]) -> int:
     parser.add_argument(
         "--folder",
         type=Path,
-        default=None,
         help="where to keep it (default: in $LIGHTNING_LEAD_HOME, else in ~/.cache/lightning-lead)",
     )
     chosen = parser.parse_args(list(args))

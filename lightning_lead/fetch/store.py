@@ -20,21 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_lead._files import UNFINISHED, replacing
-from lightning_lead.fetch.progress import progress
 
-__all__ = [
-    "FetchError",
-    "damaged_files",
-    "home",
-    "install",
-    "locked",
-    "read_manifest",
-    "sha256_of",
-    "workshop",
-]
+__all__ = ["FetchError", "damaged_files", "home", "install", "locked", "read_manifest", "sha256_of", "workshop"]
 
 MANIFEST = "manifest.json"
-_CHUNK = 1 << 20
 
 
 class FetchError(RuntimeError):
@@ -54,60 +43,25 @@ def home() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "lightning-lead"
 
 
-def sha256_of(path: Path, *, label: str | None = None) -> str:
-    """The sha256 of a file, read in pieces of 1 MiB.
-
-    Args:
-        path: the file.
-        label: of a progress bar; None shows none.
-
-    Returns:
-        64 hexadecimal digits.
-
-    Example:
-        >>> len(sha256_of(Path("setup.cfg")))
-        64
-    """
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, read in pieces of 1 MiB."""
     digest = hashlib.sha256()
-    with path.open("rb") as file, progress(path.stat().st_size, label) as bar:
-        while chunk := file.read(_CHUNK):
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
             digest.update(chunk)
-            bar.advance(len(chunk))
     return digest.hexdigest()
 
 
 @contextmanager
 def workshop(folder: Path) -> Iterator[Path]:
-    """A folder inside `folder` to work in, removed at the end; `locked` removes those of processes that were killed.
-
-    Args:
-        folder: exists.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with workshop(Path(folder)) as inside:
-        ...         _ = (inside / "draft").write_text("half")
-        ...     list(Path(folder).iterdir())
-        []
-    """
+    """A folder inside `folder` to work in, removed at the end; `locked` removes those of processes that were killed."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time in this folder; the next one waits. What a killed process left unfinished is removed.
-
-    Args:
-        folder: made if it is not there.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):
-        ...     (Path(folder) / ".lock").exists()
-        True
-    """
+    """One process at a time in this folder; the next one waits. What a killed process left unfinished is removed."""
     from filelock import FileLock  # comes with torch; the system frees the lock of a process that dies
 
     try:
@@ -128,24 +82,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def install(made: Path, folder: Path, names: Sequence[str], facts: Mapping[str, Any]) -> None:
-    """Move complete files to where they belong, and write the manifest that says so.
-
-    Args:
-        made: the folder where they were made, on the same disk.
-        folder: where they belong.
-        names: the files.
-        facts: what the manifest says besides: the source, its hash.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as text:
-        ...     folder = Path(text)
-        ...     (folder / "new").mkdir()
-        ...     _ = (folder / "new" / "a.txt").write_text("a")
-        ...     install(folder / "new", folder, ["a.txt"], {"source": "here"})
-        ...     read_manifest(folder)["files"]["a.txt"]["bytes"]
-        1
-    """
+    """Move complete files to where they belong, and write the manifest that says so."""
     files = {name: {"sha256": sha256_of(made / name), "bytes": (made / name).stat().st_size} for name in names}
     (folder / MANIFEST).unlink(missing_ok=True)  # from here to the end there is no complete set
     for name in names:
@@ -155,15 +92,7 @@ def install(made: Path, folder: Path, names: Sequence[str], facts: Mapping[str, 
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a complete folder, or None. Sizes are compared, contents are not: see `damaged_files`.
-
-    Args:
-        folder: that `install` wrote to.
-
-    Example:
-        >>> read_manifest(Path("no such folder")) is None
-        True
-    """
+    """The manifest of a complete folder, or None. Sizes are compared, contents are not: see `damaged_files`."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         sizes = {name: (folder / name).stat().st_size for name in manifest["files"]}
@@ -175,15 +104,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def damaged_files(folder: Path) -> list[str]:
-    """Names of the files whose sha256 is not that of the manifest.
-
-    Args:
-        folder: with a manifest.
-
-    Example:
-        >>> damaged_files(Path("no such folder"))
-        []
-    """
+    """Names of the files whose sha256 is not that of the manifest."""
     manifest = read_manifest(folder)
     files = {} if manifest is None else manifest["files"]
     return [name for name, entry in files.items() if sha256_of(folder / name) != entry["sha256"]]

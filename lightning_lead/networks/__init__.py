@@ -1,11 +1,11 @@
-"""Networks for the recipes: MLPs for points, DCGANs and ResNets for images; and feature networks for their scores."""
+"""Networks for the recipes: MLPs for points, DCGANs and ResNets for images."""
 
-from lightning_lead.networks.backbones import TorchvisionFeatures
+import warnings
+from importlib import import_module
+from typing import Any
+
 from lightning_lead.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.networks.dcgan32 import DCGAN32Discriminator, DCGAN32Generator
-from lightning_lead.networks.digits_classifier import DigitsClassifier
-from lightning_lead.networks.feature_networks import feature_network
-from lightning_lead.networks.inception import Inception2015
 from lightning_lead.networks.labels import ConditionalNorm
 from lightning_lead.networks.mlp import MLPDiscriminator, MLPGenerator
 from lightning_lead.networks.porting import port_generator
@@ -21,9 +21,19 @@ __all__ = [
     "SNGANGenerator",
     "SNGANDiscriminator",
     "ConditionalNorm",
-    "DigitsClassifier",
-    "Inception2015",
-    "TorchvisionFeatures",
-    "feature_network",
     "port_generator",
 ]
+
+_MOVED = ("DigitsClassifier", "Inception2015", "TorchvisionFeatures", "feature_network")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MOVED:
+        warnings.warn(
+            f"lightning_lead.networks.{name} has moved; import it from lightning_lead.features. The old place works "
+            "for one minor version.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(import_module("lightning_lead.features"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -502,11 +502,11 @@ def test_neighbours_and_copies_in_a_fit(fit, metrics, tmp_path):
 
 
 def test_no_extractor_means_inception(kit, monkeypatch):
-    from lightning_lead import networks
+    from lightning_lead import features
 
     asked = []
     monkeypatch.setattr(
-        networks, "feature_network", lambda spec: asked.append(spec) or kit.TinyExtractor(), raising=False
+        features, "feature_network", lambda spec: asked.append(spec) or kit.TinyExtractor(), raising=False
     )
     GenerativeMetrics(**kit.SMALL)
     GenerativeMetrics("digits", **kit.SMALL)

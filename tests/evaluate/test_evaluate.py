@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from lightning_lead import CheckpointMismatchError, CompactCheckpointIO, ConfigurationError, networks
+from lightning_lead import CheckpointMismatchError, CompactCheckpointIO, ConfigurationError, features
 from lightning_lead.callbacks import GenerativeMetrics
 from lightning_lead.callbacks.protocol import card, read_records
 from lightning_lead.cli import main
@@ -151,7 +151,7 @@ def test_extractors_by_name(run, tmp_path, monkeypatch):
         asked.append(spec)
         return Other()
 
-    monkeypatch.setattr(networks, "feature_network", feature_network, raising=False)
+    monkeypatch.setattr(features, "feature_network", feature_network, raising=False)
     record = evaluate(run, tmp_path, "--extractor", "other", "--metrics", "fid")
     assert asked == ["other"]
     assert record["protocol"]["extractor_fingerprint"] == "other"
@@ -192,8 +192,8 @@ def digits(tmp_path_factory):
 
 @pytest.fixture
 def by_name(monkeypatch):
-    known = {"digits": networks.DigitsClassifier.pretrained}
-    monkeypatch.setattr(networks, "feature_network", lambda spec: known[spec](), raising=False)
+    known = {"digits": features.DigitsClassifier.pretrained}
+    monkeypatch.setattr(features, "feature_network", lambda spec: known[spec](), raising=False)
 
 
 def test_a_folder_against_a_folder(digits, by_name, tmp_path):

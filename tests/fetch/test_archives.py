@@ -11,25 +11,23 @@ import pytest
 
 from lightning_lead._files import replacing
 from lightning_lead.fetch import FetchError, home
-from lightning_lead.fetch.clients import PipWheel, run_client
-from lightning_lead.fetch.sources import Archive, obtain
+from lightning_lead.fetch.archives import Source, _obtain, _run_client
 from lightning_lead.fetch.store import read_manifest, sha256_of
-from lightning_lead.fetch.web import WebFile
 
-from .conftest import Server, archive_of
+from .conftest import Server, source_of
 
 CONTENT = bytes(range(256)) * 40
 Serve = Callable[[bytes], Server]
 
 
-def web(server: Server, content: bytes = CONTENT) -> WebFile:
-    return WebFile(archive_of("file.bin", content), url=server.url)
+def web(server: Server) -> Source:
+    return source_of("official", server.url, "file.bin", CONTENT)
 
 
 def test_a_broken_download_goes_on_by_range(tmp_path: Path, serve: Serve) -> None:
     server = serve(CONTENT)
     server.cut = 3000
-    _, path = obtain("it", [web(server)], tmp_path, "auto")
+    _, path = _obtain("it", [web(server)], tmp_path, "auto")
     assert path.read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=3000-", "bytes=6000-", "bytes=9000-"]
 
@@ -37,14 +35,14 @@ def test_a_broken_download_goes_on_by_range(tmp_path: Path, serve: Serve) -> Non
 def test_the_next_try_goes_on_where_the_last_one_ended(tmp_path: Path, serve: Serve) -> None:
     server = serve(CONTENT)
     (tmp_path / "file.bin.part").write_bytes(CONTENT[:4000])  # as an interrupted process leaves it
-    obtain("it", [web(server)], tmp_path, "auto")
+    _obtain("it", [web(server)], tmp_path, "auto")
     assert server.ranges == ["bytes=4000-"]
 
 
 def test_a_complete_part_is_only_checked(tmp_path: Path, serve: Serve) -> None:
     server = serve(CONTENT)
     (tmp_path / "file.bin.part").write_bytes(CONTENT)
-    obtain("it", [web(server)], tmp_path, "auto")
+    _obtain("it", [web(server)], tmp_path, "auto")
     assert server.ranges == []
 
 
@@ -52,7 +50,7 @@ def test_a_server_without_ranges_begins_anew(tmp_path: Path, serve: Serve) -> No
     server = serve(CONTENT)
     server.knows_ranges = False
     (tmp_path / "file.bin.part").write_bytes(b"x" * 4000)
-    _, path = obtain("it", [web(server)], tmp_path, "auto")
+    _, path = _obtain("it", [web(server)], tmp_path, "auto")
     assert path.read_bytes() == CONTENT
 
 
@@ -61,20 +59,20 @@ def test_a_part_of_another_file_is_found_out(tmp_path: Path, serve: Serve) -> No
     part = tmp_path / "file.bin.part"
     part.write_bytes(b"x" * 4000)
     with pytest.raises(FetchError, match="truncated or corrupt"):
-        obtain("it", [web(server)], tmp_path, "auto")
+        _obtain("it", [web(server)], tmp_path, "auto")
     assert not part.exists()
-    assert obtain("it", [web(server)], tmp_path, "auto")[1].read_bytes() == CONTENT
+    assert _obtain("it", [web(server)], tmp_path, "auto")[1].read_bytes() == CONTENT
     part.write_bytes(b"x" * 20_000)  # longer than the file: no part of it at all
     (tmp_path / "file.bin").unlink()
-    assert obtain("it", [web(server)], tmp_path, "auto")[1].read_bytes() == CONTENT
+    assert _obtain("it", [web(server)], tmp_path, "auto")[1].read_bytes() == CONTENT
 
 
 def test_a_connection_that_brings_nothing_more_is_given_up(tmp_path: Path, serve: Serve) -> None:
     server = serve(CONTENT[:4000])  # says that this is all
-    with pytest.raises(FetchError, match=r"4,000 of 10,240 bytes are kept"):
-        obtain("it", [web(server)], tmp_path, "auto")
+    with pytest.raises(FetchError, match=r"the connection ended early; 4,000 of 10,240 bytes are kept"):
+        _obtain("it", [web(server)], tmp_path, "auto")
     server.content = CONTENT
-    assert obtain("it", [web(server)], tmp_path, "auto")[1].read_bytes() == CONTENT
+    assert _obtain("it", [web(server)], tmp_path, "auto")[1].read_bytes() == CONTENT
     assert server.ranges[-1] == "bytes=4000-"
 
 
@@ -83,41 +81,72 @@ def test_a_part_that_the_server_cannot_continue_is_dropped(tmp_path: Path, serve
     (tmp_path / "file.bin.part").write_bytes(b"x" * 4000)
     server.status = 416
     with pytest.raises(FetchError, match="the server answers 416"):
-        obtain("it", [web(server)], tmp_path, "auto")
+        _obtain("it", [web(server)], tmp_path, "auto")
     server.status = None
-    assert obtain("it", [web(server)], tmp_path, "auto")[1].read_bytes() == CONTENT
+    assert _obtain("it", [web(server)], tmp_path, "auto")[1].read_bytes() == CONTENT
     assert server.ranges == ["bytes=4000-", None]
 
 
-def test_a_client_that_fails_has_the_last_word(tmp_path: Path) -> None:
-    failing = [sys.executable, "-c", "print('a'); print('b'); raise SystemExit('no such host')"]
-    with pytest.raises(FetchError, match=r"exit status 1; .*\(got a / b / no such host\)|no such host"):
-        run_client(failing, tmp_path, Archive("x", "", 1))
-    with pytest.raises(FetchError, match="does not start"):
-        run_client([str(tmp_path / "nothing")], tmp_path, Archive("x", "", 1))
-    assert list(tmp_path.iterdir()) == []
+WHEEL = Source("registry", "pip download a==1", "a-1-py3-none-any.whl", "", 1)
+
+
+@pytest.fixture
+def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """script -> the only `pip` there is, in an environment that was made without one; its arguments are in a file."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    program = tmp_path / "bin" / "pip"
+    program.parent.mkdir()
+    monkeypatch.setenv("PATH", str(program.parent))
+    said = tmp_path / "arguments.txt"
+
+    def make(script: str) -> Path:
+        keep = f"open({str(said)!r}, 'w').write(' '.join(sys.argv[1:]))"
+        program.write_text(f"#!{sys.executable}\nimport sys\n{keep}\n{script}")
+        program.chmod(0o755)
+        return said
+
+    return make
+
+
+def test_pip_brings_one_wheel(pip: Callable[[str], Path], tmp_path: Path) -> None:
+    said = pip("import os\nopen('a-1-py3-none-any.whl', 'w').write(os.environ['TMPDIR'])")
+    (tmp_path / "archive").mkdir()
+    target = tmp_path / "archive" / WHEEL.name
+    _run_client(WHEEL, target)
+    assert said.read_text().startswith("download a==1 --no-deps --only-binary=:all:")
+    assert Path(target.read_text()).is_relative_to(target.parent)  # what a kill leaves there, the next run removes
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_pip_is_that_of_this_interpreter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    wheel = PipWheel(Archive("a-1-py3-none-any.whl", "", 1), package="a", version="1")
-    assert wheel.command()[:4] == [sys.executable, "-m", "pip", "download"]
-    assert wheel.command()[-1] == "a==1"
-    assert "--no-deps" in wheel.command()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(FetchError, match="pip is not installed; run `python -m ensurepip`"):
-        wheel.command()
-    (tmp_path / "pip").write_text("#!/bin/sh\n")
-    (tmp_path / "pip").chmod(0o755)
-    assert wheel.command()[0] == str(tmp_path / "pip")
+    called: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> None:
+        called.append(command)
+        raise OSError("stopped here")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(FetchError, match="pip does not start; install it, or use the official source"):
+        _run_client(WHEEL, tmp_path / "a")
+    assert called[0][:5] == [sys.executable, "-m", "pip", "download", "a==1"]
 
 
-def test_something_else_than_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel = PipWheel(Archive("a-1-py3-none-any.whl", "", 1), package="a", version="1")
-    script = "open('a-1-cp311-linux.whl', 'w').close()"
-    monkeypatch.setattr(PipWheel, "command", lambda self: [sys.executable, "-c", script])
-    with pytest.raises(FetchError, match=r"brought something else; .*got \['a-1-cp311-linux.whl'\]"):
-        wheel.download(tmp_path)
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("print('a'); print('b'); sys.exit('no such host')", r"with exit status 1; .*\(got a / b / no such host\)"),
+        ("open('a-1-cp311-linux.whl', 'w').close(); print('Saved ./a-1-cp311')", r"status 0; .*got Saved ./a-1-cp311"),
+    ],
+    ids=["a failure", "another wheel"],
+)
+def test_a_client_that_does_not_deliver_has_the_last_word(
+    pip: Callable[[str], Path], tmp_path: Path, script: str, message: str
+) -> None:
+    pip(script)
+    (tmp_path / "archive").mkdir()
+    with pytest.raises(FetchError, match=message):
+        _run_client(WHEEL, tmp_path / "archive" / WHEEL.name)
+    assert list((tmp_path / "archive").iterdir()) == []
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:

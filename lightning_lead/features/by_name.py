@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.networks.backbones import TorchvisionFeatures
-from lightning_lead.networks.digits_classifier import DigitsClassifier
-from lightning_lead.networks.inception import Inception2015
+from lightning_lead.features.backbones import TorchvisionFeatures
+from lightning_lead.features.digits_classifier import DigitsClassifier
+from lightning_lead.features.inception import Inception2015
 
 __all__ = ["feature_network"]
 

@@ -10,44 +10,22 @@ from torch import Tensor, nn
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._hashing import tensors_hash
 
-__all__ = ["FeatureNetwork", "find_extractor", "fingerprint"]
+__all__ = ["FeatureNetwork", "find_extractor"]
 
 
 def find_extractor(given: nn.Module | str | None) -> nn.Module:
-    """The feature network that was given, or the one of that name.
-
-    Args:
-        given: a module, a name that `lightning_lead.networks.feature_network` knows, or None for "inception".
-
-    Raises:
-        ConfigurationError: there is no network of that name, or its weights are not here.
-
-    Example:
-        >>> find_extractor(nn.Identity())
-        Identity()
-    """
+    """The feature network that was given, or the one of that name; "inception" for None."""
     if given is not None and not isinstance(given, str):
         return given
-    network: nn.Module = import_module("lightning_lead.networks").feature_network(given or "inception")
+    # by the package, so that a replaced feature_network is found
+    network: nn.Module = import_module("lightning_lead.features").feature_network(given or "inception")
     return network
 
 
 class FeatureNetwork:
     """Bytes in, float32 features and perhaps logits out; frozen, in eval mode, and no part of any other module.
 
-    Args:
-        network: as `GenerativeMetrics(extractor=...)` describes it.
-
-    Raises:
-        ConfigurationError: it does not say how wide its features are.
-
-    Example:
-        >>> class Pixels(nn.Flatten):
-        ...     num_features = 4
-        ...     def forward(self, images):
-        ...         return super().forward(images.float())
-        >>> FeatureNetwork(Pixels())(torch.zeros(3, 1, 2, 2, dtype=torch.uint8))[0].shape
-        torch.Size([3, 4])
+    `network` is as `GenerativeMetrics(extractor=...)` describes it; it must say how wide its features are.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -65,30 +43,19 @@ class FeatureNetwork:
         self._device = torch.device("cpu")
 
     def to(self, device: torch.device | str) -> None:
-        """Move the network, and from now on its inputs.
-
-        Args:
-            device: where to.
-        """
+        """Move the network, and from now on its inputs."""
         self._device = torch.device(device)
         self.network.to(self._device)
 
     def fingerprint(self) -> str:
-        """What identifies the network."""
-        return fingerprint(self.network)
+        """The network's own `fingerprint`, or else the sha256 of its weights and buffers."""
+        own = getattr(self.network, "fingerprint", None)
+        return own if isinstance(own, str) else tensors_hash(self.network.state_dict())
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features, and logits if the network classifies.
+        """Features (n, num_features) in float32, and logits (n, K) if the network classifies, of uint8 (n, C, H, W).
 
-        Args:
-            images: uint8, (n, C, H, W).
-
-        Returns:
-            (n, num_features) float32, and (n, K) or None.
-
-        Raises:
-            ConfigurationError: the network fails on such images, or returns something else.
-            OutOfMemoryError: they are too many at once.
+        What fails in the network is a ConfigurationError, unless memory ran out.
         """
         try:
             features = self.network(images.to(self._device))
@@ -117,22 +84,6 @@ class FeatureNetwork:
                 f"correct it (got {_what(logits)})"
             )
         return features.float(), logits
-
-
-def fingerprint(network: nn.Module) -> str:
-    """What identifies a feature network: its own `fingerprint`, or the sha256 of its weights and buffers.
-
-    Args:
-        network: any module.
-
-    Example:
-        >>> fingerprint(nn.Identity())[:8]
-        'e3b0c442'
-    """
-    own = getattr(network, "fingerprint", None)
-    if isinstance(own, str):
-        return own
-    return tensors_hash(network.state_dict())
 
 
 def _what(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Where the weights come from; with the real ones, equality with another network of the same graph on real images."""
+"""The weights' places; with the real ones, equality with another network of the same graph on real images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from lightning_lead import ConfigurationError, fetch
-from lightning_lead.networks import Inception2015, feature_network
-from lightning_lead.networks.inception_weights import read_inception_weights
+from lightning_lead.features import Inception2015, feature_network
+from lightning_lead.features.inception_weights import read_inception_weights
 
 
 def test_found_where_fetch_puts_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What identifies a network's weights: a hash of names and values, and not of the file that they came in."""
+"""A hash of a network's weights: of names and values, and not of the file that they came in."""
 
 from __future__ import annotations
 
@@ -14,13 +14,6 @@ def weights_sha256(module: nn.Module) -> str:
 
     Saving the same weights again gives another file, and another device or memory format the same weights: neither
     changes the hash. Batch normalisation's counters, which only training reads, are left out.
-
-    Args:
-        module: any module, on any device.
-
-    Example:
-        >>> weights_sha256(nn.Linear(1, 1)) == weights_sha256(nn.Linear(1, 1))
-        False
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
@@ -31,13 +24,5 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def is_counter(name: str) -> bool:
-    """True of a batch normalisation's count of batches; files of weights may lack it.
-
-    Args:
-        name: of an entry of a state dict.
-
-    Example:
-        >>> is_counter("bn.num_batches_tracked"), is_counter("bn.running_mean")
-        (True, False)
-    """
+    """True of a batch normalisation's count of batches; files of weights may lack it."""
     return name.endswith("num_batches_tracked")

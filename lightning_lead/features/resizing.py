@@ -20,19 +20,7 @@ def resize_tf1(
     images: Tensor,  # (n, C, H, W), float
     side: int,
 ) -> Tensor:  # (n, C, side, side)
-    """Bilinear interpolation as TensorFlow 1 defines it, to a square.
-
-    Args:
-        images: (n, C, H, W), floating point, of any range.
-        side: of the result, in pixels, ≥ 1.
-
-    Returns:
-        (n, C, side, side), of the same range.
-
-    Example:
-        >>> resize_tf1(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]]), 4)[0, 0, 0]
-        tensor([0.0000, 0.5000, 1.0000, 1.0000])
-    """
+    """Bilinear interpolation as TensorFlow 1 defines it, to a square."""
     for dim in (3, 2):  # columns first: the order in which TensorFlow rounds
         size = images.shape[dim]
         position = torch.arange(side, dtype=torch.float32, device=images.device) * (size / side)

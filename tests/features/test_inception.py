@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision import models
 
 from lightning_lead import ConfigurationError
-from lightning_lead.callbacks.extractor import FeatureNetwork
-from lightning_lead.networks import Inception2015
+from lightning_lead.features import Inception2015
+from lightning_lead.features.extractor import FeatureNetwork
+
+fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
 
 
 def pixels(count: int, channels: int = 3, side: int = 32) -> Tensor:
@@ -73,25 +77,32 @@ def features(network: Inception2015, images: Tensor) -> Tensor:
 def test_features_and_logits_equal_torch_fidelity(
     network: Inception2015, path: Path, images: Tensor, features: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
-    rival = module.FeatureExtractorInceptionV3("rival", ["2048", "logits_unbiased"], str(path))
+    rival = fidelity.FeatureExtractorInceptionV3("rival", ["2048", "logits_unbiased"], str(path))
     their_features, their_logits = rival(images)
     assert off_by(features[0], features[1]) > 0.01  # the weights let the images through
-    assert off_by(features, their_features) < 1e-5
+    assert torch.equal(features, their_features)  # the same layers in the same order, so to the bit
     assert off_by(network.classify(features), their_logits) < 1e-5
-    # controls: the comparison sees the padding in the averages' count, the last block's maximum, and the resize
-    import lightning_lead.networks.inception_blocks as blocks
-
+    # controls: the comparison sees the first blocks' pooling, the last block's maximum, and the resize
     one = images[:1]
-    with monkeypatch.context() as patch:
-        patch.setattr(blocks, "_average", lambda x: torch.nn.functional.avg_pool2d(x, 3, stride=1, padding=1))
-        assert off_by(network(one), their_features[:1]) > 1e-3
-    with monkeypatch.context() as patch:
-        patch.setattr(network.body.Mixed_7c, "pool", blocks._average)
-        assert off_by(network(one), their_features[:1]) > 1e-3
+    averaging = fidelity.InceptionE_1(2048).eval()
+    averaging.load_state_dict(network.body.Mixed_7c.state_dict())
+    padded = models.inception.InceptionA(192, 32).eval()  # torchvision's, which counts the padding
+    padded.load_state_dict(network.body.Mixed_5b.state_dict())
+    for layer, other in (("Mixed_7c", averaging), ("Mixed_5b", padded)):
+        with monkeypatch.context() as patch:
+            patch.setitem(network.body._modules, layer, other)
+            assert off_by(network(one), their_features[:1]) > 1e-3
     with monkeypatch.context() as patch:
         patch.setattr(network, "resize", "bilinear")
         assert off_by(network(one), their_features[:1]) > 1e-3
+
+
+def test_the_message_without_torch_fidelity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)  # what the import system makes of a missing package
+    with pytest.raises(
+        ConfigurationError, match=r"torch-fidelity.* is not installed; pip install 'lightning-lead\[fid\]"
+    ):
+        Inception2015()
 
 
 def test_bilinear_is_pytorch_fids_scaling(network: Inception2015, monkeypatch: pytest.MonkeyPatch) -> None:

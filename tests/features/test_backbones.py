@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchvision import models
 
 from lightning_lead import ConfigurationError
-from lightning_lead.callbacks.extractor import FeatureNetwork
-from lightning_lead.networks import DigitsClassifier, Inception2015, TorchvisionFeatures, feature_network
+from lightning_lead.features import DigitsClassifier, Inception2015, TorchvisionFeatures, feature_network
+from lightning_lead.features.extractor import FeatureNetwork
 
 
 def pixels(count: int, channels: int = 3, height: int = 32, width: int = 32) -> Tensor:

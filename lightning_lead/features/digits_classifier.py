@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.networks.fingerprints import weights_sha256
+from lightning_lead.features.fingerprints import weights_sha256
 
 __all__ = ["DigitsClassifier"]
 
@@ -70,7 +70,7 @@ class DigitsClassifier(nn.Module):
     def pretrained(cls) -> DigitsClassifier:
         """The shipped network: trained, frozen, in eval mode, on the CPU."""
         network = cls()
-        with (files("lightning_lead.networks") / "weights" / "digits_classifier.pt").open("rb") as file:
+        with (files("lightning_lead.features") / "weights" / "digits_classifier.pt").open("rb") as file:
             network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         return network.requires_grad_(False).eval()
 

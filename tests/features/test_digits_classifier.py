@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_lead import ConfigurationError
 from lightning_lead.data import DigitsDataModule
-from lightning_lead.networks import DigitsClassifier
+from lightning_lead.features import DigitsClassifier
 
 pytest.importorskip("sklearn")
 
@@ -83,7 +83,7 @@ def test_pretrained_is_frozen_and_in_eval_mode() -> None:
 
 
 def test_the_file_is_small_and_loads_as_weights_only() -> None:
-    file = files("lightning_lead.networks") / "weights" / "digits_classifier.pt"
+    file = files("lightning_lead.features") / "weights" / "digits_classifier.pt"
     assert len(file.read_bytes()) <= 300_000
 
 

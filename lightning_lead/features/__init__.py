@@ -1,0 +1,8 @@
+"""Feature networks: what FID, KID, precision and recall see images through."""
+
+from lightning_lead.features.backbones import TorchvisionFeatures
+from lightning_lead.features.by_name import feature_network
+from lightning_lead.features.digits_classifier import DigitsClassifier
+from lightning_lead.features.inception import Inception2015
+
+__all__ = ["DigitsClassifier", "Inception2015", "TorchvisionFeatures", "feature_network"]

@@ -1,0 +1,18 @@
+"""Names that moved to `lightning_lead.features`: still found, with a warning that says where they are now."""
+
+from __future__ import annotations
+
+import pytest
+
+from lightning_lead import features, networks
+
+
+@pytest.mark.parametrize("name", features.__all__)
+def test_a_moved_name_is_found_with_a_warning(name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"networks.{name} has moved; import it from lightning_lead.features"):
+        assert getattr(networks, name) is getattr(features, name)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"'lightning_lead.networks' has no attribute 'Inception2016'"):
+        networks.Inception2016  # noqa: B018
