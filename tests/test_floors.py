@@ -44,6 +44,7 @@ FLOORS = {
     "callbacks": 4,
     "data": 4,
     "cli": 5,
+    "recipe": 5,
     "compare": 5,
     "evaluate": 5,
 }
@@ -71,11 +72,12 @@ NEIGHBOURS = {
     ("gan", "callbacks"),
     ("callbacks", "data"),
     ("callbacks", "checkpoints"),
-    ("compare", "cli"),
-    ("compare", "evaluate"),
+    ("cli", "recipe"),
     ("cli", "compare"),
-    ("evaluate", "cli"),
     ("cli", "evaluate"),
+    ("compare", "recipe"),
+    ("compare", "evaluate"),
+    ("evaluate", "recipe"),
 }
 # Besides torch and the standard library, a floor may use:
 ALLOWED = {0: set(), 1: set(), 2: set(), 3: {"scipy", "numpy"}}
