@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +27,7 @@ class PlayedStep(NamedTuple):
 
     statistics: dict[str, OracleStatistics]  # player -> of its last update; its cross term is that of the first
     notes: dict[str, float]  # of the rule
+    evaluations: Counter[str]  # how many of each kind, over all turns
 
 
 class GameStep:
@@ -48,7 +50,7 @@ class GameStep:
     def play(self) -> PlayedStep:
         """Every turn's direction, and the optimizers' steps along it."""
         game = self._module.game
-        step = PlayedStep({}, {})
+        step = PlayedStep({}, {}, Counter())
         for index, turn in enumerate(self._turns):
             oracle = self._oracle(index)
             played = game.play_turn(oracle, turn.players, self._live)
@@ -56,6 +58,7 @@ class GameStep:
                 first = step.statistics.get(name, seen)  # of several inner steps, only the first one has a cross term
                 step.statistics[name] = seen._replace(cross_norm=first.cross_norm, cosine=first.cosine)
             step.notes.update(played.notes)
+            step.evaluations.update(played.evaluations)
             self._move(turn, skipped=played.skipped, last=index == len(self._turns) - 1)
         return step
 

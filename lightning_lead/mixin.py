@@ -32,7 +32,7 @@ from lightning_lead.checkpoints.game import (
     settle_optimizers,
 )
 from lightning_lead.evaluation import Evaluation
-from lightning_lead.game_step import GameStep
+from lightning_lead.game_step import GameStep, PlayedStep
 from lightning_lead.probe import check_optimizers, check_trainer, probe_game
 from lightning_lead.reduction import batches_are_equal, broadcast_buffers, mean_over_ranks
 from lightning_lead.rules.base import AbstractGameRule
@@ -70,6 +70,8 @@ class LeadMixin(LightningModule):
         >>> Saddle().automatic_optimization
         False
     """
+
+    last_step: PlayedStep  # there is none before the first game step
 
     def __init__(
         self,
@@ -141,7 +143,7 @@ class LeadMixin(LightningModule):
             except HigherDerivativeError as error:
                 self._fall_back(error)
                 self._probe(turns, live, seed)
-        played = GameStep(self, turns, live, seed).play()
+        self.last_step = played = GameStep(self, turns, live, seed).play()
         self._step_schedulers("step", self.trainer.global_step)
         self.log_game_step(played.statistics, played.notes)
 

@@ -41,13 +41,14 @@ class PlayedTurn(NamedTuple):
     """What came of a turn.
 
     Example:
-        >>> PlayedTurn({}, {}, skipped=True).skipped
+        >>> PlayedTurn({}, {}, skipped=True, evaluations={}).skipped
         True
     """
 
     statistics: dict[str, OracleStatistics]  # of each moving player's update, for logging
     notes: dict[str, float]  # of the rule, for logging
     skipped: bool  # a direction was not finite; nobody moves
+    evaluations: dict[str, int]  # how many of each kind the rule asked its oracle for
 
 
 class GameStrategy:
@@ -162,7 +163,7 @@ class GameStrategy:
         for player in players:
             for parameter, part in zip(parameters[player], directions[player], strict=True):
                 parameter.grad = None if skipped else laid_out_like(part, parameter)
-        return PlayedTurn(statistics, oracle.notes, skipped)
+        return PlayedTurn(statistics, oracle.notes, skipped, dict(oracle.evaluations))
 
     def settle(self, before: Point, parameters: Mapping[str, Sequence[Tensor]], players: Sequence[str]) -> None:
         """The rule's last word on a turn that was not skipped, after the optimizer has moved the players.

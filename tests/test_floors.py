@@ -24,7 +24,6 @@ FLOORS = {
     "_errors": 0,
     "_hashing": 0,
     "_files": 0,
-    "_hashing": 0,
     "_typing": 0,
     "calculus": 1,
     "fetch": 1,
@@ -48,6 +47,7 @@ FLOORS = {
     "callbacks": 4,
     "data": 4,
     "cli": 5,
+    "recipe": 5,
     "compare": 5,
     "evaluate": 5,
 }
@@ -75,11 +75,12 @@ NEIGHBOURS = {
     ("gan", "callbacks"),
     ("callbacks", "data"),
     ("callbacks", "checkpoints"),
-    ("compare", "cli"),
-    ("compare", "evaluate"),
+    ("cli", "recipe"),
     ("cli", "compare"),
-    ("evaluate", "cli"),
     ("cli", "evaluate"),
+    ("compare", "recipe"),
+    ("compare", "evaluate"),
+    ("evaluate", "recipe"),
 }
 # Besides torch and the standard library, a floor may use:
 ALLOWED = {0: set(), 1: set(), 2: set(), 3: {"scipy", "numpy"}}

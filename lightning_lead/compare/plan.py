@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.recipe import configuration
 from lightning_lead.systems import find_game, game_names
 
-__all__ = ["Entry", "Run", "overruled", "plan_runs", "read_entries"]
+__all__ = ["Entry", "Run", "configurations", "overruled", "plan_runs", "read_entries"]
 
 _TWICE = {"GradientDescent", "GradientPlay"}  # AlternatingGDA by other names
 
@@ -48,35 +49,20 @@ class Run(NamedTuple):
     entry: Entry
     seed: int
     folder: Path
-    arguments: tuple[str, ...]  # of `lightning-lead fit`
+    arguments: tuple[str, ...]  # of `lightning-lead fit`, and --every=N
     fingerprint: str  # of the recipe's text and the arguments
 
 
 def read_entries(games: Sequence[str], file: Path | None) -> list[Entry]:
-    """Who is compared: names, and labels of a file with settings of their own.
+    """Return the entries of the names, which are labels of the file or games as `--game` takes them.
 
-    Args:
-        games: names as `--game` takes them, or labels of the file; if empty, all of the file, or without one all names.
-        file: YAML, label -> {game: NAME, overrides: {argument: value}}; or None.
-
-    Raises:
-        ConfigurationError: an unknown name, or a file of another form.
+    No names stand for all labels of the file; without a file, for all games.
 
     Example:
         >>> read_entries(["LEAD(coupling=3.0)"], None)
         [Entry(label='LEAD(coupling=3.0)', game='LEAD(coupling=3.0)', overrides=())]
     """
-    known: dict[str, Entry] = {}
-    if file is not None:
-        read = _yaml(file)
-        for label, settings in read.items():
-            if not isinstance(settings, dict) or not set(settings) <= {"game", "overrides"}:
-                raise ConfigurationError(
-                    f"Cannot read {label!r} in {file}; write a mapping of game: NAME and overrides: "
-                    f"{{argument: value}} (got {settings!r})"
-                )
-            extra = tuple(f"--{key}={_text(value)}" for key, value in (settings.get("overrides") or {}).items())
-            known[label] = Entry(label, settings.get("game", label), extra)
+    known = {} if file is None else _entries(file)
     chosen = list(games) or list(known) or [name for name in game_names() if name not in _TWICE]
     entries = [known.get(name, Entry(name, name, ())) for name in chosen]
     for entry in entries:
@@ -90,10 +76,10 @@ def read_entries(games: Sequence[str], file: Path | None) -> list[Entry]:
 def plan_runs(
     entries: Sequence[Entry], config: Path, seeds: Sequence[int], output: Path, extra: Sequence[str]
 ) -> list[Run]:
-    """Every run, seed by seed, so that an early look compares all games on the first seed.
+    """Plan every run, seed by seed, so that an early look compares all games on the first seed.
 
     Args:
-        entries: who is compared.
+        entries: the games that are compared.
         config: the recipe.
         seeds: ≥ 0, at least one.
         output: where folders are made.
@@ -118,45 +104,63 @@ def plan_runs(
         for entry in entries:
             own = (f"--config={config}", f"--seed_everything={seed}", f"--game={entry.game}")
             arguments = (*own, *extra, *entry.overrides)
+            # the recipe's text and not its path: a recipe that has moved is the same
             decides = json.dumps([text, *arguments[1:]])
             digest = hashlib.sha256(decides.encode()).hexdigest()[:16]
             runs.append(Run(entry, seed, output / entry.slug / f"seed{seed}", arguments, digest))
     return runs
 
 
-def overruled(entry: Entry, extra: Sequence[str]) -> list[tuple[str, str]]:
-    """Arguments for every run that do not reach this entry's, each with the one of its own that stands instead.
+def configurations(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Return label -> what the arguments of its first run amount to; arguments that `fit` refuses are an error."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        if run.entry.label not in found:
+            arguments = [argument for argument in run.arguments if not argument.startswith("--every=")]
+            found[run.entry.label] = configuration(arguments, name=run.entry.label)
+    return found
 
-    Args:
-        entry: who is compared.
-        extra: arguments for every run.
+
+def overruled(entry: Entry, extra: Sequence[str]) -> list[tuple[str, str]]:
+    """Return arguments for every run that do not reach this entry's, each with the one of its own that stands instead.
 
     Example:
         >>> overruled(Entry("ExtraAdam", "ExtraAdam", ("--data.batch_size=128",)), ["--data.init_args.batch_size=16"])
         [('--data.init_args.batch_size=16', '--data.batch_size=128')]
     """
     pairs = [(given, own) for given in extra for own in entry.overrides]
-    return [(given, own) for given, own in pairs if _meet(_key(given), _key(own)) and given != own]
+    return [(given, own) for given, own in pairs if _overlap(_key(given), _key(own)) and given != own]
 
 
 def _key(argument: str) -> list[str]:
     return argument.removeprefix("--").split("=", 1)[0].replace(".init_args.", ".").split(".")
 
 
-def _meet(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether they are of one setting, or one is of a part of the other's."""
+def _overlap(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Return True for the same setting twice, or a setting and a group that it is in."""
     shorter = min(len(one), len(other))
     return one[:shorter] == other[:shorter]
 
 
-def _yaml(file: Path) -> dict[str, Any]:
+def _entries(file: Path) -> dict[str, Entry]:
+    """Read YAML of the form label -> {game: NAME, overrides: {argument: value}}."""
     try:
         read = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigurationError(f"Cannot read the games file {file} because {error}") from error
     if not isinstance(read, dict):
         raise ConfigurationError(f"Cannot read the games file {file}; write label -> {{game: NAME}} (got {read!r})")
-    return read
+    entries: dict[str, Entry] = {}
+    for label, settings in read.items():
+        if not isinstance(settings, dict) or not set(settings) <= {"game", "overrides"}:
+            raise ConfigurationError(
+                f"Cannot read {label!r} in {file}; write a mapping of game: NAME and overrides: "
+                f"{{argument: value}} (got {settings!r})"
+            )
+        overrides = (settings.get("overrides") or {}).items()
+        extra = tuple(f"--{key}={_text(value)}" for key, value in overrides)
+        entries[label] = Entry(label, str(settings.get("game", label)), extra)
+    return entries
 
 
 def _text(value: Any) -> str:

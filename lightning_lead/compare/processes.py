@@ -1,4 +1,4 @@
-"""The processes of a comparison: several at a time, each on a card of its own, and ended together."""
+"""The processes of a comparison: several at a time, each on a GPU of its own, and ended together."""
 
 from __future__ import annotations
 
@@ -13,31 +13,21 @@ from typing import Any
 
 import torch
 
-__all__ = ["Cards", "Processes", "uses_one_card", "visible_cards"]
+__all__ = ["GPUs", "Processes", "terminable", "uses_one_gpu", "visible_gpus"]
 
 
 class Processes:
-    """Those that are running now, to be ended together.
-
-    Example:
-        >>> Processes().run(["true"])
-        0
-    """
+    """Processes that are running now, to be ended together."""
 
     def __init__(self) -> None:
-        self.ended = False
+        self._ended = False
         self._alive: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
     def run(self, command: Sequence[str], **settings: Any) -> int | None:
-        """The exit status; None if it was not to be.
-
-        Args:
-            command: program and arguments.
-            **settings: of `subprocess.Popen`.
-        """
+        """Return the exit status, or None if all were ended first; settings are those of `subprocess.Popen`."""
         with self._lock:
-            if self.ended:
+            if self._ended:
                 return None
             # in a session of its own: Ctrl-C reaches this process alone, which then ends all of that session
             process = subprocess.Popen(command, start_new_session=True, **settings)
@@ -45,12 +35,12 @@ class Processes:
         status = process.wait()
         with self._lock:
             self._alive.discard(process)
-        return None if self.ended else status
+        return None if self._ended else status
 
     def end(self) -> None:
         """End all, with their own children, and let none begin."""
         with self._lock:
-            self.ended = True
+            self._ended = True
             for process in self._alive:
                 if hasattr(os, "killpg"):
                     with contextlib.suppress(ProcessLookupError):
@@ -59,23 +49,17 @@ class Processes:
                     process.kill()
 
 
-class Cards:
-    """One card for each run that is under way, as long as there are enough; a free one is handed out again.
+class GPUs:
+    """One GPU for each run that is under way, as long as there are enough; a free one is handed out again.
 
-    Without this all runs that ask for one device would take the first.
-
-    Args:
-        names: of the cards, as CUDA_VISIBLE_DEVICES takes them; fewer than two are not handed out.
-        jobs: runs at a time; more of them than cards share cards evenly.
+    Without this, all runs that ask for one device would take the first. Names are those of CUDA_VISIBLE_DEVICES; fewer
+    than two are not handed out. More jobs than GPUs share them evenly.
 
     Example:
-        >>> cards = Cards(["0", "1"], jobs=2)
-        >>> with cards.one() as first, cards.one() as second:
+        >>> gpus = GPUs(["0", "1"], jobs=2)
+        >>> with gpus.one() as first, gpus.one() as second:
         ...     first, second
         ({'CUDA_VISIBLE_DEVICES': '0'}, {'CUDA_VISIBLE_DEVICES': '1'})
-        >>> with Cards(["0"], jobs=2).one() as environment:
-        ...     environment
-        {}
     """
 
     def __init__(self, names: Sequence[str], *, jobs: int) -> None:
@@ -87,31 +71,21 @@ class Cards:
 
     @contextlib.contextmanager
     def one(self, *, wanted: bool = True) -> Iterator[dict[str, str]]:
-        """What to add to the environment of a run, which has the card until the context is left.
-
-        Args:
-            wanted: whether the run takes one card.
-        """
+        """Add what is yielded to the environment of a run, which has the GPU until the context is left."""
         if self._free is None or not wanted:
             yield {}
             return
-        card = self._free.get()
+        name = self._free.get()
         try:
-            yield {"CUDA_VISIBLE_DEVICES": card}
+            yield {"CUDA_VISIBLE_DEVICES": name}
         finally:
-            self._free.put(card)
+            self._free.put(name)
 
 
-def visible_cards(environment: Mapping[str, str], count: int | None = None) -> list[str]:
-    """The cards that this process may use, by the names under which another process sees them alone.
+def visible_gpus(environment: Mapping[str, str], count: int | None = None) -> list[str]:
+    """Return the GPUs of this process, by the names under which another process sees them alone.
 
-    Args:
-        environment: with CUDA_VISIBLE_DEVICES or without.
-        count: how many there are; default as torch counts them, without waking them.
-
-    Example:
-        >>> visible_cards({}, count=2), visible_cards({"CUDA_VISIBLE_DEVICES": "3, GPU-8f2a"}, count=2)
-        (['0', '1'], ['3', 'GPU-8f2a'])
+    `count` defaults to torch's, which wakes none of them.
     """
     count = torch.cuda.device_count() if count is None else count
     given = environment.get("CUDA_VISIBLE_DEVICES")
@@ -119,14 +93,28 @@ def visible_cards(environment: Mapping[str, str], count: int | None = None) -> l
     return names[:count]  # the list ends at the first name that is none
 
 
-def uses_one_card(trainer: Mapping[str, Any]) -> bool:
-    """Whether a run takes one card, and does not mind which.
-
-    Args:
-        trainer: its settings.
+def uses_one_gpu(trainer: Mapping[str, Any]) -> bool:
+    """Return True if settings of a trainer ask for one GPU and leave open which.
 
     Example:
-        >>> [uses_one_card({"accelerator": "auto", "devices": devices}) for devices in (1, "1", 8, "auto", [3], "3,")]
+        >>> [uses_one_gpu({"accelerator": "auto", "devices": devices}) for devices in (1, "1", 8, "auto", [3], "3,")]
         [True, True, False, False, False, False]
     """
     return str(trainer.get("accelerator")) in ("auto", "gpu", "cuda") and str(trainer.get("devices")) == "1"
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Treat a request to terminate as Ctrl-C inside of the context."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -16,14 +16,17 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead.compare.notes import protocol_notes
 from lightning_lead.compare.plan import Run
 
-__all__ = ["plot", "summary", "write_report"]
+__all__ = ["summary", "write_report"]
 
 Result = dict[str, Any]
 Row = dict[str, Any]
 
+_NOT_SCORES = {"label", "seeds", "failed", "flops", "cost", "seconds_per_step", "time", "step", "skipped", "curve"}
+_NOT_SCORES |= {"gradients", "hessian_products"}
+
 
 def summary(runs: Sequence[Run], results: Sequence[Result], score: str | None = None) -> list[Row]:
-    """One row per game: its scores at the last step that all of its seeds reached, and what a game step costs.
+    """Return one row per game: its scores at the last step that all of its seeds reached, and what a game step costs.
 
     Where every seed has a score of its own after the end (`--final_samples`), that one is the row's.
 
@@ -44,81 +47,62 @@ def summary(runs: Sequence[Run], results: Sequence[Result], score: str | None = 
         >>> row["fid"], row["cost"], row["gradients"]
         ((2.0, 0.0), 1.0, 2.0)
     """
-    names: list[str] = []
-    for result in results:
-        for record in [*result.get("history", []), *([result["final"]] if result.get("final") else [])]:
-            names += [name for name in record["values"] if name not in names]
+    names = _scores(results)
     if score is not None and score not in names:
         raise ConfigurationError(f"Cannot show the score {score!r}; the recipe has {', '.join(names) or 'none'}")
-    names = sorted(names, key=lambda name: name != score) if score is not None else names
-    rows: list[Row] = []
-    base = base_seconds = None
-    for label in dict.fromkeys(run.entry.label for run in runs):
-        mine = [result for run, result in zip(runs, results, strict=True) if run.entry.label == label]
-        done = [result for result in mine if "failed" not in result]
-        row: Row = {"label": label, "seeds": len(done), "failed": [r["failed"] for r in mine if "failed" in r]}
-        rows.append(row)
-        if not done:
-            continue
-        flops = statistics.fmean(r["flops_per_step"] for r in done)
-        timed = [r["timed_steps"] if "timed_steps" in r else r["steps"] for r in done]
-        seconds = statistics.fmean(r["seconds"] / max(1, steps) for r, steps in zip(done, timed, strict=True))
-        base = flops if base is None else base
-        base_seconds = seconds if base_seconds is None else base_seconds
-        row |= {"cost": flops / base if base else math.nan, "flops": flops}
-        row["time"] = seconds / base_seconds if base_seconds else math.nan
-        for key in ("gradients", "hessian_products"):
-            row[key] = statistics.fmean(r["evaluations_per_step"].get(key, 0.0) for r in done)
-        row["skipped"] = sum(r["skipped_turns"] for r in done)
-        curves = [
-            {(r["step"], name): _number(v) for r in d["history"] for name, v in r["values"].items()} for d in done
-        ]
-        common = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
-        for name in names:
-            steps = [step for step, key in common if key == name]
-            if steps:
-                row[name] = _spread([curve[steps[-1], name] for curve in curves])
-                row["step"] = steps[-1]
-                if name == names[0]:
-                    row["curve"] = [(step, *_spread([curve[step, name] for curve in curves])) for step in steps]
-        finals = [result["final"] for result in done if result.get("final")]
-        if len(finals) == len(done):  # a score of its own after the end, of more samples than those on the way
-            row["step"] = min(final["step"] for final in finals)
-            shared = set.intersection(*(set(final["values"]) for final in finals))
-            row |= {
-                name: _spread([_number(final["values"][name]) for final in finals]) for name in names if name in shared
-            }
+    names.sort(key=lambda name: name != score)
+    by_label: dict[str, list[Result]] = {}
+    for run, result in zip(runs, results, strict=True):
+        by_label.setdefault(run.entry.label, []).append(result)
+    rows = [_row(label, found, names) for label, found in by_label.items()]
+    done = [row for row in rows if row["seeds"]]
+    for key, relative in (("flops", "cost"), ("seconds_per_step", "time")):
+        for row in done:
+            row[relative] = row[key] / done[0][key] if done[0][key] else math.nan
     return rows
 
 
+def _scores(results: Sequence[Result]) -> list[str]:
+    """Return the names of all scores, in the order in which they are met."""
+    records = [[*result.get("history", []), *filter(None, [result.get("final")])] for result in results]
+    return list(dict.fromkeys(name for found in records for record in found for name in record["values"]))
+
+
+def _row(label: str, results: Sequence[Result], names: Sequence[str]) -> Row:
+    done = [result for result in results if "failed" not in result]
+    row: Row = {"label": label, "seeds": len(done), "failed": [r["failed"] for r in results if "failed" in r]}
+    if not done:
+        return row
+    row["flops"] = statistics.fmean(r["flops_per_step"] for r in done)
+    timed = [r["timed_steps" if "timed_steps" in r else "steps"] for r in done]  # all, in results of early versions
+    row["seconds_per_step"] = statistics.fmean(r["seconds"] / max(1, n) for r, n in zip(done, timed, strict=True))
+    for key in ("gradients", "hessian_products"):
+        row[key] = statistics.fmean(r["evaluations_per_step"].get(key, 0.0) for r in done)
+    row["skipped"] = sum(r["skipped_turns"] for r in done)
+    curves = [{(r["step"], name): _number(v) for r in d["history"] for name, v in r["values"].items()} for d in done]
+    common = sorted(set.intersection(*map(set, curves)))
+    for name in names:
+        curve = [(step, *_spread([found[step, name] for found in curves])) for step, key in common if key == name]
+        if curve:
+            row["step"], row[name] = curve[-1][0], curve[-1][1:]
+            if name == names[0]:
+                row["curve"] = curve
+    finals = [result["final"] for result in done if result.get("final")]
+    if len(finals) == len(done):  # a score of its own after the end, of more samples than those on the way
+        row["step"] = min(final["step"] for final in finals)
+        shared = set.intersection(*(set(final["values"]) for final in finals))
+        row |= {name: _spread([_number(final["values"][name]) for final in finals]) for name in names if name in shared}
+    return row
+
+
 def write_report(runs: Sequence[Run], results: Sequence[Result], output: Path, *, score: str | None = None) -> str:
-    """Write `table.md`, `table.csv` and `curves.png`.
-
-    Args:
-        runs: what was run.
-        results: of each.
-        output: the folder.
-        score: shown first, and plotted.
-
-    Returns:
-        The table, and where everything is.
-    """
+    """Write `table.md`, `table.csv` and `curves.png`; return the table, and where everything is."""
     rows = summary(runs, results, score)
-    fixed = {"label", "seeds", "failed", "cost", "flops", "time", "gradients", "hessian_products", "skipped", "step"}
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in fixed | {"curve"}))
-    if score in names:
-        names.sort(key=lambda name: name != score)
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in _NOT_SCORES))
+    names.sort(key=lambda name: name != score)
     heads = ["game", *names, "seeds", "cost", "time", "gradients", "Hessian products", "skipped turns"]
+    cells = [_cells(row, names) for row in rows]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    cells: list[list[str]] = []
-    for row in rows:
-        if not row["seeds"]:
-            cells.append([row["label"], f"failed: {row['failed'][0]}", *[""] * (len(heads) - 2)])
-            continue
-        shown = [f"{row[n][0]:.4g} ± {row[n][1]:.2g}" if n in row else "–" for n in names]
-        seeds = str(row["seeds"]) + (f" ({len(row['failed'])} failed: {row['failed'][0]})" if row["failed"] else "")
-        counts = [f"{row['cost']:.2f}×", f"{row['time']:.2f}×", f"{row['gradients']:.3g}"]
-        cells.append([row["label"], *shown, seeds, *counts, f"{row['hessian_products']:.3g}", str(row["skipped"])])
     lines += ["| " + " | ".join(cell.replace("|", "¦") for cell in row) + " |" for row in cells]
     steps = max((row.get("step", 0) for row in rows), default=0)
     first = next((row["label"] for row in rows if row["seeds"]), "the first row")  # that has a result
@@ -133,26 +117,28 @@ def write_report(runs: Sequence[Run], results: Sequence[Result], output: Path, *
     output.mkdir(parents=True, exist_ok=True)
     (output / "table.md").write_text(text + "\n", encoding="utf-8")
     with (output / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(heads)
-        writer.writerows(cells)
+        csv.writer(file).writerows([heads, *cells])
     where = [f"table: {output / 'table.md'}"]
     try:
-        plot(rows, names[0] if names else "score", output / "curves.png")
+        _plot(rows, names[0] if names else "score", output / "curves.png")
         where.append(f"figure: {output / 'curves.png'}")
     except ImportError:
         where.append("no figure: pip install 'lightning-lead[plots]'")
     return "\n".join([text, "", *where])
 
 
-def plot(rows: Sequence[Row], score: str, path: Path) -> None:
-    """The score against game steps and against compute.
+def _cells(row: Row, names: Sequence[str]) -> list[str]:
+    failed = row["failed"]
+    if not row["seeds"]:
+        return [row["label"], f"failed: {failed[0]}", *[""] * (len(names) + 5)]
+    scores = [f"{row[name][0]:.4g} ± {row[name][1]:.2g}" if name in row else "–" for name in names]
+    seeds = str(row["seeds"]) + (f" ({len(failed)} failed: {failed[0]})" if failed else "")
+    counts = [f"{row['cost']:.2f}×", f"{row['time']:.2f}×", f"{row['gradients']:.3g}", f"{row['hessian_products']:.3g}"]
+    return [row["label"], *scores, seeds, *counts, str(row["skipped"])]
 
-    Args:
-        rows: of `summary`.
-        score: its name, for the axis.
-        path: of the picture.
-    """
+
+def _plot(rows: Sequence[Row], score: str, path: Path) -> None:
+    """Draw the curves of `score` against game steps and against compute."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -179,12 +165,12 @@ def plot(rows: Sequence[Row], score: str, path: Path) -> None:
 
 
 def _number(value: float | None) -> float:
-    """A score as `write_json` keeps it."""
+    """Return a score as it was before `write_json` wrote null for what is not finite."""
     return math.nan if value is None else value
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and deviation; no numbers where a seed has none."""
+    """Return mean and standard deviation; nan where a seed has no number."""
     if not all(map(math.isfinite, values)):
         return math.nan, math.nan
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

@@ -21,13 +21,14 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-import lightning_lead
+from lightning_lead import __version__
 from lightning_lead._errors import ConfigurationError, DivergenceError
 from lightning_lead._files import replacing
+from lightning_lead.callbacks import GenerativeMetrics, SampleGrid, SegmentCheckpoint
 from lightning_lead.callbacks.protocol import finite
-from lightning_lead.cli import main as command_line
 from lightning_lead.compare.recorder import Recorder
 from lightning_lead.evaluate import evaluate_checkpoint
+from lightning_lead.recipe import QUIET, build
 
 __all__ = ["CHECKPOINT", "run", "write_json"]
 
@@ -37,33 +38,20 @@ CHECKPOINT = "checkpoint.ckpt"
 def run(
     folder: Path, fingerprint: str, arguments: list[str], *, checkpoints: int = 10, parent: int | None = None
 ) -> dict[str, Any]:
-    """Fit, from the checkpoint in the folder if there is one, and write the result.
+    """Fit, from the checkpoint in the folder if there is one, and return what is written to `result.json`.
 
-    Args:
-        folder: for the log, the checkpoint and the result.
-        fingerprint: goes into the result.
-        arguments: of `lightning-lead fit`; and --every=N, game steps between scores; and --final_samples=N, samples of
-            one more score of the last checkpoint, by the settings of the recipe's `GenerativeMetrics`.
-        checkpoints: how many in a run at least, ≥ 1; in a long run there is one every ten minutes as well.
-        parent: the process that waits for this one; the run ends when it is gone. None: no process waits.
-
-    Returns:
-        What `result.json` says.
-
-    Raises:
-        DivergenceError: the last score is not finite.
-        ConfigurationError: a last score of so many samples cannot be taken.
+    Arguments are those of `lightning-lead fit`; `--every=N`, game steps between scores; and `--final_samples=N`,
+    samples of one more score of the last checkpoint, by the settings of the recipe's `GenerativeMetrics`. `checkpoints`
+    is how many there are in a run at least, in a long run one every ten minutes; the run ends when `parent` is gone. A
+    last score that is not finite is a DivergenceError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arguments, every = _taken_out("--every=", arguments)
     arguments, samples = _taken_out("--final_samples=", arguments)
-    arguments = [*arguments, f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
-    arguments += ["--trainer.enable_model_summary=false", "--trainer.logger=false"]
+    arguments = [*arguments, f"--trainer.default_root_dir={folder}", *QUIET]
     path = folder / "result.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if samples is not None and known.get("fingerprint") == fingerprint:
-        result = known  # the fit is over; its score of so many samples is missing
-    else:
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if samples is None or result.get("fingerprint") != fingerprint:  # else the fit is over, and its last score missing
         result = _fit(folder, fingerprint, arguments, every, samples, checkpoints=checkpoints, parent=parent)
     if samples is not None and (record := _final(folder, arguments, samples)) is not None:
         result["final"] = record
@@ -89,7 +77,7 @@ def _taken_out(name: str, arguments: list[str]) -> tuple[list[str], int | None]:
 
 
 def _final(folder: Path, arguments: list[str], samples: int) -> dict[str, Any] | None:
-    """The record of a score of the last checkpoint; None on other ranks than 0."""
+    """Score the last checkpoint; None on other ranks than 0."""
     (config, *overrides) = sorted(arguments, key=lambda argument: not argument.startswith("--config="))
     found = evaluate_checkpoint(
         config.removeprefix("--config="), folder / CHECKPOINT, overrides=overrides, num_samples=samples
@@ -100,12 +88,12 @@ def _final(folder: Path, arguments: list[str], samples: int) -> dict[str, Any] |
 
 
 def _check_finite(record: dict[str, Any]) -> None:
-    for name, value in [*record["values"].items()][:1]:
-        if not math.isfinite(value):
-            raise DivergenceError(
-                f"Cannot give a score because {name} is {value} at step {record['step']}: the game has diverged; "
-                "lower the learning rate"
-            )
+    name, value = next(iter(record["values"].items()), ("none", 0.0))  # the first score is the one of the table
+    if not math.isfinite(value):
+        raise DivergenceError(
+            f"Cannot give a score because {name} is {value} at step {record['step']}: the game has diverged; lower the "
+            "learning rate"
+        )
 
 
 def _fit(
@@ -118,11 +106,11 @@ def _fit(
     checkpoints: int,
     parent: int | None,
 ) -> dict[str, Any]:
-    """The result without a last score; it is written, so that a fit is not lost with that score."""
-    built = command_line(arguments, run=False)
-    trainer, model = built.trainer, built.model
+    """Return the result without a last score, and write it, so that a fit is not lost with that score."""
+    built = build(arguments)
+    trainer: Any = built.trainer  # whose callbacks Lightning does not declare
     recorder = Recorder()
-    saver = lightning_lead.SegmentCheckpoint(
+    saver = SegmentCheckpoint(
         str(folder),
         every_n_steps=max(1, int(trainer.max_steps) // checkpoints),
         every_minutes=10.0,  # a tenth of a long run would be too much to lose
@@ -130,7 +118,7 @@ def _fit(
     )
     saver.CHECKPOINT_NAME_LAST = Path(CHECKPOINT).stem
     # the recipe's own checkpoints and pictures would land in a folder that all runs share
-    kept = [c for c in trainer.callbacks if not isinstance(c, (ModelCheckpoint, lightning_lead.SampleGrid))]
+    kept = [c for c in trainer.callbacks if not isinstance(c, (ModelCheckpoint, SampleGrid))]
     for scores in (c for c in kept if every is not None and hasattr(c, "history")):
         scores.every_n_steps = every
     if samples is not None:
@@ -138,7 +126,7 @@ def _fit(
     # the saver stands last: a checkpoint holds what the other callbacks know after its game step
     trainer.callbacks = [recorder, *kept, *([] if parent is None else [_EndWith(parent)]), saver]
     checkpoint = folder / CHECKPOINT
-    trainer.fit(model, built.datamodule, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
+    trainer.fit(built.model, built.datamodule, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
     records = [record for callback in kept for record in getattr(callback, "history", [])]
     history = [{"step": record["step"], "values": record["values"]} for record in records]
     if not history:  # a recipe with scores of its own kind: what they were at the end
@@ -156,9 +144,9 @@ def _fit(
         "timed_steps": recorder.timed_steps,
         "flops_per_step": sum(recorder.flops) / max(1, len(recorder.flops)),
         "evaluations_per_step": {key: value / steps for key, value in recorder.evaluations.items()},
-        "skipped_turns": model.game.skipped,
+        "skipped_turns": built.model.game.skipped,
         "versions": {
-            "lightning-lead": lightning_lead.__version__,
+            "lightning-lead": __version__,
             "torch": str(torch.__version__),
             "pytorch-lightning": version("pytorch-lightning"),
         },
@@ -169,7 +157,7 @@ def _fit(
 
 
 def _check_samples(callbacks: list[Callback], samples: int) -> None:
-    scored = [callback.scorer for callback in callbacks if isinstance(callback, lightning_lead.GenerativeMetrics)]
+    scored = [callback.scorer for callback in callbacks if isinstance(callback, GenerativeMetrics)]
     if not scored:
         raise ConfigurationError(
             "Cannot take a last score because the recipe has no GenerativeMetrics; add one, or leave out "
@@ -179,12 +167,7 @@ def _check_samples(callbacks: list[Callback], samples: int) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write all of it or nothing; null stands for a number that is not finite.
-
-    Args:
-        path: of the file.
-        value: of plain types.
-    """
+    """Write all of a value of plain types, or nothing; null stands for a number that is not finite."""
     with replacing(path) as draft:
         draft.write_text(json.dumps(finite(value), indent=1, allow_nan=False), encoding="utf-8")
 

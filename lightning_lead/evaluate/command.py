@@ -1,4 +1,4 @@
-"""The command `lightning-lead evaluate`: a table, the protocol card, and a file with both."""
+"""The command `lightning-lead evaluate`: a table of scores, their protocol, and a file with both."""
 
 from __future__ import annotations
 
@@ -7,22 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torchvision.transforms.functional import to_pil_image
-
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.callbacks.metric_names import METRICS
-from lightning_lead.callbacks.protocol import card, read_records, write_records
-from lightning_lead.evaluate.measure import evaluate_checkpoint, evaluate_images
 
 __all__ = ["differences", "evaluate"]
 
-OUTCOMES = ("clipped_share", "generator_sha256")
-"""What a protocol says of the samples themselves, and not of how they were measured."""
+_OUTCOMES = ("clipped_share", "generator_sha256")  # fields of a protocol that say nothing of how it was measured
 
 
 def evaluate(arguments: Sequence[str]) -> int:
-    """The command `lightning-lead evaluate`.
+    """Run the command `lightning-lead evaluate`.
 
     Args:
         arguments: of the command line, after the word evaluate.
@@ -42,18 +35,19 @@ def evaluate(arguments: Sequence[str]) -> int:
     """
     parser = _parser()
     chosen, overrides = parser.parse_known_args(arguments)
-    if strange := [argument for argument in overrides if not argument.startswith("--")]:
-        parser.error(f"write --argument=value for what goes to the recipe (got {' '.join(strange)})")
-    if (chosen.checkpoint is None) == (chosen.images is None):
-        parser.error("pass --config with --checkpoint, or --images: one of the two")
+    _check(parser, chosen, overrides)
+
+    from torchvision.transforms.functional import to_pil_image  # these not above: help would import torch
+
+    from lightning_lead.callbacks.protocol import card, read_records, write_records
+    from lightning_lead.evaluate.measure import evaluate_checkpoint, evaluate_images
+
     read_records(chosen.output)  # a file that cannot be added to shows before hours of scoring
     names = ("extractor", "metrics", "num_samples", "batch_size", "seed", "kid_subset_size", "is_splits", "cache")
-    settings = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
+    settings = {name: value for name in names if (value := getattr(chosen, name)) is not None}
     if chosen.checkpoint is not None:
-        if chosen.config is None or chosen.reference_images is not None:
-            parser.error("--checkpoint needs --config, whose data it is compared with")
-        devices = {"devices": chosen.devices, "accelerator": chosen.accelerator}
-        overrides += [f"--trainer.{name}={value}" for name, value in devices.items() if value is not None]
+        trainer = {"devices": chosen.devices, "accelerator": chosen.accelerator}
+        overrides += [f"--trainer.{name}={value}" for name, value in trainer.items() if value is not None]
         found = evaluate_checkpoint(
             chosen.config,
             chosen.checkpoint,
@@ -63,12 +57,6 @@ def evaluate(arguments: Sequence[str]) -> int:
             **settings,
         )
     else:
-        if chosen.devices not in (None, 1):
-            parser.error("a folder of images is scored by one process; leave out --devices")
-        if (chosen.reference_images is None) == (chosen.config is None):
-            parser.error("--images needs --reference-images or --config: one of the two")
-        if chosen.config is None and overrides:
-            parser.error(f"unknown arguments (got {' '.join(overrides)})")
         found = evaluate_images(
             chosen.images,
             reference_images=chosen.reference_images,
@@ -85,14 +73,16 @@ def evaluate(arguments: Sequence[str]) -> int:
     print(card(found.record))
     print(f"\nwritten to {chosen.output}, which holds {len(records)} record{'s' if len(records) > 1 else ''} now")
     if found.picture is not None:
-        picture = _beside(chosen.output, len(records))
+        # each record has a picture of its own, which the next one leaves alone
+        suffix = ".nearest.png" if len(records) == 1 else f".nearest_{len(records)}.png"
+        picture = chosen.output.with_suffix(suffix)
         to_pil_image(found.picture).save(picture)
         print(f"samples above their nearest training images: {picture}")
     return 0
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What two numbers differ in besides what was measured: name -> both values; numbers compare if there is nothing.
+    """Return the settings in which two protocols differ: name -> both values; without any, their numbers compare.
 
     Args:
         a: a record with a "protocol", as in generative_metrics.json, or a protocol itself.
@@ -105,7 +95,7 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[A
         {'num_samples': (50000, 10000)}
     """
     left, right = (_flat(record.get("protocol", record)) for record in (a, b))
-    names = [name for name in (*left, *(name for name in right if name not in left)) if name not in OUTCOMES]
+    names = [name for name in {**left, **right} if name not in _OUTCOMES]
     return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
 
 
@@ -116,22 +106,33 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _check(parser: argparse.ArgumentParser, chosen: argparse.Namespace, overrides: Sequence[str]) -> None:
+    if strange := [argument for argument in overrides if not argument.startswith("--")]:
+        parser.error(f"write --argument=value for what goes to the recipe (got {' '.join(strange)})")
+    if (chosen.checkpoint is None) == (chosen.images is None):
+        parser.error("pass --config with --checkpoint, or --images: one of the two")
+    if chosen.checkpoint is not None:
+        if chosen.config is None or chosen.reference_images is not None:
+            parser.error("--checkpoint needs --config, whose data it is compared with")
+        return
+    if chosen.devices not in (None, 1):
+        parser.error("a folder of images is scored by one process; leave out --devices")
+    if (chosen.reference_images is None) == (chosen.config is None):
+        parser.error("--images needs --reference-images or --config: one of the two")
+    if chosen.config is None and overrides:
+        parser.error(f"unknown arguments (got {' '.join(overrides)})")
+
+
 def _device(accelerator: str | None) -> str:
-    if accelerator == "cpu":
+    import torch
+
+    if accelerator in (None, "auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in (None, "auto", "cpu"):
         return "cpu"
-    if accelerator in (None, "auto", "gpu", "cuda"):
-        if torch.cuda.is_available():
-            return "cuda"
-        if accelerator in (None, "auto"):
-            return "cpu"
     raise ConfigurationError(
         f"Cannot compute on this machine's {accelerator!r}; leave out --accelerator, or pass 'cpu'"
     )
-
-
-def _beside(output: Path, record: int) -> Path:
-    """The picture of that record of the file, counted from 1: the next record leaves it alone."""
-    return output.with_suffix(".nearest.png" if record == 1 else f".nearest_{record}.png")
 
 
 def _cache(text: str) -> bool | str:
@@ -145,22 +146,23 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Any other argument goes to the recipe, as in --data.folder=… or --trainer.precision=32-true.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", type=Path, help="the recipe, as fit takes it")
-    parser.add_argument("--checkpoint", type=Path, help="of a run of the recipe")
-    parser.add_argument("--images", type=Path, help="instead of a checkpoint: a folder of PNG files")
-    parser.add_argument("--reference-images", type=Path, help="with --images: a folder of real images as PNG files")
-    parser.add_argument("--reference", choices=["train", "test"], help="which images of the recipe's data")
-    parser.add_argument("--samples", type=int, dest="num_samples", help="default: the recipe's, or all of the folder")
-    names = ", ".join((*METRICS, "prdc"))
-    parser.add_argument("--metrics", nargs="+", help=f"of {names}; default: the recipe's")
-    parser.add_argument("--extractor", help="inception, digits, ...; default: the recipe's, or inception")
-    parser.add_argument("--weights", choices=["auto", "ema", "live"], default="auto", help="of the generator")
-    parser.add_argument("--batch-size", type=int, help="another one draws other samples")
-    parser.add_argument("--seed", type=int, help="of the samples; default: the recipe's")
-    parser.add_argument("--kid-subset-size", type=int, help="samples in each of KID's subsets")
-    parser.add_argument("--is-splits", type=int, help="parts that the classifier's score is averaged over")
-    parser.add_argument("--cache", type=_cache, help="folder of reference statistics, or none")
-    parser.add_argument("--devices", type=int, help="processes that share the work")
-    parser.add_argument("--accelerator", help="cpu, gpu or auto; default: the recipe's, or auto for folders")
-    parser.add_argument("--output", type=Path, default=Path("scores.json"), help="added to (default: %(default)s)")
+    add = parser.add_argument
+    add("--config", type=Path, help="the recipe, as fit takes it")
+    add("--checkpoint", type=Path, help="of a run of the recipe")
+    add("--images", type=Path, help="instead of a checkpoint: a folder of PNG files")
+    add("--reference-images", type=Path, help="with --images: a folder of real images as PNG files")
+    add("--reference", choices=["train", "test"], help="which images of the recipe's data")
+    add("--samples", type=int, dest="num_samples", help="default: the recipe's, or all of the folder")
+    metrics = "fid, kid, prdc, memorization, ...; an unknown name lists all; default: the recipe's"
+    add("--metrics", nargs="+", help=metrics)
+    add("--extractor", help="inception, digits, ...; default: the recipe's, or inception")
+    add("--weights", choices=["auto", "ema", "live"], default="auto", help="of the generator")
+    add("--batch-size", type=int, help="another one draws other samples")
+    add("--seed", type=int, help="of the samples; default: the recipe's")
+    add("--kid-subset-size", type=int, help="samples in each of KID's subsets")
+    add("--is-splits", type=int, help="parts that the classifier's score is averaged over")
+    add("--cache", type=_cache, help="folder of reference statistics, or none")
+    add("--devices", type=int, help="processes that share the work")
+    add("--accelerator", help="cpu, gpu or auto; default: the recipe's, or auto for folders")
+    add("--output", type=Path, default=Path("scores.json"), help="added to (default: %(default)s)")
     return parser

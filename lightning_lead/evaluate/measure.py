@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from pytorch_lightning import Callback, Trainer
@@ -18,20 +17,20 @@ from lightning_lead.callbacks.checks import check_generates
 from lightning_lead.callbacks.reference import ReferenceImages, find_reference
 from lightning_lead.callbacks.sample_scorer import Measurement, SampleScorer
 from lightning_lead.checkpoints.game import saved_description
-from lightning_lead.cli import main as command_line
 from lightning_lead.evaluate.folder import PNGFolder
 from lightning_lead.evaluate.weights import load_weights, read_checkpoint, stored_dtype
+from lightning_lead.recipe import QUIET, GameCLI, build
 
-__all__ = ["Evaluation", "evaluate_checkpoint", "evaluate_images"]
+__all__ = ["ScoreRecord", "evaluate_checkpoint", "evaluate_images"]
 
-QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+_Callback = TypeVar("_Callback", bound=Callback)
 
 
-class Evaluation(NamedTuple):
+class ScoreRecord(NamedTuple):
     """A record, as in generative_metrics.json, and the picture of "memorization"; both None on other ranks than 0.
 
     Example:
-        >>> Evaluation({"values": {"fid": 2.0}}, None).record["values"]
+        >>> ScoreRecord({"values": {"fid": 2.0}}, None).record["values"]
         {'fid': 2.0}
     """
 
@@ -40,7 +39,7 @@ class Evaluation(NamedTuple):
 
 
 class _Scores(Callback):
-    """Scores once, under `trainer.validate`, when weights, buffers and devices are where they belong."""
+    """Score once, under `trainer.validate`, where every rank has its weights and buffers on its device."""
 
     def __init__(self, scorer: SampleScorer) -> None:
         self.scorer = scorer
@@ -61,7 +60,7 @@ def evaluate_checkpoint(
     weights: str = "auto",
     overrides: Sequence[str] = (),
     **settings: Any,
-) -> Evaluation:
+) -> ScoreRecord:
     """Rebuild module and data from the recipe, load the checkpoint, and score its samples.
 
     With no further settings this is the number that the recipe's `GenerativeMetrics` had at that step.
@@ -86,25 +85,22 @@ def evaluate_checkpoint(
     """
     path = Path(checkpoint)
     content = read_checkpoint(path)
-    built = _build(config, [*overrides, "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1", *QUIET])
-    trainer, model = built.trainer, built.model
+    built = _build(config, [*overrides, "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"])
+    trainer: Any = built.trainer  # whose callbacks Lightning does not declare
+    model = built.model
     check_generates(model, "evaluate")
-    scorer = _scorer(trainer, settings)
-    _choose_reference(built.datamodule, reference, scorer)
-    callbacks: list[Callback] = trainer.callbacks
-    found = next((callback for callback in callbacks if isinstance(callback, GeneratorEMA)), None)
-    average = load_weights(model, content, found, weights=weights)
-    scores = _Scores(scorer)
+    scores = _Scores(_scorer(built, reference, settings))
+    average = load_weights(model, content, _callback(trainer, GeneratorEMA), weights=weights)
     trainer.callbacks = [scores, *([average] if average is not None else [])]
     trainer.validate(model, datamodule=built.datamodule, verbose=False)
     assert scores.measured is not None
     if not trainer.is_global_zero:
-        return Evaluation(None, None)
-    sampled = str(scores.measured.protocol["weights_dtype"])
-    scores.measured.protocol["weights_dtype"] = stored_dtype(model, content, average, sampled=sampled)
+        return ScoreRecord(None, None)
+    protocol = scores.measured.protocol
+    protocol["weights_dtype"] = stored_dtype(model, content, average, sampled=str(protocol["weights_dtype"]))
     game = saved_description(content)
     where = {"step": int(content["global_step"]), "stage": "evaluate", "game": game, "checkpoint": path.name}
-    return Evaluation(where | _record(scores.measured), scores.measured.picture)
+    return _record(where, scores.measured)
 
 
 def evaluate_images(
@@ -117,8 +113,8 @@ def evaluate_images(
     num_samples: int | None = None,
     device: str = "cpu",
     **settings: Any,
-) -> Evaluation:
-    """Score a folder of PNG files, whoever made them.
+) -> ScoreRecord:
+    """Score a folder of PNG files, from any source.
 
     Args:
         images: the folder of the samples.
@@ -159,9 +155,8 @@ def evaluate_images(
         scorer = SampleScorer(**settings)
         reals = ReferenceImages(folder, name=f"folder {folder.folder.name}")
     elif config is not None:
-        built = _build(config, [*overrides, *QUIET])
-        scorer = _scorer(built.trainer, settings)
-        _choose_reference(built.datamodule, reference, scorer)
+        built = _build(config, overrides)
+        scorer = _scorer(built, reference, settings)
         reals = _recipe_reference(built, scorer)
     else:
         raise ConfigurationError("Cannot score images without real ones; pass reference_images= or config=")
@@ -178,25 +173,29 @@ def evaluate_images(
         source.chunks(scorer.settings.batch_size, value_range=scorer.settings.value_range), protocol
     )
     scorer.free()
-    return Evaluation({"stage": "evaluate", "images": samples.folder.name, **_record(measured)}, measured.picture)
+    return _record({"stage": "evaluate", "images": samples.folder.name}, measured)
 
 
-def _record(measured: Measurement) -> dict[str, Any]:
-    return {"values": measured.values, "protocol": measured.protocol}
+def _record(where: dict[str, Any], measured: Measurement) -> ScoreRecord:
+    return ScoreRecord({**where, "values": measured.values, "protocol": measured.protocol}, measured.picture)
 
 
-def _build(config: str | Path, overrides: Sequence[str]) -> Any:
+def _build(config: str | Path, overrides: Sequence[str]) -> GameCLI:
     if not Path(config).is_file():
         raise ConfigurationError(f"Cannot find the recipe {config}; pass the path of a YAML file that `fit` takes")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python")
-        return command_line([f"--config={config}", *overrides], run=False)
+    return build([f"--config={config}", *overrides, *QUIET])
 
 
-def _scorer(trainer: Trainer, settings: Mapping[str, Any]) -> SampleScorer:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    found = next((callback.scorer for callback in callbacks if isinstance(callback, GenerativeMetrics)), None)
-    return SampleScorer(**settings) if found is None else found.changed(**settings)
+def _callback(trainer: Any, kind: type[_Callback]) -> _Callback | None:
+    return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)
+
+
+def _scorer(built: GameCLI, reference: str | None, settings: Mapping[str, Any]) -> SampleScorer:
+    """Return the recipe's scorer with other settings, or one of these alone; the data get the split to compare with."""
+    metrics = _callback(built.trainer, GenerativeMetrics)
+    scorer = SampleScorer(**settings) if metrics is None else metrics.scorer.changed(**settings)
+    _choose_reference(built.datamodule, reference, scorer)
+    return scorer
 
 
 def _choose_reference(data: Any, reference: str | None, scorer: SampleScorer) -> None:
@@ -223,7 +222,7 @@ def _choose_reference(data: Any, reference: str | None, scorer: SampleScorer) ->
         )
 
 
-def _recipe_reference(built: Any, scorer: SampleScorer) -> ReferenceImages:
+def _recipe_reference(built: GameCLI, scorer: SampleScorer) -> ReferenceImages:
     built.datamodule.prepare_data()
     built.datamodule.setup("fit")
     # a Trainer knows its data in a run alone

@@ -1,9 +1,8 @@
-"""Which weights are sampled: those of a checkpoint, compact or not, or of a file with the generator alone."""
+"""The weights that are sampled: those of a checkpoint, compact or not, or of a file with the generator alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +11,25 @@ import torch
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, first_line
 from lightning_lead.callbacks import GeneratorEMA
 from lightning_lead.callbacks.protocol import describe_dtype
+from lightning_lead.checkpoints import CompactCheckpointIO
 from lightning_lead.checkpoints.game import COMPACT
+from lightning_lead.checkpoints.packing import unpack
 
 __all__ = ["load_weights", "read_checkpoint", "stored_dtype"]
 
 PREFIX, OPPONENT = "generator.", "discriminator."
-HALVED = "evaluate_halved"
-"""Whether a compact checkpoint has rounded what it holds besides the weights."""
+HALVED = "evaluate_halved"  # True of a compact checkpoint that has rounded what it holds besides the weights
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, by `weights_only=True`: a file that is more than plain weights could run anything.
-
-    Args:
-        path: of the file.
-
-    Raises:
-        ConfigurationError: no such file, or one of another kind.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     torch.save({"state_dict": {}, "global_step": 5}, Path(folder) / "a.ckpt")
-        ...     read_checkpoint(Path(folder) / "a.ckpt")["global_step"]
-        5
-    """
+    """Read a checkpoint by `weights_only=True`: a file that is more than plain weights could run anything."""
     if not path.is_file():
         raise ConfigurationError(f"Cannot evaluate because there is no checkpoint {path}; pass another")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if COMPACT in content:
-            packed = import_module("lightning_lead.checkpoints.compact").CompactCheckpointIO().read_packed(path)
-            halved = packed[COMPACT]["precision"] == "half"
-            content = import_module("lightning_lead.checkpoints.packing").unpack(packed) | {HALVED: halved}
+            packed = CompactCheckpointIO().read_packed(path)
+            content = unpack(packed) | {HALVED: packed[COMPACT]["precision"] == "half"}
         if not {"state_dict", "global_step"} <= set(content):
             raise ValueError(f"it holds {sorted(content)}")
     except CheckpointMismatchError:
@@ -60,84 +45,55 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def load_weights(
     model: Any, content: Mapping[str, Any], average: GeneratorEMA | None, *, weights: str = "auto"
 ) -> GeneratorEMA | None:
-    """Put the weights into the module, and the average into its callback.
+    """Put the weights into the module, and the average into the recipe's callback, if it has one.
 
-    Args:
-        model: the module of the recipe.
-        content: of the checkpoint.
-        average: the recipe's callback, if it has one.
-        weights: "ema", "live", or "auto": the average if the recipe has one.
-
-    Returns:
-        The callback whose average is to be sampled; None for the live weights.
-
-    Raises:
-        ConfigurationError: an average that is wanted and missing, in the checkpoint or in the recipe.
-        CheckpointMismatchError: the weights are those of another generator; another discriminator is left aside.
-
-    Example:
-        >>> from torch import nn
-        >>> from lightning_lead import LeadGANModule
-        >>> gan = LeadGANModule(nn.Linear(3, 2), nn.Linear(2, 1), latent_dim=3)
-        >>> load_weights(gan, {"state_dict": gan.state_dict()}, None) is None
-        True
+    Return the callback whose average is to be sampled, or None for the live weights. `weights` is "ema", "live", or
+    "auto": the average if the recipe has one. Another discriminator is left aside; all else has to match.
     """
     if weights not in ("auto", "ema", "live"):
         raise ConfigurationError(f"Cannot sample weights={weights!r}; choose 'auto', 'ema' or 'live'")
     alone = bool(content.get("averaged", False))  # a file with the averaged generator and nothing else
-    state = None if average is None else content.get("callbacks", {}).get(average.state_key)
-    if average is not None and alone:
-        parameters = {name for name, _ in model.generator.named_parameters()}
-        saved = {name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items()}
-        mean = {name: tensor.float() for name, tensor in saved.items() if name in parameters}
-        state = {"average": mean, "seen": 0, "step": int(content["global_step"])}
     if alone and weights == "live":
         raise ConfigurationError(
             "Cannot sample the live generator because the file holds the averaged one alone; leave out --weights live"
         )
-    wanted = weights != "live" and (average is not None or alone or _has_average(content) or weights == "ema")
-    if wanted and average is None:
+    if weights == "live" or (weights == "auto" and average is None and not alone and not _has_average(content)):
+        _fill(model, content)
+        return None
+    if average is None:
         raise ConfigurationError(
             "Cannot sample the averaged generator because the recipe has no GeneratorEMA, which says how it was "
             "averaged; add it to the recipe's callbacks, or evaluate the live generator with --weights live"
         )
-    if wanted and not (state and state["average"]):
+    state = _lone_average(model, content) if alone else content.get("callbacks", {}).get(average.state_key)
+    if not (state and state["average"]):
         raise ConfigurationError(
             "Cannot sample the averaged generator because the checkpoint holds no average; evaluate the live one with "
             "--weights live"
         )
     _fill(model, content)
-    if not wanted or average is None:
-        return None
-    average.load_state_dict(dict(state or {}))
+    average.load_state_dict(dict(state))
     return average
 
 
 def stored_dtype(model: Any, content: Mapping[str, Any], average: GeneratorEMA | None, *, sampled: str) -> str:
-    """How coarse the parameters are that were sampled: by the dtype of the file, or of the computation.
-
-    Args:
-        model: of the recipe.
-        content: of the checkpoint.
-        average: the callback whose average was sampled, or None.
-        sampled: the dtype of the computation, as in the protocol.
-
-    Example:
-        >>> from torch import nn
-        >>> from lightning_lead import LeadGANModule
-        >>> gan = LeadGANModule(nn.Linear(3, 2), nn.Linear(2, 1), latent_dim=3)
-        >>> file = {"state_dict": {"generator.weight": torch.zeros(2, 3).half(), "generator.bias": torch.zeros(2)}}
-        >>> stored_dtype(gan, file, None, sampled="float32")
-        'float16'
-    """
+    """Return the coarsest dtype that the sampled parameters have had, in the file or in the computation (`sampled`)."""
     names = {name for name, _ in model.generator.named_parameters()}
     stored = {name.removeprefix(PREFIX): t for name, t in content["state_dict"].items() if name.startswith(PREFIX)}
-    apart = average is not None and not content.get("averaged", False)
-    if average is not None and apart:
+    note = ""
+    if average is not None and not content.get("averaged", False):  # the average is beside the weights
         stored = content["callbacks"][average.state_key]["average"]
+        note = " + bfloat16 difference" if content.get(HALVED, False) else ""
     parameters = [tensor for name, tensor in stored.items() if name in names]
-    found = describe_dtype([*parameters, torch.empty(0, dtype=getattr(torch, sampled))])
-    return f"{found} + bfloat16 difference" if apart and content.get(HALVED, False) else found
+    return describe_dtype([*parameters, torch.empty(0, dtype=getattr(torch, sampled))]) + note
+
+
+def _lone_average(model: Any, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the callback's state for a file with the averaged generator alone."""
+    names = {name for name, _ in model.generator.named_parameters()}
+    saved = {name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items()}
+    mean = {name: tensor.float() for name, tensor in saved.items() if name in names}
+    return {"average": mean, "seen": 0, "step": int(content["global_step"])}
 
 
 def _has_average(content: Mapping[str, Any]) -> bool:
@@ -160,7 +116,7 @@ def _fill(model: Any, content: Mapping[str, Any]) -> None:
 
 
 def _fill_generator(model: Any, state: Mapping[str, Any]) -> bool:
-    """All but the discriminator, which no score asks for, where all of that fits."""
+    """Load all but the discriminator, which no score asks for; False, and nothing is loaded, if the rest differs."""
     wanted = {name for name in model.state_dict() if not name.startswith(OPPONENT)}
     rest = {name: tensor for name, tensor in state.items() if not name.startswith(OPPONENT)}
     if wanted != set(rest):
@@ -173,7 +129,7 @@ def _fill_generator(model: Any, state: Mapping[str, Any]) -> bool:
 
 
 def _other_networks(target: Any, state: Mapping[str, Any], error: RuntimeError) -> CheckpointMismatchError:
-    """In a line: torch lists every tensor."""
+    """Say in one line what differs: torch lists every tensor."""
     found = _differing(state, target.state_dict())
     reason = f"{type(error).__name__}: {error}"
     if found:

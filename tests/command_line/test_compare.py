@@ -19,9 +19,9 @@ import torch
 from lightning_lead import ConfigurationError, DivergenceError, GameStrategy, ModeCounter, SegmentCheckpoint
 from lightning_lead.callbacks import segment
 from lightning_lead.cli import main
-from lightning_lead.compare import Entry, Run, runner, summary, worker
+from lightning_lead.compare import Entry, Run, plan, runner, summary, worker
 from lightning_lead.compare.plan import plan_runs, read_entries
-from lightning_lead.compare.processes import visible_cards
+from lightning_lead.compare.processes import visible_gpus
 from lightning_lead.compare.recorder import Recorder
 from lightning_lead.compare.report import write_report
 from lightning_lead.compare.worker import CHECKPOINT
@@ -323,7 +323,7 @@ def test_a_score_on_the_way_that_is_not_finite_is_null_in_the_file_and_no_number
 def test_each_recipe_has_a_folder_of_its_own(monkeypatch, tmp_path, capsys):
     """So that the documentation's commands can be run one after another."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "check_arguments", lambda runs: {})
+    monkeypatch.setattr(plan, "configurations", lambda runs: {})
     monkeypatch.setattr(runner, "run_all", lambda runs, **settings: [{"failed": "not run"} for _ in runs])
     for name in ("gaussians", "digits"):
         assert main(["compare", "--config", str(RECIPES / f"{name}.yaml"), "--games", "LEAD"]) == 1
@@ -336,18 +336,18 @@ WORKER = """#!{python}
 import json, os, sys, time
 from pathlib import Path
 folder, fingerprint = Path(sys.argv[3]), sys.argv[4]
-card = os.environ.get("CUDA_VISIBLE_DEVICES")
-taken = folder.parents[1] / f"card-{{card}}"
-taken.touch(exist_ok={shared})  # two runs on one card at a time are an error
+gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+taken = folder.parents[1] / f"gpu-{{gpu}}"
+taken.touch(exist_ok={shared})  # two runs on one GPU at a time are an error
 time.sleep(0.2)
 taken.unlink(missing_ok=True)
-(folder / "result.json").write_text(json.dumps({{"fingerprint": fingerprint, "card": card}}))
+(folder / "result.json").write_text(json.dumps({{"fingerprint": fingerprint, "gpu": gpu}}))
 """
 
 
 @pytest.fixture
-def on_cards(tmp_path, monkeypatch):
-    """Runs of two entries and four seeds by a worker that notes its environment; their cards."""
+def on_gpus(tmp_path, monkeypatch):
+    """Runs of two entries and four seeds by a worker that notes its environment; their GPUs."""
 
     def run(*, shared=False, **settings):
         script = tmp_path / "worker"
@@ -359,7 +359,7 @@ def on_cards(tmp_path, monkeypatch):
         results = runner.run_all(runs, **settings)
         assert not [result for result in results if "failed" in result]
         return [
-            [r["card"] for r, run in zip(results, runs, strict=True) if run.entry.label == name]
+            [r["gpu"] for r, run in zip(results, runs, strict=True) if run.entry.label == name]
             for name in ("one", "all")
         ]
 
@@ -367,26 +367,32 @@ def on_cards(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3])
-def test_each_job_has_a_card_of_its_own_and_a_free_one_is_used_again(on_cards, jobs):
-    one, others = on_cards(jobs=jobs, cards=["2", "5", "7"], pinned={"one", "all"})
+def test_each_job_has_a_gpu_of_its_own_and_a_free_one_is_used_again(on_gpus, jobs):
+    one, others = on_gpus(jobs=jobs, gpus=["2", "5", "7"], pinned={"one", "all"})
     assert set(one + others) == set(["2", "5", "7"][:jobs])
 
 
-def test_more_jobs_than_cards_share_them_evenly(on_cards):
-    one, others = on_cards(jobs=8, cards=["2", "5"], pinned={"one", "all"}, shared=True)
+def test_more_jobs_than_gpus_share_them_evenly(on_gpus):
+    one, others = on_gpus(jobs=8, gpus=["2", "5"], pinned={"one", "all"}, shared=True)
     assert sorted(one + others) == ["2"] * 4 + ["5"] * 4  # all eight at once
 
 
-def test_who_takes_all_cards_or_finds_only_one_keeps_the_environment(on_cards, monkeypatch):
+def test_a_run_on_all_gpus_keeps_the_environment(on_gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    one, others = on_cards(jobs=1, cards=["4", "6"], pinned={"one"})
+    one, others = on_gpus(jobs=1, gpus=["4", "6"], pinned={"one"})
     assert (set(one), set(others)) == ({"4"}, {"4,6"})
 
 
-def test_a_single_card_is_nobody_s(on_cards, monkeypatch):
+def test_a_single_gpu_is_not_handed_out(on_gpus, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    one, others = on_cards(jobs=2, cards=["0"], pinned={"one", "all"}, shared=True)
+    one, others = on_gpus(jobs=2, gpus=["0"], pinned={"one", "all"}, shared=True)
     assert set(one + others) == {None}
+
+
+def test_the_old_name_of_the_gpus_warns_and_is_obeyed(on_gpus):
+    with pytest.warns(FutureWarning, match="cards of run_all is called gpus"):
+        one, _ = on_gpus(jobs=1, cards=["2", "5"], pinned={"one"})
+    assert set(one) == {"2"}
 
 
 @pytest.mark.parametrize(
@@ -399,12 +405,12 @@ def test_a_single_card_is_nobody_s(on_cards, monkeypatch):
         ("", 0, []),
     ],
 )
-def test_the_cards_are_those_that_this_process_may_use(given, count, names):
+def test_the_gpus_are_those_that_this_process_may_use(given, count, names):
     environment = {} if given is None else {"CUDA_VISIBLE_DEVICES": given}
-    assert visible_cards(environment, count) == names
+    assert visible_gpus(environment, count) == names
 
 
-def test_the_command_gives_cards_to_runs_of_one_device(tmp_path, monkeypatch):
+def test_the_command_gives_gpus_to_runs_of_one_device(tmp_path, monkeypatch):
     asked = {}
     monkeypatch.setattr(runner, "run_all", lambda runs, **s: asked.update(s) or [{"failed": "not run"} for _ in runs])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -412,9 +418,9 @@ def test_the_command_gives_cards_to_runs_of_one_device(tmp_path, monkeypatch):
     file = tmp_path / "games.yaml"
     file.write_text("one: {game: LEAD}\ntwo: {game: LEAD, overrides: {trainer.devices: 2}}\n")
     compare(tmp_path / "out", "--games-file", file, "--trainer.accelerator=auto", "--jobs", 2)
-    assert (asked["cards"], asked["pinned"]) == (["0", "1"], {"one"})
+    assert (asked["gpus"], asked["pinned"]) == (["0", "1"], {"one"})
     compare(tmp_path / "out", "--games-file", file)  # the recipe's accelerator is the processor
-    assert (asked["cards"], asked["pinned"]) == ([], set())
+    assert (asked["gpus"], asked["pinned"]) == ([], set())
 
 
 # ---- who wins -------------------------------------------------------------------------------------------------------
@@ -474,9 +480,10 @@ def test_a_last_score_that_cannot_be_taken_is_refused_before_the_fit(tmp_path, m
 
 def test_a_finished_run_is_only_run_again_for_a_last_score_that_it_lacks():
     result, scored = {"steps": 4}, {"steps": 4, "final": {"protocol": {"num_samples": 50}}}
-    assert [runner._scored(result, None), runner._scored(result, 50)] == [True, False]
-    assert [runner._scored(scored, None), runner._scored(scored, 50), runner._scored(scored, 60)] == [True, True, False]
-    assert runner._scored({"failed": "why"}, 50)
+    complete = runner._is_complete
+    assert [complete(result, None), complete(result, 50)] == [True, False]
+    assert [complete(scored, None), complete(scored, 50), complete(scored, 60)] == [True, True, False]
+    assert complete({"failed": "why"}, 50)
 
 
 def protocol(**changes):

@@ -17,7 +17,7 @@ from lightning_lead.callbacks import GenerativeMetrics
 from lightning_lead.callbacks.protocol import card, read_records
 from lightning_lead.cli import main
 from lightning_lead.data import DigitsDataModule
-from lightning_lead.evaluate import Evaluation, differences, evaluate_checkpoint, evaluate_images
+from lightning_lead.evaluate import ScoreRecord, differences, evaluate_checkpoint, evaluate_images
 
 RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "digits.yaml"
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter is intended")
@@ -94,7 +94,7 @@ def test_a_file_of_another_kind_is_refused_before_anything_is_scored(run, tmp_pa
     def scored(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr("lightning_lead.evaluate.command.evaluate_checkpoint", scored)
+    monkeypatch.setattr("lightning_lead.evaluate.measure.evaluate_checkpoint", scored)
     (tmp_path / "scores.json").write_text(content)
     refused("Cannot add to the scores in .*scores.json", lambda: evaluate(run, tmp_path))
     assert (tmp_path / "scores.json").read_text() == content
@@ -124,7 +124,7 @@ def test_another_protocol_is_another_number_and_is_named(run, tmp_path):
     assert live["protocol"]["generator_sha256"] != trained["protocol"]["generator_sha256"]
 
 
-def test_the_card_says_everything(run, tmp_path):
+def test_the_printed_protocol_says_everything(run, tmp_path):
     text = card(evaluate(run, tmp_path, "--metrics", "fid"))
     protocol = [line for line in text.splitlines() if line.startswith("|")]
     names = [line.split("|")[1].strip() for line in protocol]
@@ -433,8 +433,8 @@ def test_the_command_line(arguments, complaint, capsys):
 def test_a_folder_is_scored_on_a_gpu_if_there_is_one(given, with_gpu, without, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(
-        "lightning_lead.evaluate.command.evaluate_images",
-        lambda images, *, device, **_: asked.append(device) or Evaluation(None, None),
+        "lightning_lead.evaluate.measure.evaluate_images",
+        lambda images, *, device, **_: asked.append(device) or ScoreRecord(None, None),
     )
     arguments = ["--images", "a", "--reference-images", "b", "--output", str(tmp_path / "scores.json")]
     for there, expected in ((True, with_gpu), (False, without)):
@@ -451,3 +451,9 @@ def test_differences_are_named_by_their_place():
     one = {"protocol": {"seed": 0, "versions": {"torch": "2.8", "python": "3"}, "clipped_share": 0.1}}
     other = {"seed": 0, "versions": {"torch": "2.9", "python": "3"}, "clipped_share": 0.2, "ema": None}
     assert differences(one, other) == {"versions.torch": ("2.8", "2.9")}
+
+
+def test_the_old_name_of_a_score_record_warns_and_is_the_same_class():
+    with pytest.warns(FutureWarning, match="is called ScoreRecord"):
+        from lightning_lead.evaluate import Evaluation
+    assert Evaluation is ScoreRecord

@@ -1,0 +1,121 @@
+"""A recipe and arguments, as `lightning-lead fit` takes them, turned into a trainer, a module and data.
+
+`build` runs nothing. `GameCLI(run=True)` is the command line of fit, validate, test and predict.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities import rank_zero_info
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.gan import LeadGANModule
+from lightning_lead.systems import game_names
+
+__all__ = ["QUIET", "GameCLI", "build", "configuration"]
+
+QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+"""Arguments of a run that writes and shows nothing of its own."""
+
+
+class GameCLI(LightningCLI):
+    """LightningCLI with one more argument, `--game NAME`, which wins over the recipe's `model.game`."""
+
+    def __init__(self, arguments: Sequence[str] | None = None, *, run: bool) -> None:
+        try:
+            import jsonargparse  # noqa: F401
+        except ImportError as error:
+            raise ConfigurationError(
+                "Cannot run the command line because jsonargparse is not installed; pip install 'lightning-lead[cli]'"
+            ) from error
+        super().__init__(
+            LeadGANModule,
+            LightningDataModule,
+            subclass_mode_data=True,
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+            run=run,
+            args=None if arguments is None else list(arguments),
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add `--game`."""
+        names = ", ".join(game_names())
+        parser.add_argument(
+            "--game",
+            type=str | None,
+            default=None,
+            help=f"game optimizer: NAME or 'NAME(setting=value, ...)' or the dotted path of a rule; names: {names}",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Hand the game to the model."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        if config.game is not None:
+            config.model.game = config.game
+
+    def before_fit(self) -> None:
+        """Keep the checkpoints of an earlier run."""
+        _keep_earlier(self.trainer, resumes=self._get(self.config, "ckpt_path") is not None)
+
+
+def build(arguments: Sequence[str] | None = None) -> GameCLI:
+    """Build `trainer`, `model` and `datamodule`, the attributes of what is returned; default arguments: the process's.
+
+    Example:
+        >>> built = build(["--config=examples/recipes/gaussians.yaml", "--game=ExtraAdam"])
+        >>> built.model.game, type(built.datamodule).__name__
+        (GameStrategy(ExtraAdam, play='simultaneous'), 'GaussiansDataModule')
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python")
+        return GameCLI(arguments, run=False)
+
+
+def configuration(arguments: Sequence[str], *, name: str) -> dict[str, Any]:
+    """Return what the arguments amount to, and build nothing; an error says that `name` cannot be run, and why."""
+    printed, said = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            GameCLI([*arguments, "--print_config"], run=False)
+        except SystemExit as end:
+            if end.code:
+                lines = [line for line in said.getvalue().splitlines() if line.strip()] or ["no reason"]
+                raise ConfigurationError(
+                    f"Cannot run {name} because fit does not take its arguments; correct them (got {lines[-1].strip()})"
+                ) from end
+    return yaml.safe_load(printed.getvalue()) or {}
+
+
+def _keep_earlier(trainer: Any, *, resumes: bool) -> None:
+    """Rename folders with the checkpoints of an earlier run, whose names a new run would write over."""
+    savers = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
+    if trainer.fast_dev_run:
+        for saver in savers:
+            saver.save_last = False  # Lightning 2.6 writes last.ckpt even so
+        return
+    if resumes or not trainer.is_global_zero:
+        return
+    for folder in (Path(saver.dirpath) for saver in savers if saver.dirpath is not None):
+        if not any(folder.glob("*.ckpt")):
+            continue
+        if Path.cwd().is_relative_to(folder.resolve()):
+            raise ConfigurationError(
+                f"Cannot begin a new run in {folder} because it holds the checkpoints of an earlier one; pass another "
+                "dirpath to ModelCheckpoint, or go on by --ckpt_path"
+            )
+        aside = next(path for k in count(1) if not (path := folder.with_name(f"{folder.name}.{k}")).exists())
+        folder.rename(aside)
+        rank_zero_info(f"{folder} holds the checkpoints of an earlier run, which are now in {aside}")

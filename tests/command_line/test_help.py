@@ -1,0 +1,61 @@
+"""Help and the choice of a subcommand, which cost no import of torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from lightning_lead.cli import main
+
+HEAVY = ["torch", "torchvision", "pytorch_lightning", "torchmetrics", "jsonargparse", "numpy"]
+SCRIPT = f"""
+import contextlib, io, sys
+from lightning_lead.cli import main
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
+    main(sys.argv[1:])
+print(out.getvalue().split()[:2], [name for name in {HEAVY!r} if name in sys.modules])
+"""
+
+
+def loaded(*arguments: str) -> str:
+    """What help begins with, and the heavy modules of a process of its own: this one has them all."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("subcommand", [[], ["compare"], ["evaluate"], ["fetch"]])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_does_not_import_torch(subcommand, flag):
+    assert loaded(*subcommand, flag) == "['usage:', 'lightning-lead'] []"
+
+
+@pytest.mark.parametrize("arguments", [["compare"], ["evaluate"], ["evaluate", "--images", "a"], ["fetch"]])
+def test_arguments_that_the_parser_refuses_do_not_either(arguments):
+    assert loaded(*arguments) == "[] []"
+
+
+@pytest.mark.slow
+def test_the_probe_sees_torch_where_it_is_imported():
+    """The control: help of fit explains every class that a recipe may name."""
+    said = loaded("fit", "--help")
+    assert said.startswith("['usage:'")
+    assert "'torch'" in said
+    assert "'jsonargparse'" in said
+
+
+@pytest.mark.parametrize("name", ["fit", "validate", "test", "predict", "compare", "evaluate", "fetch"])
+def test_help_names_every_subcommand(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert f"\n    {name} " in capsys.readouterr().out
+
+
+def test_a_word_that_is_no_subcommand_is_refused(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lightning-lead", "fti"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "fti" in capsys.readouterr().err
