@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.callbacks.fingerprints import tensors_hash
+from lightning_lead._hashing import tensors_hash
 
 __all__ = ["FeatureNetwork", "find_extractor", "fingerprint"]
 

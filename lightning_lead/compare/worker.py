@@ -24,11 +24,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 import lightning_lead
 from lightning_lead._errors import ConfigurationError, DivergenceError
 from lightning_lead._files import replacing
-from lightning_lead.callbacks.protocol import finite
 from lightning_lead.cli import main as command_line
 from lightning_lead.compare.keeper import CHECKPOINT, Keeper
 from lightning_lead.compare.recorder import Recorder
 from lightning_lead.evaluate import evaluate_checkpoint
+from lightning_lead.metrics.protocol import finite
 
 __all__ = ["run", "write_json"]
 

@@ -11,9 +11,9 @@ import torch
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.callbacks.metric_names import METRICS
-from lightning_lead.callbacks.protocol import card, read_records, write_records
 from lightning_lead.evaluate.measure import evaluate_checkpoint, evaluate_images
+from lightning_lead.metrics.collection import keywords
+from lightning_lead.metrics.protocol import card, read_records, write_records
 
 __all__ = ["differences", "evaluate"]
 
@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reference-images", type=Path, help="with --images: a folder of real images as PNG files")
     parser.add_argument("--reference", choices=["train", "test"], help="which images of the recipe's data")
     parser.add_argument("--samples", type=int, dest="num_samples", help="default: the recipe's, or all of the folder")
-    names = ", ".join((*METRICS, "prdc"))
+    names = ", ".join(keywords())
     parser.add_argument("--metrics", nargs="+", help=f"of {names}; default: the recipe's")
     parser.add_argument("--extractor", help="inception, digits, ...; default: the recipe's, or inception")
     parser.add_argument("--weights", choices=["auto", "ema", "live"], default="auto", help="of the generator")

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, find_ema
-from lightning_lead.callbacks.checks import check_generates
-from lightning_lead.callbacks.reference import ReferenceImages, find_reference
-from lightning_lead.callbacks.sample_scorer import Measurement, SampleScorer
+from lightning_lead.callbacks.generator_scores import find_reference, pass_reals, score_samples
+from lightning_lead.callbacks.sampling import check_generates
 from lightning_lead.checkpoints.game import saved_description
 from lightning_lead.cli import main as command_line
 from lightning_lead.evaluate.folder import PNGFolder
 from lightning_lead.evaluate.weights import load_weights, read_checkpoint, stored_dtype
+from lightning_lead.metrics import ReferenceImages, Scorer
+from lightning_lead.metrics.scorer import Measurement
 
 __all__ = ["Evaluation", "evaluate_checkpoint", "evaluate_images"]
 
@@ -42,14 +43,14 @@ class Evaluation(NamedTuple):
 class _Scores(Callback):
     """Scores once, under `trainer.validate`, when weights, buffers and devices are where they belong."""
 
-    def __init__(self, scorer: SampleScorer) -> None:
+    def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
         self.measured: Measurement | None = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         pl_module.sync_buffers()
-        self.scorer.prepare(trainer, pl_module)
-        self.measured = self.scorer.measure(trainer, pl_module, find_ema(trainer))
+        pass_reals(self.scorer, trainer, pl_module)
+        self.measured = score_samples(self.scorer, trainer, pl_module, find_ema(trainer))
         self.scorer.free()
 
 
@@ -156,7 +157,7 @@ def evaluate_images(
     settings["num_samples"] = count
     if reference_images is not None:
         folder = PNGFolder(reference_images)
-        scorer = SampleScorer(**settings)
+        scorer = Scorer(**settings)
         reals = ReferenceImages(folder, name=f"folder {folder.folder.name}")
     elif config is not None:
         built = _build(config, [*overrides, *QUIET])
@@ -174,9 +175,7 @@ def evaluate_images(
             f"(channels, height, width) (got {shape})"
         )
     protocol = {"generator_mode": "images from a folder", "ema": None}
-    measured = scorer.measure_images(
-        source.chunks(scorer.settings.batch_size, value_range=scorer.settings.value_range), protocol
-    )
+    measured = scorer.measure_images(source.chunks(scorer.batch_size, value_range=scorer.value_range), protocol)
     scorer.free()
     return Evaluation({"stage": "evaluate", "images": samples.folder.name, **_record(measured)}, measured.picture)
 
@@ -193,13 +192,13 @@ def _build(config: str | Path, overrides: Sequence[str]) -> Any:
         return command_line([f"--config={config}", *overrides], run=False)
 
 
-def _scorer(trainer: Trainer, settings: Mapping[str, Any]) -> SampleScorer:
+def _scorer(trainer: Trainer, settings: Mapping[str, Any]) -> Scorer:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     found = next((callback.scorer for callback in callbacks if isinstance(callback, GenerativeMetrics)), None)
-    return SampleScorer(**settings) if found is None else found.changed(**settings)
+    return Scorer(**settings) if found is None else found.changed(**settings)
 
 
-def _choose_reference(data: Any, reference: str | None, scorer: SampleScorer) -> None:
+def _choose_reference(data: Any, reference: str | None, scorer: Scorer) -> None:
     """Let the data module compare with that split."""
     if reference not in (None, "train", "test"):
         raise ConfigurationError(f"Cannot compare with reference={reference!r}; choose 'train' or 'test'")
@@ -216,14 +215,14 @@ def _choose_reference(data: Any, reference: str | None, scorer: SampleScorer) ->
             f"Cannot compare with test images because {type(data).__name__} has no attribute reference to choose them "
             "by; compare with the training images, or pass a folder of PNG files as --reference-images"
         )
-    if "memorization" in scorer.settings.metrics and has_splits and data.reference == "test":
+    if "memorization" in scorer.names and has_splits and data.reference == "test":
         raise ConfigurationError(
             "Cannot look for copies of training images among the test images; leave out memorization, or compare with "
             "the training images by --reference train"
         )
 
 
-def _recipe_reference(built: Any, scorer: SampleScorer) -> ReferenceImages:
+def _recipe_reference(built: Any, scorer: Scorer) -> ReferenceImages:
     built.datamodule.prepare_data()
     built.datamodule.setup("fit")
     # a Trainer knows its data in a run alone

@@ -1,92 +1,105 @@
-"""What a classifier makes of samples: the classifier score, which of Inception is the Inception Score.
+"""The score of a classifier's view of the samples; with Inception's classifier it is the Inception Score.
 
     score = exp( mean_i KL(p(·|x_i) ‖ p(·)) )                     (Salimans et al., 2016)
 
-From sums over all samples, or, as published Inception Scores are, the mean ± standard deviation over equal parts of the
-samples in a random order. Parts have fewer samples, which lowers the score a little: the two do not compare.
+From all samples, or, as published Inception Scores are, the mean ± standard deviation over equal parts of them in a
+random order. Parts have fewer samples, which lowers the score a little: the two do not compare.
 """
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, final
+
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-__all__ = ["CLASSIFIER_SCORES", "INCEPTION_SPLITS", "ClassifierStatistics", "split_scores"]
+from lightning_lead._checks import check_positive
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.metrics.base import ImageSet, Score
 
-CLASSIFIER_SCORES = ("classifier_score", "class_coverage", "confidence")
+__all__ = ["WITH_CLASSIFIER", "ClassifierScore"]
+
 INCEPTION_SPLITS = 10
 """Parts that published Inception Scores are averaged over."""
 SHUFFLE_SEED = 2020  # torch-fidelity's
+WITH_CLASSIFIER = (
+    "The Inception Score, or another classifier's, comes by itself where the extractor has a classifier; Inception's "
+    "weights without one are replaced by `lightning-lead fetch inception --source official`"
+)
 
 
-class ClassifierStatistics(Metric):
-    """Classifier score, smallest class share and mean top probability, from sums over samples and ranks.
+@final
+class ClassifierScore(Score):
+    """The classifier's score, the share of the smallest class, and the mean top probability.
+
+    It is computed without being named where the extractor has a method `classify`. Of one that names its score, by an
+    attribute `score_name`, it is that score alone: shares of classes mean nothing for a classifier of other images, as
+    Inception is on CIFAR-10.
 
     Args:
-        num_classes: K ≥ 2.
+        splits: parts that the score is averaged over, ≥ 1; default 10 for "inception_score", else 1. With more than one
+            the record has the deviation over parts, and the score of the whole.
+        name: of the score, if it has one of its own.
 
     Example:
-        >>> statistics = ClassifierStatistics(num_classes=2)
-        >>> statistics.update(torch.tensor([[9.0, -9.0], [-9.0, 9.0]]))
-        >>> {name: round(value.item(), 3) for name, value in statistics.compute().items()}
+        >>> sure = ImageSet(logits=torch.tensor([[9.0, -9.0], [-9.0, 9.0]]))
+        >>> {name: round(value, 3) for name, value in ClassifierScore().compute(ImageSet(), sure).items()}
         {'classifier_score': 2.0, 'class_coverage': 0.5, 'confidence': 1.0}
     """
 
-    full_state_update = False
-    probabilities: Tensor
-    classes: Tensor
-    negative_entropy: Tensor
-    confidence: Tensor
-    count: Tensor
+    needs = ("logits",)
+    options: ClassVar = {"is_splits": "splits"}
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.add_state("probabilities", torch.zeros(num_classes, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("classes", torch.zeros(num_classes, dtype=torch.long), dist_reduce_fx="sum")
-        for name in ("negative_entropy", "confidence"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+    def __init__(self, splits: int | None = None, name: str | None = None) -> None:
+        check_positive(is_splits=splits)
+        self.splits = splits or (INCEPTION_SPLITS if name == "inception_score" else 1)
+        self.name = name
+        self.names = ("classifier_score", "class_coverage", "confidence") if name is None else (name,)
 
-    def update(self, logits: Tensor) -> None:
-        """Add samples.
+    def check(self, samples: int, reals: int | None, num_features: int) -> None:
+        """Refuse more parts than samples."""
+        if self.splits > samples:
+            raise ConfigurationError(
+                f"Cannot split the samples into is_splits={self.splits} parts because there are fewer; raise "
+                f"num_samples (got {samples})"
+            )
 
-        Args:
-            logits: (n, K).
-        """
-        p = logits.double().softmax(dim=1)
+    def compute(self, reals: ImageSet, fakes: ImageSet) -> dict[str, float]:
+        """Return the score, and more of a classifier of the images' own classes."""
+        values = dict(zip(self.names, _of_all(fakes.logits, fakes.chunk), strict=False))
+        if self.splits > 1:
+            score = self.names[0]
+            mean, deviation = _of_parts(fakes.logits, self.splits)
+            values |= {score: mean, f"{score}_std": deviation, f"{score}_whole": values[score]}
+        return values
+
+    def protocol(self) -> dict[str, Any]:
+        """Return the number of parts."""
+        return {"is_splits": self.splits}
+
+
+def _of_all(logits: Tensor, chunk: int | None) -> tuple[float, float, float]:
+    """Return score, smallest class's share and mean top probability, by sums over chunks: float64 of all is large."""
+    classes = logits.shape[1]
+    total = torch.zeros(classes, dtype=torch.float64, device=logits.device)
+    counts = torch.zeros(classes, dtype=torch.long, device=logits.device)
+    negative_entropy, confidence = total.new_zeros(()), total.new_zeros(())
+    for part in logits.split(chunk or len(logits)):
+        p = part.double().softmax(dim=1)
         top, predicted = p.max(dim=1)
-        self.probabilities += p.sum(dim=0)
-        self.classes += torch.bincount(predicted, minlength=len(self.classes))
-        self.negative_entropy -= torch.special.entr(p).sum()
-        self.confidence += top.sum()
-        self.count += len(p)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Name -> value, over all ranks."""
-        marginal = self.probabilities / self.count
-        # mean KL(p_i ‖ m) = mean Σ p log p − Σ m log m, because the mean of the p_i is m
-        divergence = self.negative_entropy / self.count + torch.special.entr(marginal).sum()
-        return {
-            "classifier_score": divergence.exp(),
-            "class_coverage": self.classes.min().double() / self.count,
-            "confidence": self.confidence / self.count,
-        }
+        total += p.sum(dim=0)
+        counts += torch.bincount(predicted, minlength=classes)
+        negative_entropy -= torch.special.entr(p).sum()
+        confidence += top.sum()
+    marginal = total / len(logits)
+    # mean KL(p_i ‖ m) = mean Σ p log p − Σ m log m, because the mean of the p_i is m
+    divergence = negative_entropy / len(logits) + torch.special.entr(marginal).sum()
+    return float(divergence.exp()), float(counts.min().double() / len(logits)), float(confidence / len(logits))
 
 
-def split_scores(logits: Tensor, splits: int) -> tuple[float, float]:
-    """Mean and standard deviation of the score over parts of the samples, as torch-fidelity counts them.
-
-    Args:
-        logits: (n, K), n ≥ splits.
-        splits: parts, ≥ 1.
-
-    Example:
-        >>> mean, deviation = split_scores(torch.tensor([[9.0, -9.0], [-9.0, 9.0]]).repeat(20, 1), splits=2)
-        >>> 1.9 < mean <= 2.0, deviation < 0.1
-        (True, True)
-    """
+def _of_parts(logits: Tensor, splits: int) -> tuple[float, float]:
+    """Return mean and standard deviation of the score over parts of the samples, as torch-fidelity counts them."""
     count = len(logits)
     order = torch.from_numpy(np.random.RandomState(SHUFFLE_SEED).permutation(count)).to(logits.device)
     scores = []

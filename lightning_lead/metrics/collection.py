@@ -1,75 +1,142 @@
-"""Scores of samples from features that were computed once: FID, KID, neighbours, and what a classifier makes of them.
-
-    FID = |μ − ν|² + tr(Σ + Π − 2 (Σ Π)^½)                     (Heusel et al., 2017)
-    KID = unbiased MMD² under (x·y / F + 1)³, mean over subsets   (Bińkowski et al., 2018)
-
-All in float64. FID and the classifier's numbers need sums alone; KID and neighbours keep every feature.
-"""
+"""Several scores from one pass of every image: what they need is gathered once, over all ranks, and handed to each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.image.fid import FrechetInceptionDistance
+from torch.nn.functional import adaptive_avg_pool2d
 
-from lightning_lead.callbacks.classifier_statistics import CLASSIFIER_SCORES, ClassifierStatistics, split_scores
-from lightning_lead.callbacks.kernel_distance import PassThrough, kernel_distance
-from lightning_lead.callbacks.memorization import beside_nearest, memorization_scores, nearest, pixel_points
-from lightning_lead.callbacks.metric_names import NEIGHBOUR_SCORES
-from lightning_lead.callbacks.neighbours import meet, nearest_squared, neighbour_scores
-from lightning_lead.callbacks.ranks import combine, gather_in_order, place
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.metrics.base import NEEDS, ImageSet, Moments, Score, Statistics
+from lightning_lead.metrics.cache import StatisticsCache
+from lightning_lead.metrics.classifier import WITH_CLASSIFIER
+from lightning_lead.metrics.ranks import combine, gather_in_order
 
-__all__ = ["CLASSIFIER_SCORES", "ClassifierStatistics", "FeatureScores", "gather_in_order"]
+__all__ = ["ScoreCollection", "find_scores", "keywords", "pixel_points", "with_options"]
 
-Statistics = dict[str, Tensor]
-_MOMENTS = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
+LARGEST_SIDE = 64
 
 
-class FeatureScores:
-    """Scores of fakes against reals, and the classifier's view of the fakes; the same on every rank.
+# ---- scores by name -------------------------------------------------------------------------------------------------
+
+
+def _classes() -> list[type[Score]]:
+    """The scores that `lightning_lead.metrics` exports."""
+    metrics = import_module("lightning_lead.metrics")
+    exported = [getattr(metrics, name) for name in metrics.__all__]
+    return [value for value in exported if inspect.isclass(value) and issubclass(value, Score) and value is not Score]
+
+
+def keywords() -> dict[str, type[Score]]:
+    """Return the names that may stand in `metrics`, with the scores that they stand for."""
+    return {word: score for score in _classes() for word in score.keywords}
+
+
+def find_scores(metrics: Sequence[str | Score], options: Mapping[str, Any]) -> list[Score]:
+    """Return the scores that were named or given, each once; options are by the names of `GenerativeMetrics`.
+
+    Raises:
+        ConfigurationError: an unknown name or option, or two scores of one name.
+    """
+    known = keywords()
+    named = [] if isinstance(metrics, str) else [m for m in metrics if not isinstance(m, Score)]
+    if isinstance(metrics, str) or not all(isinstance(m, str) and m in known for m in named):
+        raise ConfigurationError(f"Cannot compute metrics={metrics!r}; choose from {tuple(known)}. {WITH_CLASSIFIER}")
+    if unknown := set(options) - {option for score in _classes() for option in score.options}:
+        raise ConfigurationError(f"Cannot use {sorted(unknown)} because no score has such options; leave them out")
+    words: dict[type[Score], list[str]] = {}
+    found: list[Score | type[Score]] = []
+    for given in metrics:
+        score = known[given] if isinstance(given, str) else given
+        if isinstance(given, str):
+            words.setdefault(known[given], []).append(given)
+        if score not in found:
+            found.append(score)
+    scores = [s if isinstance(s, Score) else s.named(words[s], **_picked(s, options)) for s in found]
+    if unknown := {need for score in scores for need in score.needs} - set(NEEDS):
+        raise ConfigurationError(f"Cannot gather what scores need; choose needs from {NEEDS} (got {sorted(unknown)})")
+    names = [name for score in scores for name in score.names]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigurationError(f"Cannot tell scores of one name apart; leave out one of each (got {twice} twice)")
+    return scores
+
+
+def with_options(score: Score, options: Mapping[str, Any]) -> Score:
+    """Return the score with those options that it has, by the names of `GenerativeMetrics`."""
+    changed = _picked(type(score), options)
+    return type(score)(**(score.settings | changed)) if changed else score
+
+
+def _picked(score: type[Score], options: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = {argument: options.get(option) for option, argument in score.options.items()}
+    return {argument: value for argument, value in wanted.items() if value is not None}
+
+
+# ---- what they see --------------------------------------------------------------------------------------------------
+
+
+def pixel_points(images: Tensor) -> Tensor:
+    """Return images (n, C, H, W), uint8, averaged down where a side is longer than 64."""
+    height, width = images.shape[-2:]
+    size = min(height, LARGEST_SIDE), min(width, LARGEST_SIDE)
+    if size == (height, width):
+        return images
+    if not len(images):  # not every device averages nothing
+        return images.new_zeros(*images.shape[:-2], *size)
+    return adaptive_avg_pool2d(images.float(), size).round().to(torch.uint8)
+
+
+class _Seen:
+    """This rank's chunks of one set of images, as far as scores need them."""
+
+    def __init__(self, needs: Sequence[str], nothing: Mapping[str, Tensor]) -> None:
+        # a rank may get no chunk at all, and has to join in all the same
+        self._rows = {need: [nothing[need]] for need in needs if need != "moments"}
+        self._moments = Moments.of(nothing["features"]) if "moments" in needs else None
+
+    def add(self, **chunk: Tensor) -> None:
+        for name, rows in chunk.items():
+            if name in self._rows:
+                self._rows[name].append(rows)
+        if self._moments is not None and "features" in chunk:
+            self._moments = Moments(*map(torch.add, self._moments, Moments.of(chunk["features"])))
+
+    def gather(self, need: str, chunk: int) -> Statistics:
+        """Return one need over all ranks; all of them must call it."""
+        if need == "moments":
+            assert self._moments is not None
+            return {name: combine(tensor) for name, tensor in self._moments._asdict().items()}
+        return {need: gather_in_order(torch.cat(self._rows.pop(need)), chunk)}
+
+
+class ScoreCollection:
+    """Scores of fakes against reals, the same on every rank.
 
     Args:
+        scores: what to compute.
         num_features: F, the width of a feature.
-        metrics: what to compute of `metric_names.METRICS`; other names are passed over.
-        num_classes: of the logits, or None if there are none.
-        image_shape: (C, H, W), needed for "memorization".
-        score_names: of the classifier: of its score, and of more, see `ClassifierStatistics`.
-        splits: parts that the classifier's score is averaged over, ≥ 1.
-        chunk: samples per chunk; chunk k is on rank k mod the number of ranks.
-        kid_subsets: random subsets that KID averages over.
-        kid_subset_size: samples in each.
-        precision_k: neighbours of precision and recall.
-        density_k: neighbours of density and coverage.
-        seed: of the subsets.
+        chunk: images per chunk; chunk k is on rank k mod the number of ranks.
+        logits: (n, K), of any images, for their width and dtype; None if there is no classifier.
+        image_shape: (C, H, W), for scores that need pixels.
+        seed: of what scores draw.
         device: where sums and features are kept.
-
-    Attributes:
-        picture: after `compute`, on rank 0, with "memorization": samples above their nearest reals, (3, H, W).
-
-    Example:
-        >>> scores = FeatureScores(num_features=2, metrics=["fid"], chunk=4)
-        >>> scores.add(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), real=True)
-        >>> scores.add(torch.tensor([[3.0, 0.0], [4.0, 0.0], [3.0, 1.0], [4.0, 1.0]]), real=False)
-        >>> round(scores.compute()["fid"], 6)
-        9.0
     """
 
     def __init__(
         self,
+        scores: Sequence[Score],
         *,
         num_features: int,
-        metrics: Sequence[str],
         chunk: int,
-        num_classes: int | None = None,
+        logits: Tensor | None = None,
         image_shape: Sequence[int] = (1, 1, 1),
-        score_names: Sequence[str] = CLASSIFIER_SCORES,
-        splits: int = 1,
-        kid_subsets: int = 100,
-        kid_subset_size: int = 1000,
-        precision_k: int = 3,
-        density_k: int = 5,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -77,169 +144,81 @@ class FeatureScores:
         # Apple's GPUs have no float64
         self.device = torch.device("cpu") if device.type == "mps" else device
         self.picture: Tensor | None = None
-        self._metrics, self._chunk = set(metrics), chunk
-        self._subsets = {"subsets": kid_subsets, "subset_size": kid_subset_size, "seed": seed}
-        self._precision_k, self._density_k = precision_k, density_k
-        self._score_names, self._splits = tuple(score_names), splits
-        self._neighbours = bool(self._metrics & set(NEIGHBOUR_SCORES))
-        self._copies = "memorization" in self._metrics
-        self._keeps = self._neighbours or self._copies or "kid" in self._metrics
-        self._fid = None
-        if "fid" in self._metrics:
-            self._fid = FrechetInceptionDistance(PassThrough(num_features), reset_real_features=False)
-            self._fid.set_dtype(torch.float64).to(self.device)
-        self._classifier = ClassifierStatistics(num_classes).to(self.device) if num_classes is not None else None
-        # a rank may get no chunk at all, and has to join in all the same
-        self._nothing = {
-            "features": torch.zeros(0, num_features, device=self.device),
-            "logits": torch.zeros(0, num_classes or 0, device=self.device),
-            "pixels": pixel_points(torch.zeros(0, *image_shape, dtype=torch.uint8, device=self.device)),
+        """After `compute`, if a score has left one, (3, H, W)."""
+        self._scores, self._chunk, self._seed = list(scores), chunk, seed
+        wanted = {need for score in scores for need in score.needs}
+        self._needs = [need for need in NEEDS if need in wanted]
+        self._of_reals = [need for need in self._needs if need != "logits"]
+        empty = torch.zeros(0, num_features)
+        nothing = {
+            "features": empty,
+            "logits": empty.new_zeros(0, 0) if logits is None else logits[:0],
+            "pixels": pixel_points(torch.zeros(0, *image_shape, dtype=torch.uint8)),
         }
-        self._rows: dict[tuple[str, bool], list[Tensor]] = {}  # (what, whether of reals) -> this rank's chunks
-        self._reals: dict[str, Statistics] = {}
-        self.add(self._nothing["features"], real=True)
-        self.reset_fakes()
-
-    # ---- what comes in ----------------------------------------------------------------------------------------------
+        self._nothing = {name: rows.to(self.device) for name, rows in nothing.items()}
+        self._real, self._fake = _Seen(self._of_reals, self._nothing), _Seen(self._needs, self._nothing)
+        self._reals: list[ImageSet] | None = None  # as each score sees them
 
     def add(self, features: Tensor, logits: Tensor | None = None, *, real: bool) -> None:
-        """Add a chunk.
-
-        Args:
-            features: (n, F), float32.
-            logits: (n, K), of fakes.
-            real: whose they are; reals stay, fakes go with `reset_fakes`.
-        """
-        features = features.to(self.device)
-        if self._fid is not None:
-            # float64 in, or the result is rounded to the dtype of the features on its way out
-            self._fid.update(features.double(), real=real)
-        if self._keeps:
-            self._keep("features", real, features)
-        if self._classifier is not None and logits is not None and not real:
-            self._classifier.update(logits.to(self.device))
-            if self._splits > 1:
-                self._keep("logits", real, logits.to(self.device).float())
+        """Add a chunk's features (n, F), float32, and of fakes their logits (n, K)."""
+        seen = self._real if real else self._fake
+        seen.add(features=features.to(self.device))
+        if logits is not None:
+            seen.add(logits=logits.to(self.device))
 
     def add_pixels(self, images: Tensor, *, real: bool) -> None:
-        """Add a chunk's pixels, for the distances of memorization.
-
-        Args:
-            images: (n, C, H, W), uint8.
-            real: whose they are.
-        """
-        if self._copies:
-            self._keep("pixels", real, pixel_points(images.to(self.device)))
+        """Add a chunk's bytes (n, C, H, W)."""
+        if "pixels" in self._needs:
+            (self._real if real else self._fake).add(pixels=pixel_points(images.to(self.device)))
 
     def reset_fakes(self) -> None:
         """Forget the fakes."""
-        if self._fid is not None:
-            self._fid.reset()
-        if self._classifier is not None:
-            self._classifier.reset()
-        self._rows = {key: rows for key, rows in self._rows.items() if key[1]}
-        self.add(self._nothing["features"], real=False)
+        self._fake = _Seen(self._needs, self._nothing)
 
-    # ---- what is known of the reals ---------------------------------------------------------------------------------
-
-    @property
-    def kinds(self) -> list[str]:
-        """The statistics of the reals that the scores are made of, in the order in which they are computed."""
-        kinds = ["moments"] if self._fid is not None else []
-        kinds += ["features"] if self._keeps else []
-        kinds += [f"neighbours{self._most_neighbours}"] if self._neighbours or self._copies else []
-        return kinds + (["pixel_neighbours"] if self._copies else [])
-
-    def reals(self, kind: str) -> Statistics:
-        """One of `kinds`, over all ranks, computed on first use; all ranks must call it.
+    def prepare(self, cache: StatisticsCache | None = None, forward: Callable[[], None] = lambda: None) -> None:
+        """Find what is needed of the reals, in the cache or by computing it; all ranks must call it.
 
         Args:
-            kind: its name.
+            cache: of these reals and this network.
+            forward: adds the features of all reals; called if they, or their moments, are not in the cache.
         """
-        if kind not in self._reals:
-            self.restore(kind, self._compute_reals(kind))
-        return self._reals[kind]
-
-    def restore(self, kind: str, tensors: Statistics) -> None:
-        """Take a statistic of the reals over, instead of computing it.
-
-        Args:
-            kind: its name.
-            tensors: as `reals` returned them, on every rank.
-        """
-        self._reals[kind] = tensors
-        if kind == "moments" and self._fid is not None:
-            for name in _MOMENTS:  # torchmetrics sums over ranks: one of them has all, the others nothing
-                own = tensors[name].to(self.device)
-                setattr(self._fid, name, own.clone() if place()[0] == 0 else torch.zeros_like(own))
-
-    @property
-    def _most_neighbours(self) -> int:
-        return max(self._precision_k, self._density_k) if self._neighbours else 1
-
-    def _compute_reals(self, kind: str) -> Statistics:
-        if kind == "moments":
-            return {name: combine(getattr(self._fid, name).clone()) for name in _MOMENTS}
-        if kind in ("features", "pixels"):
-            rows = self._gather(kind, real=True)
-            self._rows[kind, True] = []
-            return {kind: rows}
-        if kind == "pixel_neighbours":
-            return {"squared": nearest_squared(self.reals("pixels")["pixels"].flatten(1), 1)}
-        return {"squared": nearest_squared(self.reals("features")["features"], self._most_neighbours)}
-
-    # ---- what comes out ---------------------------------------------------------------------------------------------
+        cache = cache or StatisticsCache(None, {}, torch.empty(0))
+        from_features = [need for need in self._of_reals if need != "pixels"]
+        found = {need: cache.load(need, self.device) for need in from_features}
+        if None in found.values():  # one pass of the images makes both
+            found = {}
+            forward()
+        common: dict[str, Any] = {"seed": self._seed, "chunk": self._chunk}
+        for need in self._of_reals:
+            statistics = found.get(need)
+            if statistics is None:
+                statistics = self._real.gather(need, self._chunk)
+                if need in from_features:
+                    cache.save(need, statistics)
+            common[need] = Moments(**statistics) if need == "moments" else statistics[need]
+        reals = ImageSet(**common)
+        self._reals = [copy.copy(reals) for _ in self._scores]
+        for score, own in zip(self._scores, self._reals, strict=True):
+            if type(score).prepare is not Score.prepare:
+                own.statistics = cache.take(score.statistics_name(), self.device, partial(score.prepare, reals))
 
     def compute(self) -> dict[str, float]:
-        """Name -> value; all ranks must call it."""
+        """Return name -> value; all ranks must call it."""
+        if self._reals is None:
+            self.prepare()
+        gathered = {need: self._fake.gather(need, self._chunk) for need in self._needs}
+        self.reset_fakes()
+        rows = {need: found[need] for need, found in gathered.items() if need != "moments"}
+        moments = Moments(**gathered["moments"]) if "moments" in gathered else None
+        fakes = ImageSet(**rows, moments=moments, seed=self._seed, chunk=self._chunk)
         values: dict[str, float] = {}
-        if self._fid is not None:
-            self.reals("moments")
-            values["fid"] = float(self._fid.compute())
-        if self._keeps:
-            reals, fakes = self.reals("features")["features"], self._gather("features", real=False)
-            if "kid" in self._metrics:
-                values |= kernel_distance(reals, fakes, **self._subsets)
-            if self._neighbours or self._copies:
-                values |= self._compute_neighbours(reals, fakes)
-        if self._classifier is not None:
-            values |= self._compute_classifier(self._classifier)
+        for score, reals in zip(self._scores, self._reals or [], strict=True):
+            found = score.compute(reals, fakes)
+            if missing := set(score.names) - found.keys():
+                raise ConfigurationError(
+                    f"Cannot log {sorted(missing)} because {type(score).__name__} computes {sorted(found)}; return a "
+                    "number for each of its names"
+                )
+            values |= found
+        self.picture = fakes.shared.get("picture")
         return values
-
-    def _compute_neighbours(self, reals: Tensor, fakes: Tensor) -> dict[str, float]:
-        among = self.reals(f"neighbours{self._most_neighbours}")["squared"]
-        ks = {self._precision_k, self._density_k} if self._neighbours else set()
-        radii = {k: among[:, k - 1].contiguous() for k in sorted(ks)}
-        around_fakes = None
-        if "recall" in self._metrics:
-            around_fakes = nearest_squared(fakes, self._precision_k)[:, -1].contiguous()
-        meeting = meet(fakes, reals, radii, around_fakes)
-        values: dict[str, float] = {}
-        if self._neighbours:
-            scores = neighbour_scores(meeting, radii, precision_k=self._precision_k, density_k=self._density_k)
-            values |= {name: value for name, value in scores.items() if name in self._metrics}
-        if self._copies:
-            real_pixels, fake_pixels = self.reals("pixels")["pixels"], self._gather("pixels", real=False)
-            found = meet(fake_pixels.flatten(1), real_pixels.flatten(1), {})
-            in_pixels = self.reals("pixel_neighbours")["squared"][:, 0]
-            features = nearest(fakes, reals, meeting.nearest_real, among[:, 0])
-            pixels = nearest(fake_pixels, real_pixels, found.nearest_real, in_pixels)
-            values |= memorization_scores(features, pixels)
-            if place()[0] == 0:
-                self.picture = beside_nearest(fake_pixels, real_pixels, features, pixels)
-        return values
-
-    def _compute_classifier(self, classifier: ClassifierStatistics) -> dict[str, float]:
-        found = {name: float(value) for name, value in classifier.compute().items()}
-        values = {name: found[old] for name, old in zip(self._score_names, CLASSIFIER_SCORES, strict=False)}
-        if self._splits > 1:
-            score = self._score_names[0]
-            mean, deviation = split_scores(self._gather("logits", real=False), self._splits)
-            values |= {score: mean, f"{score}_std": deviation, f"{score}_whole": values[score]}
-        return values
-
-    def _keep(self, what: str, real: bool, rows: Tensor) -> None:
-        self._rows.setdefault((what, real), []).append(rows)
-
-    def _gather(self, what: str, *, real: bool) -> Tensor:
-        return gather_in_order(torch.cat([self._nothing[what], *self._rows.get((what, real), [])]), self._chunk)

@@ -1,139 +1,107 @@
-"""Are samples copies of training images? Distances to the nearest one, against those among reals.
+"""Memorization: distances of samples to their nearest training images, against those among training images.
 
 d(y): distance of a sample y to the nearest training image x(y); r(x): that of a training image to its nearest other.
 
     memorization = share of samples with d(y) ≤ the 1st percentile of r    about 0.01 for new images of the same kind
     authenticity = share of samples with d(y) > r(x(y))                    0 for copies; otherwise see held-out images
 
-Memorization is looked at in feature space and in pixel space: a network may not tell a copy from a variation, and
-pixels do not see a copy that was moved. Authenticity: Alaa et al., "How Faithful is your Synthetic Data?", 2022.
+Both spaces are looked at: a network may not tell a copy from a variation, and pixels do not see a copy that was moved.
+Authenticity: Alaa et al., "How Faithful is your Synthetic Data?", 2022.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
-from lightning_lead.callbacks.sample_grid import image_grid
+from lightning_lead._images import image_grid
+from lightning_lead.metrics.base import ImageSet, Score, Statistics
+from lightning_lead.metrics.neighbours import check_neighbours, meet, nearest_squared
 
-__all__ = [
-    "MEMORIZATION_SCORES",
-    "QUANTILE",
-    "Nearest",
-    "beside_nearest",
-    "memorization_scores",
-    "nearest",
-    "pixel_points",
-]
+__all__ = ["Memorization"]
 
-MEMORIZATION_SCORES = ("memorization", "memorization_pixels", "authenticity")
 QUANTILE = 0.01
 """Of the distances between reals: samples that are nearer to a training image than that are called memorized."""
-LARGEST_SIDE = 64
 SHOWN = 16
 """Samples in the picture."""
+BLOCK = 4096
+"""Samples whose distances are computed at a time."""
 
 
-class Nearest(NamedTuple):
-    """Who is nearest to each of M samples among N reals, and how near; distances are squared.
+@final
+class Memorization(Score):
+    """Shares of samples that may be copies, in feature space and in pixel space; the reals are the training images.
+
+    Leaves a picture: the samples that are nearest to a training image in feature space, from left to right; below each
+    its nearest in feature space, and below that its nearest in pixels.
 
     Example:
-        >>> Nearest(torch.tensor([1]), torch.tensor([4.0]), torch.tensor([1.0, 1.0])).who
-        tensor([1])
+        >>> draw = torch.Generator().manual_seed(0)
+        >>> images = torch.randint(256, (40, 1, 4, 4), generator=draw, dtype=torch.uint8)
+        >>> reals, copies = (ImageSet(features=x.flatten(1).float(), pixels=x) for x in (images, images[:10]))
+        >>> score = Memorization()
+        >>> reals.statistics = score.prepare(reals)
+        >>> score.compute(reals, copies)
+        {'memorization': 1.0, 'memorization_pixels': 1.0, 'authenticity': 0.0}
     """
+
+    names = ("memorization", "memorization_pixels", "authenticity")
+    keywords = ("memorization",)
+    needs = ("features", "pixels")
+
+    def check(self, samples: int, reals: int | None, num_features: int) -> None:
+        """Refuse a single image."""
+        check_neighbours(1, samples, reals)
+
+    def prepare(self, reals: ImageSet) -> Statistics:
+        """Measure r(x) in both spaces, squared."""
+        spaces = {"features": reals.features, "pixels": reals.pixels.flatten(1)}
+        return {name: nearest_squared(points, 1)[:, 0].contiguous() for name, points in spaces.items()}
+
+    def compute(self, reals: ImageSet, fakes: ImageSet) -> dict[str, float]:
+        """Return the shares, and leave the picture in `fakes.shared`."""
+        nearest_real = fakes.shared.get("nearest_real")  # of PRDC, if it came before
+        if nearest_real is None:
+            nearest_real = meet(fakes.features, reals.features, {}).nearest_real
+        in_pixels = meet(fakes.pixels.flatten(1), reals.pixels.flatten(1), {}).nearest_real
+        features = _nearest(fakes.features, reals.features, nearest_real, reals.statistics["features"])
+        pixels = _nearest(fakes.pixels, reals.pixels, in_pixels, reals.statistics["pixels"])
+        picture = _beside_nearest(fakes.pixels, reals.pixels, features, pixels)
+        if picture is not None:
+            fakes.shared["picture"] = picture
+        farther = features.distances > features.among_reals[features.who]
+        shares = (_share_within(features), _share_within(pixels), int(farther.sum()) / len(farther))
+        return dict(zip(self.names, shares, strict=True))
+
+
+class _Nearest(NamedTuple):
+    """The nearest of N reals to each of M samples; distances are squared."""
 
     who: Tensor  # (M,): of the nearest real
     distances: Tensor  # (M,): to it
     among_reals: Tensor  # (N,): from each real to its nearest other
 
 
-def pixel_points(images: Tensor) -> Tensor:
-    """Images as what pixel distances are computed from: bytes, averaged down where a side is longer than 64.
-
-    Args:
-        images: (n, C, H, W), uint8.
-
-    Example:
-        >>> pixel_points(torch.zeros(2, 3, 128, 32, dtype=torch.uint8)).shape
-        torch.Size([2, 3, 64, 32])
-    """
-    height, width = images.shape[-2:]
-    size = min(height, LARGEST_SIDE), min(width, LARGEST_SIDE)
-    if size == (height, width):
-        return images
-    if not len(images):  # not every device averages nothing
-        return images.new_zeros(*images.shape[:-2], *size)
-    return adaptive_avg_pool2d(images.float(), size).round().to(torch.uint8)
-
-
-def nearest(samples: Tensor, reals: Tensor, index: Tensor, among_reals: Tensor, block: int = 4096) -> Nearest:
-    """With distances by differences: that of a copy is zero, and not nearly so.
-
-    Args:
-        samples: (M, ...).
-        reals: (N, ...).
-        index: (M,), of the real that is nearest to a sample.
-        among_reals: (N,), squared distance from a real to its nearest other.
-        block: samples at a time.
-
-    Example:
-        >>> nearest(torch.ones(1, 3), torch.zeros(2, 3), torch.tensor([1]), torch.ones(2)).distances.tolist()
-        [3.0]
-    """
-    pairs = zip(samples.split(block), index.split(block), strict=True)
+def _nearest(samples: Tensor, reals: Tensor, index: Tensor, among_reals: Tensor) -> _Nearest:
+    """Measure by differences, because the distance of a copy has to be zero, and not nearly so."""
+    pairs = zip(samples.split(BLOCK), index.split(BLOCK), strict=True)
     parts = [(x.double() - reals[i].double()).flatten(1).square().sum(dim=1) for x, i in pairs]
-    return Nearest(index, torch.cat(parts), among_reals)
+    return _Nearest(index, torch.cat(parts), among_reals)
 
 
-def memorization_scores(features: Nearest, pixels: Nearest) -> dict[str, float]:
-    """Memorization in both spaces, and authenticity in that of the features.
-
-    Args:
-        features: neighbours in feature space.
-        pixels: neighbours in pixel space.
-
-    Example:
-        >>> copies = Nearest(torch.tensor([0, 1]), torch.tensor([0.0, 9.0]), torch.tensor([1.0, 1.0, 2.0]))
-        >>> memorization_scores(copies, copies)
-        {'memorization': 0.5, 'memorization_pixels': 0.5, 'authenticity': 0.5}
-    """
-    farther = features.distances > features.among_reals[features.who]
-    shares = (_share_within(features), _share_within(pixels), int(farther.sum()) / len(farther))
-    return dict(zip(MEMORIZATION_SCORES, shares, strict=True))
+def _share_within(near: _Nearest) -> float:
+    among = near.among_reals
+    threshold = among.kthvalue(max(1, math.ceil(QUANTILE * len(among)))).values
+    return int((near.distances <= threshold).sum()) / len(near.distances)
 
 
-def beside_nearest(samples: Tensor, reals: Tensor, features: Nearest, pixels: Nearest) -> Tensor | None:
-    """A picture of the samples that are nearest to a training image in feature space, from left to right.
-
-    First row: the samples. Second: the training images nearest in feature space. Third: those nearest in pixel space.
-
-    Args:
-        samples: (M, C, H, W), uint8.
-        reals: (N, C, H, W), uint8.
-        features: neighbours in feature space.
-        pixels: neighbours in pixel space.
-
-    Returns:
-        (3, H', W'), uint8; None if C is neither 1 nor 3.
-
-    Example:
-        >>> near = Nearest(torch.tensor([1]), torch.tensor([4.0]), torch.tensor([1.0, 1.0]))
-        >>> images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
-        >>> beside_nearest(images[:1], images, near, near).shape
-        torch.Size([3, 104, 36])
-    """
+def _beside_nearest(samples: Tensor, reals: Tensor, features: _Nearest, pixels: _Nearest) -> Tensor | None:
+    """Three rows in one picture (3, H, W), uint8; None of images that have neither one nor three channels."""
     if samples.shape[1] not in (1, 3):
         return None
     shown = features.distances.argsort(stable=True)[:SHOWN]
     rows = [samples[shown], reals[features.who[shown]], reals[pixels.who[shown]]]
     return image_grid(torch.cat(rows).cpu(), nrow=len(shown))
-
-
-def _share_within(near: Nearest) -> float:
-    among = near.among_reals
-    threshold = among.kthvalue(max(1, math.ceil(QUANTILE * len(among)))).values
-    return int((near.distances <= threshold).sum()) / len(near.distances)

@@ -1,38 +1,36 @@
 """One measurement: reals and fakes through the feature network, once each, and what was done on the way.
 
-This is `GenerativeMetrics` without the question of when, and without logging.
+Images go in, numbers and their protocol come out; where the images are from, and when to measure, is not its business.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pytorch_lightning import Trainer
-from torch import Tensor
+import torchvision
+from torch import Tensor, nn
 
+from lightning_lead import __version__
+from lightning_lead._checks import check_positive, check_range
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.callbacks.ema import GeneratorEMA
-from lightning_lead.callbacks.extractor import FeatureNetwork, find_extractor
-from lightning_lead.callbacks.feature_scores import FeatureScores
-from lightning_lead.callbacks.fingerprints import tensors_hash
-from lightning_lead.callbacks.metric_names import WITH_CLASSIFIER, classifier_names, default_splits, logged_names
-from lightning_lead.callbacks.protocol import (
-    describe_average,
-    describe_device,
-    describe_dtype,
-    describe_norms,
-    library_versions,
-)
-from lightning_lead.callbacks.ranks import combine, place
-from lightning_lead.callbacks.reference import ReferenceImages, find_reference
-from lightning_lead.callbacks.reference_pass import cache_folder, pass_reference
-from lightning_lead.callbacks.sampling import generate, outside_range, plain_computation, to_uint8
-from lightning_lead.callbacks.score_settings import ScoreSettings
+from lightning_lead._images import outside_range, to_uint8
+from lightning_lead.calculus.float32 import plain_computation
+from lightning_lead.metrics.base import Score
+from lightning_lead.metrics.cache import StatisticsCache, cache_folder
+from lightning_lead.metrics.classifier import WITH_CLASSIFIER, ClassifierScore
+from lightning_lead.metrics.collection import ScoreCollection, find_scores, with_options
+from lightning_lead.metrics.protocol import describe_device, library_versions
+from lightning_lead.metrics.ranks import combine, place
+from lightning_lead.metrics.reference import ImageHash, ReferenceImages
 
-__all__ = ["Measurement", "SampleScorer"]
+__all__ = ["Measurement", "Scorer"]
+
+MOST_HELD = 2**30
+"""Bytes of images that a rank keeps after hashing them, so that they are not read a second time."""
 
 
 class Measurement(NamedTuple):
@@ -47,112 +45,118 @@ class Measurement(NamedTuple):
     picture: Tensor | None = None
 
 
-class SampleScorer:
-    """Measures samples against reference images; its arguments are those of `GenerativeMetrics`.
+class Scorer:
+    """Measures samples against reference images.
+
+    Args:
+        extractor: as `GenerativeMetrics` takes it.
+        metrics: scores, or their names.
+        num_samples: that are to be scored.
+        batch_size: images per forward.
+        value_range: of images that are floats.
+        reference: the reals, for whoever calls `take_reference`.
+        seed: of what scores draw.
+        cache: as `GenerativeMetrics` takes it.
+        **options: of scores that are named, as `kid_subsets`.
 
     Raises:
         ConfigurationError: a setting out of its range.
 
     Example:
-        >>> class Pixels(torch.nn.Flatten):
+        >>> class Pixels(nn.Flatten):
         ...     num_features = 4
-        >>> SampleScorer(Pixels(), num_samples=100, metrics=["fid"]).names
-        ['fid']
+        ...     def forward(self, images):
+        ...         return super().forward(images.float())
+        >>> images = torch.arange(24, dtype=torch.uint8).view(6, 1, 2, 2)
+        >>> scorer = Scorer(Pixels(), num_samples=6, metrics=["precision"])
+        >>> scorer.take_reference(ReferenceImages(images, name="numbers"), torch.device("cpu"))
+        >>> scorer.measure_images([images], {}).values
+        {'precision': 1.0}
     """
 
     def __init__(
-        self, extractor: torch.nn.Module | str | None = None, *, reference: Any = None, **settings: Any
+        self,
+        extractor: nn.Module | str | None = None,
+        *,
+        metrics: Sequence[str | Score] = ("fid", "kid"),
+        num_samples: int = 10_000,
+        batch_size: int = 250,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        reference: Any = None,
+        seed: int = 0,
+        cache: bool | str | Path = True,
+        **options: Any,
     ) -> None:
-        self.settings, self.reference = ScoreSettings(**settings), reference
-        network = find_extractor(extractor)
-        self.features = FeatureNetwork(network)
-        if not self.settings.metrics and not self.features.classifies:
+        from lightning_lead.callbacks.extractor import FeatureNetwork, find_extractor
+
+        check_positive(num_samples=num_samples, batch_size=batch_size)
+        self.num_samples, self.batch_size, self.value_range = num_samples, batch_size, check_range(value_range)
+        self.reference, self.seed, self.cache = reference, seed, cache
+        self._given: dict[str, Any] = {"metrics": metrics} | options
+        self.features = FeatureNetwork(find_extractor(extractor))
+        self.scores = find_scores(metrics, options) + self._of_classifier(metrics, options.get("is_splits"))
+        if not self.scores:
             raise ConfigurationError("Cannot score samples with nothing to compute; name 'fid' or 'kid' in metrics")
-        if self.settings.is_splits is not None and not self.features.classifies:
-            raise ConfigurationError(
-                f"Cannot split a classifier's score because {self.features.name} has no classifier; leave "
-                f"out is_splits. {WITH_CLASSIFIER} (got is_splits={self.settings.is_splits})"
-            )
-        self.names = logged_names(self.settings.metrics, network, classifies=self.features.classifies)
-        self.splits = (self.settings.is_splits or default_splits(network)) if self.features.classifies else 1
-        if self.splits > self.settings.num_samples:
-            raise ConfigurationError(
-                f"Cannot split the samples into is_splits={self.splits} parts because there are fewer; raise "
-                f"num_samples (got {self.settings.num_samples})"
-            )
-        self._check_count(self.settings.num_samples, "samples", "raise num_samples")
-        self._scores: FeatureScores | None = None
-        self._card: dict[str, Any] = {}
+        self.names = [name for score in self.scores for name in score.names]
+        for score in self.scores:
+            score.check(num_samples, None, self.features.num_features)
         self.image_shape: tuple[int, ...] = ()  # of the reals, once they are known
+        self._collection: ScoreCollection | None = None
+        self._described: dict[str, Any] = {}
         self._device = torch.device("cpu")
 
-    def changed(self, *, extractor: torch.nn.Module | str | None = None, **settings: Any) -> SampleScorer:
-        """Another scorer with the same settings but these.
+    def _of_classifier(self, metrics: Sequence[str | Score], splits: int | None) -> list[Score]:
+        """Return the classifier's score where there is a classifier, unless it was given."""
+        wants = [metric for metric in metrics if isinstance(metric, Score) and "logits" in metric.needs]
+        if self.features.classifies:
+            name = getattr(self.features.network, "score_name", None)
+            given = any(isinstance(score, ClassifierScore) for score in wants)
+            return [] if given else [ClassifierScore(splits, name)]
+        check_positive(is_splits=splits)
+        if wants or splits is not None:
+            what = f"compute {wants[0].names[0]}" if wants else "split a classifier's score"
+            remedy = "leave it out" if wants else "leave out is_splits"
+            raise ConfigurationError(
+                f"Cannot {what} because {self.features.name} has no classifier; {remedy}. {WITH_CLASSIFIER} "
+                f"(got is_splits={splits})"
+            )
+        return []
 
-        Args:
-            extractor: None keeps the network.
-            **settings: of `GenerativeMetrics`.
-        """
+    def changed(self, *, extractor: nn.Module | str | None = None, **settings: Any) -> Scorer:
+        """Return another scorer with the same settings but these, by the names of `GenerativeMetrics`."""
         network = self.features.network if extractor is None else extractor
-        return SampleScorer(network, **({"reference": self.reference} | vars(self.settings) | settings))
-
-    def prepare(self, trainer: Trainer, pl_module: Any) -> None:
-        """Pass the reals; all ranks must call it.
-
-        Args:
-            trainer: with the data, if no reference was given.
-            pl_module: whose device is used.
-
-        Raises:
-            ConfigurationError: no reals, too few, outside the value range, or an extractor that cannot work on them.
-        """
-        self.take_reference(find_reference(self.reference, trainer, pl_module), pl_module.device)
+        mine = {"num_samples", "batch_size", "value_range", "reference", "seed", "cache"}
+        kept = self._given | {name: getattr(self, name) for name in mine}
+        if "metrics" not in settings:
+            kept["metrics"] = [with_options(m, settings) if isinstance(m, Score) else m for m in kept["metrics"]]
+        return Scorer(network, **(kept | settings))
 
     def take_reference(self, reference: ReferenceImages, device: torch.device) -> None:
-        """Pass these reals; all ranks must call it.
-
-        Args:
-            reference: the reals.
-            device: where everything is computed.
+        """Pass these reals, and compute on this device from now on; all ranks must call it.
 
         Raises:
             ConfigurationError: too few, outside the value range, or an extractor that cannot work on them.
         """
-        chosen = self.settings
-        self._check_count(len(reference), "real images", "pass a larger reference")
+        for score in self.scores:
+            score.check(self.num_samples, len(reference), self.features.num_features)
         self._device = device
         with plain_computation(device):
             self.features.to(device)
-            first = next(reference.chunks(chosen.batch_size, value_range=chosen.value_range))
+            first = next(reference.chunks(self.batch_size, value_range=self.value_range))
             probe, logits = self.features(first[:2])
             self.image_shape = tuple(first.shape[1:])
-            scores = FeatureScores(
+            collection = ScoreCollection(
+                self.scores,
                 num_features=self.features.num_features,
-                metrics=chosen.metrics,
-                chunk=chosen.batch_size,
-                num_classes=None if logits is None else logits.shape[1],
+                chunk=self.batch_size,
+                logits=logits,
                 image_shape=self.image_shape,
-                score_names=classifier_names(self.features.network),
-                splits=self.splits,
-                kid_subsets=chosen.kid_subsets,
-                kid_subset_size=chosen.kid_subset_size,
-                precision_k=chosen.precision_k,
-                density_k=chosen.density_k,
-                seed=chosen.seed,
+                seed=self.seed,
                 device=device,
             )
-            sha256 = pass_reference(
-                reference,
-                self.features,
-                scores,
-                batch_size=chosen.batch_size,
-                value_range=chosen.value_range,
-                folder=cache_folder(chosen.cache, len(reference) * self.features.num_features),
-                probe=probe,
-                device=device,
-            )
-        self._scores = scores
-        self._card = {
+            sha256 = self._pass(reference, collection, probe)
+        self._collection = collection
+        self._described = {
             "num_reference": len(reference),
             "reference": reference.name,
             "reference_sha256": sha256,
@@ -162,53 +166,45 @@ class SampleScorer:
             "resize": self.features.resize,
         }
 
-    def try_samples(self, pl_module: Any, ema: GeneratorEMA | None, *, strict: bool) -> None:
-        """Look at one chunk of samples before training.
+    def _pass(self, reference: ReferenceImages, collection: ScoreCollection, probe: Tensor) -> str:
+        """Hash the reals, and let them pass the network unless the cache knows what is needed of them."""
+        rank, ranks = place()
+        share: dict[str, Any] = {"value_range": self.value_range, "rank": rank, "world_size": ranks}
+        image_hash, held, size = ImageHash(self.batch_size), list[Tensor](), 0
+        for images in reference.chunks(self.batch_size, **share):
+            image_hash.update(images)
+            collection.add_pixels(images, real=True)
+            size += images.numel()
+            if size <= MOST_HELD:
+                held.append(images)
+        sha256 = image_hash.hexdigest(self._device)
 
-        Args:
-            pl_module: whose samples.
-            ema: draw from its average.
-            strict: refuse values outside the range.
+        def forward() -> None:
+            for images in held if size <= MOST_HELD else reference.chunks(self.batch_size, **share):
+                collection.add(self.features(images)[0], real=True)
 
-        Raises:
-            ConfigurationError: another shape than the reals', or, if strict, values outside the range.
-        """
-        count = min(self.settings.batch_size, 64)
-        (samples,) = generate(pl_module, count, seed=self.settings.seed, batch_size=count, ema=ema)
-        if tuple(samples.shape[1:]) != self.image_shape:
-            raise ConfigurationError(
-                "Cannot compare samples with real images because their shapes differ; make the generator return "
-                f"(n, {', '.join(map(str, self.image_shape))}) (got {tuple(samples.shape)})"
-            )
-        if strict:
-            to_uint8(samples, self.settings.value_range, strict=True)
-
-    def measure(self, trainer: Trainer, pl_module: Any, ema: GeneratorEMA | None) -> Measurement:
-        """Draw samples and score them; all ranks must call it, and get the same.
-
-        Args:
-            trainer: which ranks there are.
-            pl_module: whose samples.
-            ema: draw from its average.
-        """
-        chosen, share = self.settings, {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        chunks = generate(
-            pl_module, chosen.num_samples, seed=chosen.seed, batch_size=chosen.batch_size, ema=ema, **share
-        )
-        generator = pl_module.generator
-        weights = {f"generator.{name}": t for name, t in (*generator.named_parameters(), *generator.named_buffers())}
-        with plain_computation(self._device):
-            sampled = weights if ema is None else ema.average(pl_module)
-            parameters = [sampled[f"generator.{name}"] for name, _ in generator.named_parameters()]
-            protocol = {
-                "generator_mode": "eval",
-                "batch_norm": describe_norms(generator),
-                "ema": describe_average(ema),
-                "weights_dtype": describe_dtype(parameters),
-                "trainer_precision": str(trainer.precision),
-                "generator_sha256": tensors_hash(sampled),
-            }
-        return self.measure_images(chunks, protocol)
+        settings = {
+            "reference_sha256": sha256,
+            "num_reference": len(reference),
+            "image_shape": self.image_shape,
+            # not by its module: a network that moves to another file is the same
+            "extractor": type(self.features.network).__qualname__,
+            "extractor_fingerprint": self.features.fingerprint(),
+            "num_features": self.features.num_features,
+            "resize": self.features.resize,
+            "batch_size": self.batch_size,  # features depend on it in their last digits
+            "device": describe_device(self._device),
+            "versions": {
+                "torch": str(torch.__version__),
+                "torchvision": str(torchvision.__version__),
+                "lightning-lead": __version__,  # how a statistic is computed is this package's own
+            },
+        }
+        folder = cache_folder(self.cache, len(reference) * self.features.num_features)
+        # a GPU may take another algorithm each time, such as Winograd's, which rounds more than any CPU does
+        tolerance = 1e-3 if self._device.type == "cuda" else 1e-4
+        collection.prepare(StatisticsCache(folder, settings, probe, tolerance=tolerance), forward)
+        return sha256
 
     def measure_images(self, chunks: Iterable[Tensor], protocol: Mapping[str, Any]) -> Measurement:
         """Score images; all ranks must call it, and get the same.
@@ -217,46 +213,46 @@ class SampleScorer:
             chunks: of `batch_size` images (n, C, H, W), bytes or floats; this rank's share, as `generate` yields it.
             protocol: where they come from.
         """
-        scores, device = self._scores, self._device
-        if scores is None:
-            raise ConfigurationError("Cannot measure before prepare(); call it with the same Trainer first")
+        collection, device = self._collection, self._device
+        if collection is None:
+            raise ConfigurationError("Cannot measure because no reals have passed; call take_reference() first")
         with plain_computation(device):
-            scores.reset_fakes()
+            collection.reset_fakes()
             # images, values, values outside of the range, values that are not finite
-            tally = torch.zeros(4, dtype=torch.long, device=scores.device)
+            tally = torch.zeros(4, dtype=torch.long, device=collection.device)
             for samples in chunks:
-                broken, outside = int((~samples.isfinite()).sum()), outside_range(samples, self.settings.value_range)
-                tally += torch.tensor([len(samples), samples.numel(), outside, broken], device=scores.device)
+                broken, outside = int((~samples.isfinite()).sum()), outside_range(samples, self.value_range)
+                tally += torch.tensor([len(samples), samples.numel(), outside, broken], device=collection.device)
                 if not broken:
-                    images = to_uint8(samples, self.settings.value_range, strict=False)
-                    scores.add_pixels(images, real=False)
-                    scores.add(*self.features(images), real=False)
+                    images = to_uint8(samples, self.value_range, strict=False)
+                    collection.add_pixels(images, real=False)
+                    collection.add(*self.features(images), real=False)
             count, total, outside, broken = combine(tally).tolist()
-            values = scores.compute() if not broken else dict.fromkeys(self.names, math.nan)
-            scores.reset_fakes()
+            values = dict.fromkeys(self.names, math.nan) if broken else collection.compute()
+            collection.reset_fakes()
             # here, where the settings are those of the work
             details = {**self._protocol(count, outside / total), **protocol}
-        return Measurement(values, details, broken, scores.picture if not broken and place()[0] == 0 else None)
+        picture = collection.picture if not broken and place()[0] == 0 else None
+        return Measurement(values, details, broken, picture)
 
     def free(self) -> None:
         """Forget the reals, and take the network off the device."""
-        self._scores = None
+        self._collection = None
         self.features.to("cpu")
 
     def _protocol(self, count: int, clipped_share: float) -> dict[str, Any]:
+        settings = {"seed": self.seed, "batch_size": self.batch_size}
+        for score in self.scores:
+            settings |= score.protocol()
         return {
             "num_samples": count,
-            **self._card,
-            "value_range": list(self.settings.value_range),
+            **self._described,
+            "value_range": list(self.value_range),
             "quantisation": "uint8 by rounding",
             "clipped_share": clipped_share,
             "autocast": False,
             "moments": "float64",
-            **self.settings.describe(),
-            **({"is_splits": self.splits} if self.features.classifies else {}),
+            **settings,
             "device": describe_device(self._device),
             "versions": library_versions(),
         }
-
-    def _check_count(self, count: int, what: str, remedy: str) -> None:
-        self.settings.check_count(count, what, remedy, num_features=self.features.num_features)

@@ -18,7 +18,8 @@ import callback_kit as kit
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, SampleGrid, neighbours
+from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, SampleGrid
+from lightning_lead.metrics import neighbours
 
 
 def validate(folder: Path, *, world_size: int) -> dict[str, Any]:

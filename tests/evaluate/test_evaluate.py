@@ -14,10 +14,10 @@ from torch import nn
 
 from lightning_lead import CheckpointMismatchError, CompactCheckpointIO, ConfigurationError, networks
 from lightning_lead.callbacks import GenerativeMetrics
-from lightning_lead.callbacks.protocol import card, read_records
 from lightning_lead.cli import main
 from lightning_lead.data import DigitsDataModule
 from lightning_lead.evaluate import Evaluation, differences, evaluate_checkpoint, evaluate_images
+from lightning_lead.metrics.protocol import card, read_records
 
 RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "digits.yaml"
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter is intended")
