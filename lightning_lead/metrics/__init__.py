@@ -9,6 +9,7 @@ from lightning_lead.metrics.classifier import ClassifierScore
 from lightning_lead.metrics.fid import FID
 from lightning_lead.metrics.kid import KID
 from lightning_lead.metrics.memorization import Memorization
+from lightning_lead.metrics.mind import MIND
 from lightning_lead.metrics.prdc import PRDC
 from lightning_lead.metrics.reference import ReferenceImages
 from lightning_lead.metrics.scorer import Scorer
@@ -16,6 +17,7 @@ from lightning_lead.metrics.scorer import Scorer
 __all__ = [
     "FID",
     "KID",
+    "MIND",
     "PRDC",
     "ClassifierScore",
     "ImageSet",

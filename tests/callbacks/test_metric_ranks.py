@@ -48,7 +48,7 @@ def four(tmp_path_factory):
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_the_same_scores_from_one_and_from_more(alone, request, ranks):
     results = request.getfixturevalue({2: "together", 4: "four"}[ranks])
-    names = {"fid", "kid", "precision", "recall", "density", "coverage", "memorization", "memorization_pixels"}
+    names = {"fid", "kid", "mind", "precision", "recall", "density", "coverage", "memorization", "memorization_pixels"}
     assert names | {"authenticity", "classifier_score", "classifier_score_std"} <= alone["frozen"]["values"].keys()
     assert len(results) == ranks
     for result in results:
