@@ -1,4 +1,4 @@
-"""A hash that identifies weights, features and statistics by every value, whatever file they came from."""
+"""What identifies weights, features and statistics: a hash of every value, whatever file they came from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ __all__ = ["tensors_hash"]
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """Return the sha256, 64 hexadecimal digits, of the tensors' names, types, shapes and values, in any order."""
+    """The sha256 of tensors: of their names, types, shapes and values.
+
+    Args:
+        tensors: name -> tensor, in any order.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> tensors_hash({})[:8]
+        'e3b0c442'
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         flat = tensor.detach().cpu().contiguous().reshape(-1)

@@ -25,7 +25,7 @@ SMALLEST_SIDE = 32
 
 
 def to_uint8(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0), *, strict: bool = True) -> Tensor:
-    """Images as bytes, by rounding.
+    """Turn images into bytes, by rounding.
 
     Args:
         images: any shape; floats in `value_range`, or bytes, which are returned as they are.
@@ -65,7 +65,7 @@ def to_uint8(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0), *, 
 
 
 def outside_range(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> int:
-    """How many values are farther outside the range than 1e-3 of its width.
+    """Count the values that are farther outside the range than 1e-3 of its width.
 
     Args:
         images: any shape; bytes are never outside.

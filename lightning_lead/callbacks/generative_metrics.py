@@ -149,7 +149,7 @@ class GenerativeMetrics(Callback):
         self._loaded_step = self._loaded_game = None
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Which game step of which game the weights are from: outside of a fit the Trainer itself does not know."""
+        """Read from which step of which game the weights are: outside of a fit the Trainer does not know."""
         self._loaded_step, self._loaded_game = int(checkpoint["global_step"]), saved_description(checkpoint)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:

@@ -96,18 +96,7 @@ def _draw(pl_module: Any, n: int, seed: int, averaged: Mapping[str, Tensor] | No
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule has exactly the mode that it had.
-
-    Args:
-        module: any module, with submodules in train and in eval mode.
-
-    Example:
-        >>> net = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
-        >>> with evaluation_mode(net):
-        ...     inside = [m.training for m in net]
-        >>> inside, [m.training for m in net]
-        ([False, False], [True, False])
-    """
+    """Switch to eval mode; afterwards every submodule has exactly the mode that it had."""
     modes = [(child, child.training) for child in module.modules()]
     try:
         module.eval()

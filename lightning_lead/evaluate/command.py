@@ -1,4 +1,4 @@
-"""The command `lightning-lead evaluate`: a table, the protocol card, and a file with both."""
+"""The command `lightning-lead evaluate`: a table of scores, the protocol, and a file with both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchvision.transforms.functional import to_pil_image
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.evaluate.measure import evaluate_checkpoint, evaluate_images
 from lightning_lead.metrics.collection import keywords
-from lightning_lead.metrics.protocol import card, read_records, write_records
+from lightning_lead.metrics.protocol import protocol_table, read_records, write_records
 
 __all__ = ["differences", "evaluate"]
 
@@ -82,7 +82,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         return 0
     records = [*read_records(chosen.output), found.record]
     write_records(chosen.output, records)
-    print(card(found.record))
+    print(protocol_table(found.record))
     print(f"\nwritten to {chosen.output}, which holds {len(records)} record{'s' if len(records) > 1 else ''} now")
     if found.picture is not None:
         picture = _beside(chosen.output, len(records))

@@ -23,7 +23,7 @@ from lightning_lead._files import replacing
 from lightning_lead._hashing import tensors_hash
 from lightning_lead.fetch.store import home
 from lightning_lead.metrics.base import Statistics
-from lightning_lead.metrics.ranks import broadcast_tensors, place
+from lightning_lead.metrics.ranks import broadcast_tensors, rank_and_world_size
 
 __all__ = ["WORTH_A_FILE", "StatisticsCache", "cache_folder"]
 
@@ -61,11 +61,11 @@ class StatisticsCache:
         """Return what was saved under a name, or None; all ranks must call it."""
         if self._folder is None:
             return None
-        return broadcast_tensors(self._read(kind) if place()[0] == 0 else None, device)
+        return broadcast_tensors(self._read(kind) if rank_and_world_size()[0] == 0 else None, device)
 
     def save(self, kind: str, tensors: Statistics) -> None:
         """Write all of it or nothing, by rank 0; a folder that cannot be written to costs a warning."""
-        if self._folder is None or place()[0] != 0:
+        if self._folder is None or rank_and_world_size()[0] != 0:
             return
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         content = {"settings": self._settings, "probe": self._probe, "tensors": plain, "sha256": tensors_hash(plain)}

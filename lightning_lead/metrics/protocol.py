@@ -1,4 +1,4 @@
-"""How a score was measured, written beside it: a number without its protocol cannot be compared with any other."""
+"""The protocol of a score, written beside it: a number without one cannot be compared with any other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning_lead._files import replacing
 from lightning_lead.calculus.float32 import float32_products
 
 __all__ = [
-    "card",
+    "protocol_table",
     "describe",
     "describe_device",
     "describe_dtype",
@@ -77,25 +77,8 @@ def describe_protocol(protocol: Mapping[str, Any]) -> str:
     )
 
 
-def card(record: Mapping[str, Any]) -> str:
-    """Return a record as a table in Markdown: the scores, and below them everything that decided them.
-
-    Args:
-        record: as in generative_metrics.json, or as `lightning-lead evaluate` writes it.
-
-    Example:
-        >>> record = {"step": 5, "stage": "fit", "values": {"fid": 2.5}, "protocol": {"num_samples": 100, "ema": None}}
-        >>> print(card(record))
-        | score | value |
-        |---|---|
-        | fid | 2.5 |
-        <BLANKLINE>
-        | protocol | |
-        |---|---|
-        | step | 5 |
-        | num_samples | 100 |
-        | ema | none |
-    """
+def protocol_table(record: Mapping[str, Any]) -> str:
+    """Return a record as a table in Markdown: the scores, and below them everything that decided them."""
     scores = [
         f"| {name} | {'nan' if value is None else format(value, '.6g')} |" for name, value in record["values"].items()
     ]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-__all__ = ["broadcast_tensors", "combine", "gather_in_order", "place", "shared_blocks"]
+__all__ = ["broadcast_tensors", "combine", "gather_in_order", "rank_and_world_size", "shared_blocks"]
 
 
-def place() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """Return this process's rank and the number of ranks."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0, 1
@@ -20,7 +20,7 @@ def place() -> tuple[int, int]:
 
 def gather_in_order(rows: Tensor, chunk: int) -> Tensor:
     """Return all ranks' rows in the order of one process; this rank has the chunks k with k mod ranks = rank."""
-    if place()[1] == 1:
+    if rank_and_world_size()[1] == 1:
         return rows
     per_rank = [list(part.split(chunk)) if len(part) else [] for part in gather_all_tensors(rows)]
     pieces = [per_rank[k % len(per_rank)][k // len(per_rank)] for k in range(sum(len(chunks) for chunks in per_rank))]
@@ -29,7 +29,7 @@ def gather_in_order(rows: Tensor, chunk: int) -> Tensor:
 
 def shared_blocks(count: int, size: int) -> Iterator[slice]:
     """Yield this rank's share of blocks of `count` rows; where one begins does not depend on the number of ranks."""
-    rank, ranks = place()
+    rank, ranks = rank_and_world_size()
     for k, start in enumerate(range(0, count, size)):
         if k % ranks == rank:
             yield slice(start, min(start + size, count))
@@ -37,7 +37,7 @@ def shared_blocks(count: int, size: int) -> Iterator[slice]:
 
 def combine(values: Tensor, how: str = "sum") -> Tensor:
     """Return the "sum", "max" or "min" over ranks, element by element, in place."""
-    if place()[1] > 1:
+    if rank_and_world_size()[1] > 1:
         operations = {"sum": torch.distributed.ReduceOp.SUM, "max": torch.distributed.ReduceOp.MAX}
         torch.distributed.all_reduce(values, operations.get(how, torch.distributed.ReduceOp.MIN))
     return values
@@ -45,7 +45,7 @@ def combine(values: Tensor, how: str = "sum") -> Tensor:
 
 def broadcast_tensors(tensors: dict[str, Tensor] | None, device: torch.device) -> dict[str, Tensor] | None:
     """Return what rank 0 has, on every rank; None if it has nothing."""
-    rank, ranks = place()
+    rank, ranks = rank_and_world_size()
     if ranks == 1:
         return None if tensors is None else {name: tensor.to(device) for name, tensor in tensors.items()}
     layout: list[dict[str, tuple[torch.Size, torch.dtype]] | None] = [None]

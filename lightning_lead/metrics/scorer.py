@@ -24,7 +24,7 @@ from lightning_lead.metrics.cache import StatisticsCache, cache_folder
 from lightning_lead.metrics.classifier import WITH_CLASSIFIER, ClassifierScore
 from lightning_lead.metrics.collection import ScoreCollection, find_scores, with_options
 from lightning_lead.metrics.protocol import describe_device, library_versions
-from lightning_lead.metrics.ranks import combine, place
+from lightning_lead.metrics.ranks import combine, rank_and_world_size
 from lightning_lead.metrics.reference import ImageHash, ReferenceImages
 
 __all__ = ["Measurement", "Scorer"]
@@ -168,7 +168,7 @@ class Scorer:
 
     def _pass(self, reference: ReferenceImages, collection: ScoreCollection, probe: Tensor) -> str:
         """Hash the reals, and let them pass the network unless the cache knows what is needed of them."""
-        rank, ranks = place()
+        rank, ranks = rank_and_world_size()
         share: dict[str, Any] = {"value_range": self.value_range, "rank": rank, "world_size": ranks}
         image_hash, held, size = ImageHash(self.batch_size), list[Tensor](), 0
         for images in reference.chunks(self.batch_size, **share):
@@ -232,7 +232,7 @@ class Scorer:
             collection.reset_fakes()
             # here, where the settings are those of the work
             details = {**self._protocol(count, outside / total), **protocol}
-        picture = collection.picture if not broken and place()[0] == 0 else None
+        picture = collection.picture if not broken and rank_and_world_size()[0] == 0 else None
         return Measurement(values, details, broken, picture)
 
     def free(self) -> None:

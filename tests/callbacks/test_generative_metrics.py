@@ -611,14 +611,14 @@ def test_the_generator_s_weights_are_identified(kit, fit, metrics):
     assert first["device"] == {"name": "cpu", "convolution": "float32", "matmul": "float32"}
 
 
-def test_no_setting_of_tf32_reaches_the_features_and_the_card_says_what_was_used(kit, fit, metrics, monkeypatch):
-    """A processor does not obey the settings of a GPU, but they can be read; the last card is a GPU's."""
-    seen, cards = set(), []
+def test_no_setting_of_tf32_reaches_the_features_and_the_protocol_says_what_was_used(kit, fit, metrics, monkeypatch):
+    """A processor does not obey the settings of a GPU, but they can be read; the last protocol is a GPU's."""
+    seen, protocols = set(), []
 
     class Watched(kit.TinyExtractor):
         def forward(self, images):
             seen.add(tuple(float32_products("cuda").values()))
-            cards.append(describe_device("cuda"))
+            protocols.append(describe_device("cuda"))
             return super().forward(images)
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
@@ -633,4 +633,4 @@ def test_no_setting_of_tf32_reaches_the_features_and_the_card_says_what_was_used
         torch.set_float32_matmul_precision("highest")
     assert seen == {("float32", "float32")}
     assert callback.history[-1]["protocol"]["device"] == {"name": "cpu", "convolution": "float32", "matmul": "float32"}
-    assert cards[-1] == {"name": "a GPU", "convolution": "float32", "matmul": "float32", "cudnn": 91002}
+    assert protocols[-1] == {"name": "a GPU", "convolution": "float32", "matmul": "float32", "cudnn": 91002}
