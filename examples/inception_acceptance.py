@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from lightning_lead.calculus.float32 import full_float32
-from lightning_lead.callbacks.feature_scores import FeatureScores
 from lightning_lead.features import Inception2015
 from lightning_lead.fetch import find_cifar10, find_inception
+from lightning_lead.metrics import FID, ImageSet
 
 CHUNK = 250
 
@@ -59,10 +59,7 @@ def features_of(
 
 
 def our_distance(test: Tensor, train: Tensor) -> float:
-    scores = FeatureScores(num_features=test.shape[1], metrics=["fid"], chunk=len(train))
-    scores.add(train, real=True)
-    scores.add(test, real=False)
-    return scores.compute()["fid"]
+    return FID().compute(ImageSet(features=train), ImageSet(features=test))["fid"]
 
 
 def rival_network(folder: Path, device: str) -> Callable[[Tensor], Tensor]:

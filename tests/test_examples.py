@@ -110,9 +110,9 @@ def test_a_lease_of_a_run_that_has_diverged_writes_what_every_reader_of_json_tak
 
 
 def test_the_seconds_of_scores_are_left_out_and_the_reals_pass_before_the_first_segment(lease, monkeypatch):
-    from lightning_lead.callbacks.sample_scorer import SampleScorer
+    from lightning_lead.metrics import Scorer
 
-    order, clock, take, measure = [], [0.0], SampleScorer.take_reference, SampleScorer.measure
+    order, clock, take, measure = [], [0.0], Scorer.take_reference, Scorer.measure_images
 
     def slow(name, work):
         def run(*arguments):
@@ -125,8 +125,8 @@ def test_the_seconds_of_scores_are_left_out_and_the_reals_pass_before_the_first_
     monkeypatch.setattr(sys, "argv", ["lease"])
     monkeypatch.setattr(lease, "now", lambda: clock[0])
     monkeypatch.setattr("lightning_lead.callbacks.segment._clock", lambda: clock[0])
-    monkeypatch.setattr(SampleScorer, "take_reference", slow("reals", take))
-    monkeypatch.setattr(SampleScorer, "measure", slow("score", measure))
+    monkeypatch.setattr(Scorer, "take_reference", slow("reals", take))
+    monkeypatch.setattr(Scorer, "measure_images", slow("score", measure))
     lease.main(["--fast", "--methods", "Adam", "--set", "trainer.max_steps=2"])
     assert order[0] == "reals"  # before anything is built for the segment
     (segment,) = json.loads(Path("runs/lease/results.json").read_text())["Adam"]["segments"]

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["float32_products", "full_float32"]
+__all__ = ["float32_products", "full_float32", "plain_computation"]
 
 # what `torch.backends` asks itself; by its own attributes a look takes 8 µs, and a game step would take dozens of them
 _PER_OPERATION = hasattr(torch._C, "_get_fp32_precision_getter")  # torch ≥ 2.9
@@ -45,6 +45,25 @@ def full_float32() -> Iterator[None]:
         True
     """
     with _settings_moved() if _PER_OPERATION else _flags_moved():
+        yield
+
+
+@contextmanager
+def plain_computation(device: torch.device) -> Iterator[None]:
+    """Compute without gradients, autocast and TF32, and make ordinary tensors.
+
+    Lightning validates in inference mode, and a tensor that was made there cannot be written to during training;
+    statistics of the real images are kept across both.
+
+    Args:
+        device: whose autocast to switch off.
+
+    Example:
+        >>> with torch.inference_mode(), plain_computation(torch.device("cpu")):
+        ...     torch.ones(1).is_inference()
+        False
+    """
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), full_float32():
         yield
 
 

@@ -17,12 +17,15 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 from torchvision.transforms.functional import to_pil_image
 
-from lightning_lead.callbacks.checks import check_generates, check_positive
+from lightning_lead._checks import check_positive
 from lightning_lead.callbacks.ema import find_ema
+from lightning_lead.callbacks.generator_scores import pass_reals, score_samples, try_samples
 from lightning_lead.callbacks.monitors import check_monitors
-from lightning_lead.callbacks.protocol import describe, read_records, write_records
-from lightning_lead.callbacks.sample_scorer import SampleScorer
+from lightning_lead.callbacks.sampling import check_generates
 from lightning_lead.checkpoints.game import saved_description
+from lightning_lead.metrics import Score, kid, prdc
+from lightning_lead.metrics.protocol import describe, read_records, write_records
+from lightning_lead.metrics.scorer import Scorer
 
 __all__ = ["GenerativeMetrics"]
 
@@ -55,17 +58,17 @@ class GenerativeMetrics(Callback):
         num_samples: fakes, > num_features for FID.
         batch_size: images per forward, ≥ 1; part of the protocol, as another one draws other samples.
         metrics: which of "fid", "kid", "precision", "recall", "density", "coverage" ("prdc" is the last four) and
-            "memorization"; all but FID keep all features in memory.
+            "memorization", or scores with settings of their own, as `metrics.KID(subsets=50)`; all but FID keep all
+            features in memory.
         value_range: the values of images that become black and white.
         reference: the reals, a tensor (N, C, H, W), a dataset or a DataLoader (its dataset is read in order); default
             the data module's `reference_images()`, else the training data.
         seed: of the samples and of KID's subsets.
-        kid_subsets: random subsets that KID averages over, ≥ 1.
-        kid_subset_size: samples in each, ≥ 2.
-        precision_k: nearest neighbours of precision and recall, ≥ 1.
-        density_k: nearest neighbours of density and coverage, ≥ 1.
-        is_splits: parts that the classifier's score is averaged over, ≥ 1; default 10 for Inception Scores, and 1 for
-            other classifiers. With more than one, the record has the deviation over parts, and the score of the whole.
+        kid_subsets: `subsets` of `metrics.KID`, where it is named by "kid"; so are the next three.
+        kid_subset_size: its `subset_size`.
+        precision_k: that of `metrics.PRDC`.
+        density_k: that of `metrics.PRDC`.
+        is_splits: `splits` of `metrics.ClassifierScore`, where there is a classifier.
         cache: folder of reference statistics; True is "statistics" in $LIGHTNING_LEAD_HOME or ~/.cache/lightning-lead,
             used where there is enough to compute; False computes them anew each time.
         name_prefix: before the names that are logged, for a second instance.
@@ -78,7 +81,7 @@ class GenerativeMetrics(Callback):
         ...     num_features = 64
         ...     def forward(self, images):
         ...         return super().forward(images.float())
-        >>> GenerativeMetrics(Pixels(), every_n_steps=500, num_samples=1_000).names
+        >>> GenerativeMetrics(Pixels(), num_samples=1_000, metrics=["fid", kid.KID(subsets=50)]).names
         ['fid', 'kid']
     """
 
@@ -89,20 +92,20 @@ class GenerativeMetrics(Callback):
         every_n_steps: int | None = None,
         num_samples: int = 10_000,
         batch_size: int = 250,
-        metrics: Sequence[str] = ("fid", "kid"),
+        metrics: Sequence[str | Score] = ("fid", "kid"),
         value_range: tuple[float, float] = (-1.0, 1.0),
         reference: Any = None,
         seed: int = 0,
-        kid_subsets: int = 100,
-        kid_subset_size: int = 1000,
-        precision_k: int = 3,
-        density_k: int = 5,
+        kid_subsets: int = kid.SUBSETS,
+        kid_subset_size: int = kid.SUBSET_SIZE,
+        precision_k: int = prdc.PRECISION_K,
+        density_k: int = prdc.DENSITY_K,
         is_splits: int | None = None,
         cache: bool | str | Path = True,
         name_prefix: str = "",
     ) -> None:
         check_positive(every_n_steps=every_n_steps)
-        self.scorer = SampleScorer(
+        self.scorer = Scorer(
             extractor,
             num_samples=num_samples,
             batch_size=batch_size,
@@ -146,7 +149,7 @@ class GenerativeMetrics(Callback):
         self._loaded_step = self._loaded_game = None
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Which game step of which game the weights are from: outside of a fit the Trainer itself does not know."""
+        """Read from which step of which game the weights are: outside of a fit the Trainer does not know."""
         self._loaded_step, self._loaded_game = int(checkpoint["global_step"]), saved_description(checkpoint)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -158,7 +161,7 @@ class GenerativeMetrics(Callback):
             trainer.callback_metrics.update({name: value for name, value in known.items() if name in self.names})
         check_monitors(trainer, self.names, self.every_n_steps)
         self._prepare(trainer, pl_module)
-        self.scorer.try_samples(pl_module, find_ema(trainer), strict=start == 0)
+        try_samples(self.scorer, pl_module, find_ema(trainer), strict=start == 0)
         records = read_records(self._path) if trainer.is_global_zero else []
         if records and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             write_records(self._path, [record for record in records if record["step"] <= start])
@@ -205,7 +208,7 @@ class GenerativeMetrics(Callback):
     def _prepare(self, trainer: Trainer, pl_module: Any) -> None:
         folder = trainer.log_dir or trainer.default_root_dir  # log_dir is agreed on by all ranks
         self._path = Path(folder) / f"{self._stem}generative_metrics.json"
-        self.scorer.prepare(trainer, pl_module)
+        pass_reals(self.scorer, trainer, pl_module)
 
     def _score(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -216,7 +219,7 @@ class GenerativeMetrics(Callback):
             ema.update_if_due(trainer, pl_module)  # it may stand after this callback in the Trainer's list
         pl_module.sync_buffers()
         step = trainer.global_step if fitting or self._loaded_step is None else self._loaded_step
-        values, protocol, broken, picture = self.scorer.measure(trainer, pl_module, ema)
+        values, protocol, broken, picture = score_samples(self.scorer, trainer, pl_module, ema)
         if broken:
             rank_zero_warn(
                 f"{broken} values of the samples at step {step} are not finite: the generator has diverged, and the "

@@ -24,18 +24,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def check_dtype(name: str | None) -> torch.dtype | None:
-    """The dtype of this name.
-
-    Args:
-        name: "float32", "float16", "bfloat16", or None for that of the weights.
-
-    Raises:
-        ConfigurationError: another name.
-
-    Example:
-        >>> check_dtype("float16")
-        torch.float16
-    """
+    """Return the dtype of this name, None for that of the weights; raise a ConfigurationError for another name."""
     if name is not None and name not in DTYPES:
         raise ConfigurationError(f"Cannot store weights as {name!r}; choose one of {', '.join(DTYPES)}, or None")
     return None if name is None else DTYPES[name]

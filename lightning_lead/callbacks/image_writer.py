@@ -11,9 +11,9 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from lightning_lead._checks import check_range
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.callbacks.checks import check_range
-from lightning_lead.callbacks.sample_grid import image_grid, picture_bytes
+from lightning_lead._images import image_grid, picture_bytes
 
 __all__ = ["ImageWriter"]
 

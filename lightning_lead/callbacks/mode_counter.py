@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 
+from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.callbacks.checks import check_generates, check_positive
 from lightning_lead.callbacks.ema import find_ema
-from lightning_lead.callbacks.sampling import generate
+from lightning_lead.callbacks.sampling import check_generates, generate
 from lightning_lead.data import modes_covered
 
 __all__ = ["ModeCounter"]

@@ -1,4 +1,4 @@
-"""What other callbacks make of a score that is computed now and then, found out before the first step."""
+"""Checks, before the first step, of callbacks that monitor a score which is computed now and then."""
 
 from __future__ import annotations
 
@@ -14,18 +14,9 @@ __all__ = ["check_monitors"]
 
 
 def check_monitors(trainer: Trainer, names: Sequence[str], every_n_steps: int | None) -> None:
-    """Refuse, or warn of, callbacks whose rhythm does not fit that of the scores that they monitor.
+    """Refuse, or warn of, callbacks that look at scores more often than those are computed.
 
-    Args:
-        trainer: at the start of a fit.
-        names: of the scores.
-        every_n_steps: game steps between scores, or None for each validation.
-
-    Raises:
-        ConfigurationError: an `EarlyStopping` that would fail because it looks before the first score is there.
-
-    Example:
-        >>> check_monitors(Trainer(logger=False), ["fid"], 100)
+    Raises a ConfigurationError for an `EarlyStopping` that would fail because it looks before the first score is there.
     """
     if every_n_steps is None:
         if not getattr(trainer, "enable_validation", True) and not trainer.fast_dev_run:  # type: ignore[attr-defined]

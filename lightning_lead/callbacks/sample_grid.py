@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,15 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torchvision.transforms.functional import to_pil_image
-from torchvision.utils import make_grid
 
+from lightning_lead._checks import check_positive, check_range
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.callbacks.checks import check_generates, check_positive, check_range
+from lightning_lead._images import image_grid, picture_bytes
 from lightning_lead.callbacks.ema import find_ema
-from lightning_lead.callbacks.sampling import generate, to_uint8
+from lightning_lead.callbacks.sampling import check_generates, generate
 
-__all__ = ["SampleGrid", "check_drawable", "image_grid", "picture_bytes", "scatter_picture"]
-
-SMALLEST_SIDE = 32
-"""Images with fewer pixels a side are enlarged by a whole number, so that a grid of them can be read."""
+__all__ = ["SampleGrid", "check_drawable", "scatter_picture"]
 
 
 class SampleGrid(Callback):
@@ -118,17 +113,7 @@ class SampleGrid(Callback):
 
 
 def check_drawable(samples: Tensor) -> None:
-    """Refuse samples that no picture can be made of.
-
-    Args:
-        samples: what the generator or `predict_step` returned.
-
-    Raises:
-        ConfigurationError: neither (n, 1 or 3, H, W) nor (n, 2); or points, and no matplotlib.
-
-    Example:
-        >>> check_drawable(torch.zeros(4, 3, 8, 8))
-    """
+    """Refuse samples that no picture can be made of, and points where there is no matplotlib."""
     if not (samples.dim() == 4 and samples.shape[1] in (1, 3)) and not (samples.dim() == 2 and samples.shape[1] == 2):
         raise ConfigurationError(
             "Cannot draw the samples because they are neither images (n, 1 or 3, H, W) nor points (n, 2); return one "
@@ -138,60 +123,8 @@ def check_drawable(samples: Tensor) -> None:
         _figure_classes()
 
 
-def picture_bytes(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
-    """Images as bytes on the CPU, whatever is in them: clamped, and black where not finite.
-
-    Args:
-        images: (n, C, H, W).
-        value_range: the values that become black and white.
-
-    Example:
-        >>> picture_bytes(torch.tensor([[[[9.0, float("nan")]]]])).tolist()
-        [[[[255, 0]]]]
-    """
-    if images.is_floating_point():
-        low, high = value_range
-        images = torch.nan_to_num(images, nan=low, posinf=high, neginf=low)
-    return to_uint8(images, value_range, strict=False).cpu()
-
-
-def image_grid(images: Tensor, nrow: int) -> Tensor:
-    """Many images as one; small ones are enlarged by a whole number.
-
-    Args:
-        images: (n, 1 or 3, H, W), uint8.
-        nrow: images in a row.
-
-    Returns:
-        (3, H', W'), uint8.
-
-    Example:
-        >>> image_grid(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), nrow=2).shape
-        torch.Size([3, 70, 70])
-    """
-    factor = math.ceil(SMALLEST_SIDE / min(images.shape[-2:]))
-    if factor > 1:
-        images = interpolate(images, scale_factor=factor, mode="nearest")
-    grid: Tensor = make_grid(images, nrow=nrow)
-    return grid
-
-
 def scatter_picture(points: Tensor) -> Tensor:
-    """Points as a scatter plot; those that are not finite are left out.
-
-    Args:
-        points: (n, 2).
-
-    Returns:
-        (3, 480, 480), uint8.
-
-    Raises:
-        ConfigurationError: matplotlib is not installed.
-
-    Example:
-        >>> scatter_picture(torch.zeros(4, 2)).shape
-        torch.Size([3, 480, 480])
-    """
+    """Return points (n, 2) as a scatter plot (3, 480, 480), uint8, without those that are not finite."""
     Figure, Canvas = _figure_classes()
     figure = Figure(figsize=(4.8, 4.8), dpi=100)
     canvas = Canvas(figure)  # without pyplot, which would keep the figure and pick a window system

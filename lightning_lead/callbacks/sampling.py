@@ -1,9 +1,4 @@
-"""Samples for looking at: drawn in eval mode, in full precision, from private noise, and turned into bytes by rounding.
-
-    byte = round(255 · (x − low) / (high − low)),        clamped to [0, 255]
-
-Truncation instead of rounding darkens every image by half a grey level, which a feature network sees.
-"""
+"""Samples for looking at: drawn in eval mode, in full precision, from private noise."""
 
 from __future__ import annotations
 
@@ -11,28 +6,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
+from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus.float32 import full_float32
+from lightning_lead.calculus.float32 import plain_computation
 from lightning_lead.calculus.noise import mix_seed
 from lightning_lead.calculus.placement import Placement
-from lightning_lead.callbacks.checks import check_positive
 
 if TYPE_CHECKING:
     from lightning_lead.callbacks.ema import GeneratorEMA
 
-__all__ = [
-    "evaluation_mode",
-    "generate",
-    "outside_range",
-    "plain_computation",
-    "to_uint8",
-]
+__all__ = ["check_generates", "evaluation_mode", "generate"]
 
-RANGE_TOLERANCE = 1e-3
-"""Share of the range's width that a value may overshoot it: a quarter of a grey level, which rounding swallows."""
+
+def check_generates(pl_module: Any, who: str) -> None:
+    """Refuse, in the name of a callback, a module that cannot be asked for samples; the error names what is missing."""
+    needed = ("generator", "private_noise", "sample_latents", "sample_labels", "sync_buffers")
+    if missing := [name for name in needed if not hasattr(pl_module, name)]:
+        raise ConfigurationError(
+            f"Cannot run {who} because {type(pl_module).__name__} has no {', '.join(missing)}; "
+            "subclass LeadGANModule, or add them"
+        )
 
 
 def generate(
@@ -66,6 +61,7 @@ def generate(
         ConfigurationError: a count < 1, or a generator that returns no batch of floats.
 
     Example:
+        >>> import torch
         >>> from lightning_lead import LeadGANModule
         >>> G, D = nn.Linear(3, 2), nn.Linear(2, 1)
         >>> gan = LeadGANModule(G, D, latent_dim=3)
@@ -100,18 +96,7 @@ def _draw(pl_module: Any, n: int, seed: int, averaged: Mapping[str, Tensor] | No
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule has exactly the mode that it had.
-
-    Args:
-        module: any module, with submodules in train and in eval mode.
-
-    Example:
-        >>> net = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
-        >>> with evaluation_mode(net):
-        ...     inside = [m.training for m in net]
-        >>> inside, [m.training for m in net]
-        ([False, False], [True, False])
-    """
+    """Switch to eval mode; afterwards every submodule has exactly the mode that it had."""
     modes = [(child, child.training) for child in module.modules()]
     try:
         module.eval()
@@ -119,80 +104,3 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for child, training in modes:
             child.training = training
-
-
-@contextmanager
-def plain_computation(device: torch.device) -> Iterator[None]:
-    """No gradients, no autocast, no TF32, and ordinary tensors.
-
-    Lightning validates in inference mode, and a tensor that was made there cannot be written to during training;
-    statistics of the real images are kept across both.
-
-    Args:
-        device: whose autocast to switch off.
-
-    Example:
-        >>> with torch.inference_mode(), plain_computation(torch.device("cpu")):
-        ...     torch.ones(1).is_inference()
-        False
-    """
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), full_float32():
-        yield
-
-
-def to_uint8(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0), *, strict: bool = True) -> Tensor:
-    """Images as bytes, by rounding.
-
-    Args:
-        images: any shape; floats in `value_range`, or bytes, which are returned as they are.
-        value_range: the values that become 0 and 255.
-        strict: refuse values that are farther outside the range than 1e-3 of its width; otherwise clamp them.
-
-    Returns:
-        uint8, of the same shape.
-
-    Raises:
-        ConfigurationError: values that are not finite; if strict, values outside the range.
-
-    Example:
-        >>> to_uint8(torch.tensor([-1.0, 0.0, 0.999, 1.0])).tolist()
-        [0, 128, 255, 255]
-    """
-    if images.dtype == torch.uint8:
-        return images
-    if not images.is_floating_point():
-        raise ConfigurationError(
-            f"Cannot read the images because they are neither floats nor bytes; convert them (got {images.dtype})"
-        )
-    low, high = value_range
-    if not bool(images.isfinite().all()):
-        raise ConfigurationError(
-            "Cannot turn images into bytes because some values are not finite; look for divergence, or mask them "
-            f"(got {int((~images.isfinite()).sum())} of {images.numel()})"
-        )
-    if strict and outside_range(images, value_range):
-        raise ConfigurationError(
-            f"Cannot turn images into bytes because they leave the declared value_range=({low:g}, {high:g}); declare "
-            "the range that the data and the generator really have, or end the generator in tanh or sigmoid "
-            f"(got values from {images.min().item():.4g} to {images.max().item():.4g})"
-        )
-    scaled = (images.float() - low) * (255 / (high - low))
-    return scaled.round().clamp(0, 255).to(torch.uint8)
-
-
-def outside_range(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> int:
-    """How many values are farther outside the range than 1e-3 of its width.
-
-    Args:
-        images: any shape; bytes are never outside.
-        value_range: lowest and highest value.
-
-    Example:
-        >>> outside_range(torch.tensor([-1.5, -1.001, 0.0, 3.0]))
-        2
-    """
-    if images.dtype == torch.uint8:
-        return 0
-    low, high = value_range
-    slack = RANGE_TOLERANCE * (high - low)
-    return int(((images < low - slack) | (images > high + slack)).sum())

@@ -19,8 +19,8 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities.data import extract_batch_size
 
+from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.callbacks.checks import check_positive
 
 __all__ = ["Throughput"]
 

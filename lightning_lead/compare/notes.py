@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_lead.callbacks.protocol import describe_protocol
 from lightning_lead.compare.plan import Run
 from lightning_lead.evaluate import differences
+from lightning_lead.metrics.protocol import describe_protocol
 
 __all__ = ["protocol_notes"]
 

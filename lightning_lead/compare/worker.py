@@ -25,9 +25,9 @@ from lightning_lead import __version__
 from lightning_lead._errors import ConfigurationError, DivergenceError
 from lightning_lead._files import replacing
 from lightning_lead.callbacks import GenerativeMetrics, SampleGrid, SegmentCheckpoint
-from lightning_lead.callbacks.protocol import finite
 from lightning_lead.compare.recorder import Recorder
 from lightning_lead.evaluate import evaluate_checkpoint
+from lightning_lead.metrics.protocol import finite
 from lightning_lead.recipe import QUIET, build
 
 __all__ = ["CHECKPOINT", "run", "write_json"]

@@ -39,7 +39,7 @@ def evaluate(arguments: Sequence[str]) -> int:
 
     from torchvision.transforms.functional import to_pil_image  # these not above: help would import torch
 
-    from lightning_lead.callbacks.protocol import card, read_records, write_records
+    from lightning_lead.callbacks.protocol import read_records, write_records
     from lightning_lead.evaluate.measure import evaluate_checkpoint, evaluate_images
 
     read_records(chosen.output)  # a file that cannot be added to shows before hours of scoring
@@ -70,7 +70,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         return 0
     records = [*read_records(chosen.output), found.record]
     write_records(chosen.output, records)
-    print(card(found.record))
+    print(protocol_table(found.record))
     print(f"\nwritten to {chosen.output}, which holds {len(records)} record{'s' if len(records) > 1 else ''} now")
     if found.picture is not None:
         # each record has a picture of its own, which the next one leaves alone

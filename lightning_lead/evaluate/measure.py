@@ -13,12 +13,13 @@ from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, find_ema
-from lightning_lead.callbacks.checks import check_generates
-from lightning_lead.callbacks.reference import ReferenceImages, find_reference
-from lightning_lead.callbacks.sample_scorer import Measurement, SampleScorer
+from lightning_lead.callbacks.generator_scores import find_reference, pass_reals, score_samples
+from lightning_lead.callbacks.sampling import check_generates
 from lightning_lead.checkpoints.game import saved_description
 from lightning_lead.evaluate.folder import PNGFolder
 from lightning_lead.evaluate.weights import load_weights, read_checkpoint, stored_dtype
+from lightning_lead.metrics import ReferenceImages, Scorer
+from lightning_lead.metrics.scorer import Measurement
 from lightning_lead.recipe import QUIET, GameCLI, build
 
 __all__ = ["ScoreRecord", "evaluate_checkpoint", "evaluate_images"]
@@ -41,14 +42,14 @@ class ScoreRecord(NamedTuple):
 class _Scores(Callback):
     """Score once, under `trainer.validate`, where every rank has its weights and buffers on its device."""
 
-    def __init__(self, scorer: SampleScorer) -> None:
+    def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
         self.measured: Measurement | None = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         pl_module.sync_buffers()
-        self.scorer.prepare(trainer, pl_module)
-        self.measured = self.scorer.measure(trainer, pl_module, find_ema(trainer))
+        pass_reals(self.scorer, trainer, pl_module)
+        self.measured = score_samples(self.scorer, trainer, pl_module, find_ema(trainer))
         self.scorer.free()
 
 
@@ -152,7 +153,7 @@ def evaluate_images(
     settings["num_samples"] = count
     if reference_images is not None:
         folder = PNGFolder(reference_images)
-        scorer = SampleScorer(**settings)
+        scorer = Scorer(**settings)
         reals = ReferenceImages(folder, name=f"folder {folder.folder.name}")
     elif config is not None:
         built = _build(config, overrides)
@@ -169,9 +170,7 @@ def evaluate_images(
             f"(channels, height, width) (got {shape})"
         )
     protocol = {"generator_mode": "images from a folder", "ema": None}
-    measured = scorer.measure_images(
-        source.chunks(scorer.settings.batch_size, value_range=scorer.settings.value_range), protocol
-    )
+    measured = scorer.measure_images(source.chunks(scorer.batch_size, value_range=scorer.value_range), protocol)
     scorer.free()
     return _record({"stage": "evaluate", "images": samples.folder.name}, measured)
 
@@ -190,15 +189,15 @@ def _callback(trainer: Any, kind: type[_Callback]) -> _Callback | None:
     return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)
 
 
-def _scorer(built: GameCLI, reference: str | None, settings: Mapping[str, Any]) -> SampleScorer:
+def _scorer(built: GameCLI, reference: str | None, settings: Mapping[str, Any]) -> Scorer:
     """Return the recipe's scorer with other settings, or one of these alone; the data get the split to compare with."""
     metrics = _callback(built.trainer, GenerativeMetrics)
-    scorer = SampleScorer(**settings) if metrics is None else metrics.scorer.changed(**settings)
+    scorer = Scorer(**settings) if metrics is None else metrics.scorer.changed(**settings)
     _choose_reference(built.datamodule, reference, scorer)
     return scorer
 
 
-def _choose_reference(data: Any, reference: str | None, scorer: SampleScorer) -> None:
+def _choose_reference(data: Any, reference: str | None, scorer: Scorer) -> None:
     """Let the data module compare with that split."""
     if reference not in (None, "train", "test"):
         raise ConfigurationError(f"Cannot compare with reference={reference!r}; choose 'train' or 'test'")
@@ -215,14 +214,14 @@ def _choose_reference(data: Any, reference: str | None, scorer: SampleScorer) ->
             f"Cannot compare with test images because {type(data).__name__} has no attribute reference to choose them "
             "by; compare with the training images, or pass a folder of PNG files as --reference-images"
         )
-    if "memorization" in scorer.settings.metrics and has_splits and data.reference == "test":
+    if "memorization" in scorer.names and has_splits and data.reference == "test":
         raise ConfigurationError(
             "Cannot look for copies of training images among the test images; leave out memorization, or compare with "
             "the training images by --reference train"
         )
 
 
-def _recipe_reference(built: GameCLI, scorer: SampleScorer) -> ReferenceImages:
+def _recipe_reference(built: GameCLI, scorer: Scorer) -> ReferenceImages:
     built.datamodule.prepare_data()
     built.datamodule.setup("fit")
     # a Trainer knows its data in a run alone

@@ -10,10 +10,10 @@ import torch
 
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, first_line
 from lightning_lead.callbacks import GeneratorEMA
-from lightning_lead.callbacks.protocol import describe_dtype
 from lightning_lead.checkpoints import CompactCheckpointIO
 from lightning_lead.checkpoints.game import COMPACT
 from lightning_lead.checkpoints.packing import unpack
+from lightning_lead.metrics.protocol import describe_dtype
 
 __all__ = ["load_weights", "read_checkpoint", "stored_dtype"]
 

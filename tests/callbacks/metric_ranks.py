@@ -18,7 +18,8 @@ import callback_kit as kit
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, SampleGrid, neighbours
+from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, SampleGrid
+from lightning_lead.metrics import neighbours
 
 
 def validate(folder: Path, *, world_size: int) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def validate(folder: Path, *, world_size: int) -> dict[str, Any]:
     Of three chunks a fourth rank gets none, and there are several tiles for everybody.
     """
     neighbours.ROWS, neighbours.COLUMNS = 8, 16
-    every = {"metrics": ["fid", "kid", "prdc", "memorization"], "is_splits": 5, "batch_size": 20}
+    every = {"metrics": ["fid", "kid", "prdc", "memorization", "mind"], "is_splits": 5, "batch_size": 20}
     found: dict[str, Any] = {}
     for name in ("frozen", "cached"):
         extractor = kit.TinyExtractor()

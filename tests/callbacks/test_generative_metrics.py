@@ -17,8 +17,10 @@ from torch import nn
 from lightning_lead import ConfigurationError
 from lightning_lead.calculus.float32 import float32_products
 from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, generate, to_uint8
-from lightning_lead.callbacks.feature_scores import FeatureScores
-from lightning_lead.callbacks.protocol import describe_device
+from lightning_lead.callbacks.generator_scores import pass_reals
+from lightning_lead.metrics import FID, KID, PRDC, ClassifierScore, Score, Scorer
+from lightning_lead.metrics.collection import ScoreCollection
+from lightning_lead.metrics.protocol import describe_device
 
 
 @pytest.fixture
@@ -55,10 +57,11 @@ def test_the_value_is_that_of_the_bytes_by_hand(kit, fit, metrics, tmp_path):
     fit(callback, model=model)
     extractor = kit.TinyExtractor()
     fakes = torch.cat(list(generate(model, 50, seed=0, batch_size=8)))
-    scores = FeatureScores(num_features=6, metrics=["fid"], chunk=100, num_classes=3)
-    scores.add(extractor(to_uint8(kit.images())), real=True)
     features = extractor(to_uint8(fakes))
-    scores.add(features, extractor.classify(features), real=False)
+    logits = extractor.classify(features)
+    scores = ScoreCollection([FID(), ClassifierScore()], num_features=6, chunk=100, logits=logits)
+    scores.add(extractor(to_uint8(kit.images())), real=True)
+    scores.add(features, logits, real=False)
     (record,) = callback.history
     for name, value in scores.compute().items():
         assert record["values"][name] == pytest.approx(value, rel=1e-9), name
@@ -441,8 +444,8 @@ def test_datasets_with_random_transforms_are_read_the_same_way_every_time(kit, f
         expected = torch.rand(1)
         torch.manual_seed(seed)
         callback = metrics(every_n_steps=4, reference=torch.utils.data.DataLoader(Noisy(), 7, shuffle=True))
-        callback.scorer.prepare(kit.trainer("."), kit.gan())
-        found.append(callback.scorer._card["reference_sha256"])
+        pass_reals(callback.scorer, kit.trainer("."), kit.gan())
+        found.append(callback.scorer._described["reference_sha256"])
         # the trainer's and the module's construction draw nothing that is not put back
         assert torch.equal(torch.rand(1), expected)
     assert found[0] == found[1]
@@ -501,6 +504,77 @@ def test_neighbours_and_copies_in_a_fit(fit, metrics, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["nearest_00000002.png", "nearest_00000004.png"]
 
 
+# ---- scores as objects ----------------------------------------------------------------------------------------------
+
+
+class Spread(Score):
+    """The deviation of pixels, by a setting and something that is kept of the reals."""
+
+    names, needs = ("spread",), ("pixels",)
+
+    def __init__(self, power=1.0):
+        self.power = power
+
+    def prepare(self, reals):
+        return {"spread": reals.pixels.double().std()}
+
+    def compute(self, reals, fakes):
+        return {"spread": float(fakes.pixels.double().std() / reals.statistics["spread"]) ** self.power}
+
+
+def test_objects_are_what_their_names_and_arguments_are(fit, metrics):
+    by_name = metrics(metrics=["fid", "kid", "precision", "density"], density_k=2, is_splits=5)
+    objects = [FID(), KID(5, 20), PRDC(["precision", "density"], density_k=2), ClassifierScore(5)]
+    by_object = metrics(metrics=objects, kid_subsets=7)  # which is for "kid"
+    fit(by_name)
+    fit(by_object)
+    assert by_object.names == by_name.names
+    assert by_object.history == by_name.history
+    assert by_object.history[0]["protocol"]["kid_subsets"] == 5
+
+
+def test_a_score_of_ones_own(kit, fit, metrics):
+    callback = metrics(metrics=["fid", Spread(power=2.0)])
+    trainer = fit(callback)
+    assert callback.names[:2] == ["fid", "spread"]
+    record = callback.history[-1]
+    fakes = torch.cat(list(generate(trainer.lightning_module, 50, seed=0, batch_size=8)))
+    wanted = (to_uint8(fakes).double().std() / to_uint8(kit.images()).double().std()).item() ** 2
+    assert record["values"]["spread"] == pytest.approx(wanted, rel=1e-12)
+    assert record["protocol"]["spread_power"] == 2.0
+    assert trainer.callback_metrics["spread"].item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_options_reach_scores_that_are_objects_when_a_scorer_is_changed(kit):
+    scorer = Scorer(kit.TinyExtractor(), metrics=["fid", KID(subsets=5, subset_size=20)], num_samples=50)
+    changed = scorer.changed(kid_subset_size=30, seed=4)
+    assert (changed.scores[1].settings, changed.seed) == ({"subsets": 5, "subset_size": 30}, 4)
+    assert scorer.scores[1].subset_size == 20
+    refused(r"number of samples, 10\b.*got 20", lambda: scorer.changed(num_samples=10))
+
+
+def test_scores_that_cannot_work(kit, fit, metrics):
+    class Silent(Spread):
+        names = ("spread", "more")
+
+    class Wants(Spread):
+        needs = ("pixel",)
+
+    class Reaches(Spread):
+        needs = ("features",)
+
+    refused(r"Cannot log \['more'\] because Silent computes \['spread'\]", lambda: fit(metrics(metrics=[Silent()])))
+    refused(r"choose needs from .*got \['pixel'\]", lambda: metrics(metrics=[Wants()]))
+    refused("Cannot read pixels.*add 'pixels' to its needs", lambda: fit(metrics(metrics=[Reaches()])))
+    refused(r"one name apart.*got \['kid'\]", lambda: metrics(metrics=["kid", KID(5, 20)]))
+    refused("no score has such options", lambda: Scorer(kit.TinyExtractor(), num_samples=50, kid_subset=5))
+    refused(
+        "FeaturesOnly has no classifier; leave it out", lambda: metrics(kit.FeaturesOnly(), metrics=[ClassifierScore()])
+    )
+    refused("kid_subset_size", lambda: KID(subset_size=0))
+    refused("choose from", lambda: PRDC(["accuracy"]))
+
+
 def test_no_extractor_means_inception(kit, monkeypatch):
     from lightning_lead import features
 
@@ -537,14 +611,14 @@ def test_the_generator_s_weights_are_identified(kit, fit, metrics):
     assert first["device"] == {"name": "cpu", "convolution": "float32", "matmul": "float32"}
 
 
-def test_no_setting_of_tf32_reaches_the_features_and_the_card_says_what_was_used(kit, fit, metrics, monkeypatch):
-    """A processor does not obey the settings of a GPU, but they can be read; the last card is a GPU's."""
-    seen, cards = set(), []
+def test_no_setting_of_tf32_reaches_the_features_and_the_protocol_says_what_was_used(kit, fit, metrics, monkeypatch):
+    """A processor does not obey the settings of a GPU, but they can be read; the last protocol is a GPU's."""
+    seen, protocols = set(), []
 
     class Watched(kit.TinyExtractor):
         def forward(self, images):
             seen.add(tuple(float32_products("cuda").values()))
-            cards.append(describe_device("cuda"))
+            protocols.append(describe_device("cuda"))
             return super().forward(images)
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
@@ -559,4 +633,4 @@ def test_no_setting_of_tf32_reaches_the_features_and_the_card_says_what_was_used
         torch.set_float32_matmul_precision("highest")
     assert seen == {("float32", "float32")}
     assert callback.history[-1]["protocol"]["device"] == {"name": "cpu", "convolution": "float32", "matmul": "float32"}
-    assert cards[-1] == {"name": "a GPU", "convolution": "float32", "matmul": "float32", "cudnn": 91002}
+    assert protocols[-1] == {"name": "a GPU", "convolution": "float32", "matmul": "float32", "cudnn": 91002}

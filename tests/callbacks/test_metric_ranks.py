@@ -9,8 +9,8 @@ import processes
 import pytest
 import torch
 
-from lightning_lead.callbacks import neighbours
-from lightning_lead.callbacks.feature_scores import FeatureScores
+from lightning_lead.metrics import FID, neighbours
+from lightning_lead.metrics.collection import ScoreCollection
 
 SCRIPT = Path(__file__).with_name("metric_ranks.py")
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]
@@ -48,7 +48,7 @@ def four(tmp_path_factory):
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_the_same_scores_from_one_and_from_more(alone, request, ranks):
     results = request.getfixturevalue({2: "together", 4: "four"}[ranks])
-    names = {"fid", "kid", "precision", "recall", "density", "coverage", "memorization", "memorization_pixels"}
+    names = {"fid", "kid", "mind", "precision", "recall", "density", "coverage", "memorization", "memorization_pixels"}
     assert names | {"authenticity", "classifier_score", "classifier_score_std"} <= alone["frozen"]["values"].keys()
     assert len(results) == ranks
     for result in results:
@@ -73,7 +73,7 @@ def test_half_of_the_samples_is_another_score(kit, alone):
     """The control: a rank that scored its own chunks alone would be caught."""
     from lightning_lead.callbacks import generate, to_uint8
 
-    scores, extractor = FeatureScores(num_features=6, metrics=["fid"], chunk=20), kit.TinyExtractor()
+    scores, extractor = ScoreCollection([FID()], num_features=6, chunk=20), kit.TinyExtractor()
     scores.add(extractor(to_uint8(kit.images())), real=True)
     for images in generate(kit.gan(), 50, seed=0, batch_size=20, rank=0, world_size=2):
         scores.add(extractor(to_uint8(images)), real=False)

@@ -14,10 +14,10 @@ from torch import nn
 
 from lightning_lead import CheckpointMismatchError, CompactCheckpointIO, ConfigurationError, features
 from lightning_lead.callbacks import GenerativeMetrics
-from lightning_lead.callbacks.protocol import card, read_records
 from lightning_lead.cli import main
 from lightning_lead.data import DigitsDataModule
 from lightning_lead.evaluate import ScoreRecord, differences, evaluate_checkpoint, evaluate_images
+from lightning_lead.metrics.protocol import protocol_table, read_records
 
 RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "digits.yaml"
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter is intended")
@@ -63,7 +63,7 @@ def test_the_number_of_the_training_run_to_the_last_digit(run, tmp_path, capsys)
         "stage": "evaluate",
         "checkpoint": "four.ckpt",
     }
-    assert card(record) in capsys.readouterr().out
+    assert protocol_table(record) in capsys.readouterr().out
     assert (tmp_path / "scores.nearest.png").stat().st_size > 500
     assert (run[1] / "nearest_00000004.png").read_bytes() == (tmp_path / "scores.nearest.png").read_bytes()
     assert read_records(run[1] / "generative_metrics.json") == [trained]  # the run's own records are left alone
@@ -125,7 +125,7 @@ def test_another_protocol_is_another_number_and_is_named(run, tmp_path):
 
 
 def test_the_printed_protocol_says_everything(run, tmp_path):
-    text = card(evaluate(run, tmp_path, "--metrics", "fid"))
+    text = protocol_table(evaluate(run, tmp_path, "--metrics", "fid"))
     protocol = [line for line in text.splitlines() if line.startswith("|")]
     names = [line.split("|")[1].strip() for line in protocol]
     wanted = ["num_samples", "num_reference", "reference", "reference_sha256", "extractor_fingerprint", "resize"]

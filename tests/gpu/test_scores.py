@@ -7,10 +7,8 @@ import torch
 from torch import nn
 
 from lightning_lead.calculus.float32 import float32_products, full_float32
-from lightning_lead.callbacks.feature_scores import FeatureScores
-from lightning_lead.callbacks.metric_names import NEIGHBOUR_SCORES
-from lightning_lead.callbacks.reference import ReferenceImages
-from lightning_lead.callbacks.sample_scorer import SampleScorer
+from lightning_lead.metrics import FID, KID, PRDC, ReferenceImages, Scorer
+from lightning_lead.metrics.collection import ScoreCollection
 
 DEVICE = "cuda"
 pytestmark = [
@@ -46,8 +44,8 @@ def pictures(count, seed):
 def test_feature_scores_are_those_of_the_processor():
     values = {}
     for device in ("cpu", DEVICE):
-        names = ["fid", "kid", *NEIGHBOUR_SCORES]
-        scores = FeatureScores(num_features=16, metrics=names, chunk=300, kid_subset_size=200, device=device)
+        chosen = [FID(), KID(subset_size=200), PRDC()]
+        scores = ScoreCollection(chosen, num_features=16, chunk=300, device=device)
         for real in (True, False):
             rows = torch.randn(300, 16, generator=torch.Generator().manual_seed(int(real))) + 0.2 * real
             scores.add(rows.to(device), real=real)
@@ -63,7 +61,7 @@ def measure(tmp_path):
     def run(device, folder="statistics"):
         extractor = Extractor()
         settings = {"num_samples": 300, "batch_size": 100, "kid_subset_size": 200, "cache": tmp_path / folder}
-        scorer = SampleScorer(extractor, metrics=METRICS, **settings)
+        scorer = Scorer(extractor, metrics=METRICS, **settings)
         scorer.take_reference(ReferenceImages(pictures(400, 0), name="pictures"), torch.device(device))
         passed = extractor.forwards - 2  # the trial
         return scorer.measure_images(pictures(300, 1).to(device).split(100), {}), passed

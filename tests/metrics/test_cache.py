@@ -7,9 +7,9 @@ import warnings
 import pytest
 import torch
 
-from lightning_lead.callbacks.reference_pass import cache_folder
-from lightning_lead.callbacks.sample_scorer import SampleScorer
-from lightning_lead.callbacks.statistics_cache import WORTH_A_FILE, default_folder
+from lightning_lead.callbacks import generate
+from lightning_lead.metrics import Memorization, ReferenceImages, Scorer
+from lightning_lead.metrics.cache import WORTH_A_FILE, cache_folder
 
 METRICS = ["fid", "kid", "prdc", "memorization"]
 
@@ -21,11 +21,10 @@ def measure(kit, tmp_path):
     def run(reals=None, extractor=None, cache=tmp_path / "statistics", **settings):
         extractor = extractor or kit.TinyExtractor()
         reals = kit.images() if reals is None else reals
-        scorer = SampleScorer(extractor, reference=reals, cache=cache, **(kit.SMALL | {"metrics": METRICS} | settings))
-        trainer, model = kit.trainer(tmp_path), kit.gan()
-        scorer.prepare(trainer, model)
+        scorer = Scorer(extractor, cache=cache, **(kit.SMALL | {"metrics": METRICS} | settings))
+        scorer.take_reference(ReferenceImages(reals, name="reals"), torch.device("cpu"))
         passed = extractor.forwards - 2  # the trial
-        return scorer.measure(trainer, model, None).values, passed
+        return scorer.measure_images(generate(kit.gan(), 50, seed=0, batch_size=scorer.batch_size), {}).values, passed
 
     return run
 
@@ -44,7 +43,7 @@ def test_the_second_time_no_real_image_passes_the_network_and_the_numbers_are_th
     assert passed == 0
     assert plain == first == second  # to the last bit
     names = {path.stem for path in files(tmp_path)}
-    assert names == {"moments", "features", "neighbours5", "pixel_neighbours"}
+    assert names == {"moments", "features", "neighbours5", Memorization().statistics_name()}
     assert [path.suffix for path in (tmp_path / "statistics").rglob("*") if path.is_file()] == [".pt"] * 4
 
 
@@ -73,6 +72,12 @@ def test_another_network_is_noticed(kit, measure):
     assert measure(extractor=other)[1] == 60
 
 
+def test_a_network_that_moves_to_another_module_is_the_same(kit, measure, monkeypatch):
+    before = measure()
+    monkeypatch.setattr(kit.TinyExtractor, "__module__", "elsewhere")
+    assert measure() == (before[0], 0)
+
+
 def test_another_resize_or_chunk_is_noticed(kit, measure):
     measure()
     other = kit.TinyExtractor()
@@ -85,7 +90,7 @@ def test_another_version_of_this_package_is_noticed(measure, monkeypatch):
     """How a statistic is computed is its own code, which neither torch's version nor the trial of two images tells."""
     measure()
     assert measure()[1] == 0
-    monkeypatch.setattr("lightning_lead.callbacks.reference_pass.__version__", "99.0")
+    monkeypatch.setattr("lightning_lead.metrics.scorer.__version__", "99.0")
     assert measure()[1] == 60
 
 
@@ -152,7 +157,7 @@ def test_a_full_disk_costs_a_warning_and_leaves_nothing(measure, tmp_path, monke
         path.write_bytes(b"half")
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
 
-    monkeypatch.setattr("lightning_lead.callbacks.statistics_cache.torch.save", full)
+    monkeypatch.setattr("lightning_lead.metrics.cache.torch.save", full)
     with pytest.warns(UserWarning, match="not cached because .*file write failed"):
         values, passed = measure()
     assert passed == 60
@@ -163,9 +168,8 @@ def test_a_full_disk_costs_a_warning_and_leaves_nothing(measure, tmp_path, monke
 
 def test_the_default_folder_is_for_what_takes_time(monkeypatch, tmp_path):
     monkeypatch.setenv("LIGHTNING_LEAD_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "statistics"
     assert cache_folder(True, WORTH_A_FILE) == tmp_path / "statistics"
     assert cache_folder(True, WORTH_A_FILE - 1) is None
     assert cache_folder(False, WORTH_A_FILE) is None
     monkeypatch.delenv("LIGHTNING_LEAD_HOME")
-    assert default_folder().parts[-3:] == (".cache", "lightning-lead", "statistics")
+    assert cache_folder(True, WORTH_A_FILE).parts[-3:] == (".cache", "lightning-lead", "statistics")

@@ -1,4 +1,4 @@
-"""The real images that samples are compared with: found, read in order, shared over ranks, and identified by a hash."""
+"""The real images that samples are compared with: read in order, shared over ranks, and identified by a hash."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._images import to_uint8
 from lightning_lead.calculus.noise import mix_seed, private_rng
-from lightning_lead.callbacks.ranks import gather_in_order
-from lightning_lead.callbacks.sampling import to_uint8
+from lightning_lead.metrics.ranks import gather_in_order
 
-__all__ = ["ImageHash", "ReferenceImages", "find_reference"]
+__all__ = ["ImageHash", "ReferenceImages"]
 
 
 class ReferenceImages:
@@ -55,18 +54,10 @@ class ReferenceImages:
     def chunks(
         self, batch_size: int, *, value_range: tuple[float, float], rank: int = 0, world_size: int = 1
     ) -> Iterator[Tensor]:
-        """This rank's chunks, as bytes (n, C, H, W).
+        """Yield this rank's chunks k, with k mod world_size = rank, as bytes (n, C, H, W).
 
-        Random transforms of the dataset draw from a noise of their own, the same every time.
-
-        Args:
-            batch_size: images in a chunk.
-            value_range: of images that are floats.
-            rank: takes the chunks k with k mod world_size = rank.
-            world_size: number of ranks.
-
-        Raises:
-            ConfigurationError: values outside the range, or not images.
+        Random transforms of the dataset draw from a noise of their own, the same every time. Raises a
+        ConfigurationError where values are outside the range, or no images.
         """
         for k, start in enumerate(range(0, len(self), batch_size)):
             if k % world_size != rank:
@@ -90,74 +81,19 @@ class ReferenceImages:
         return batch[0] if isinstance(batch, (list, tuple)) else batch
 
 
-def find_reference(given: Any, trainer: Trainer, pl_module: Any) -> ReferenceImages:
-    """The reference that the user gave, else the data module's, else the training data.
-
-    Args:
-        given: what was passed as `reference=`, or None.
-        trainer: whose data module may have `reference_images()`.
-        pl_module: whose `unpack_batch` finds the images in a batch.
-
-    Raises:
-        ConfigurationError: there is none.
-
-    Example:
-        >>> find_reference(torch.zeros(3, 1, 2, 2), Trainer(logger=False), None).name
-        'tensor given as reference'
-    """
-    unpack = getattr(pl_module, "unpack_batch", None)
-    if given is not None:
-        read = given if hasattr(given, "__getitem__") else getattr(given, "dataset", given)
-        what = "tensor" if isinstance(given, Tensor) else type(read).__name__
-        return ReferenceImages(given, name=f"{what} given as reference", unpack=unpack)
-    datamodule: Any = getattr(trainer, "datamodule", None)
-    if hasattr(datamodule, "reference_images"):
-        split = f", {datamodule.reference_split()} split" if hasattr(datamodule, "reference_split") else ""
-        name = f"{type(datamodule).__name__}.reference_images(){split}"
-        return ReferenceImages(datamodule.reference_images(), name=name, unpack=unpack)
-    loader = trainer.train_dataloader
-    if loader is None and datamodule is not None:
-        loader = datamodule.train_dataloader()
-    if loader is None:
-        raise ConfigurationError(
-            "Cannot find real images because there is no data module with reference_images() and no training data "
-            "here; pass GenerativeMetrics(reference=...), a tensor (N, C, H, W) or a dataset"
-        )
-    dataset = getattr(loader, "dataset", loader)
-    return ReferenceImages(loader, name=f"training data ({type(dataset).__name__})", unpack=unpack)
-
-
 class ImageHash:
-    """The sha256 of the sha256 of every image, in order, whatever the chunks and the ranks.
-
-    Args:
-        chunk: images per chunk.
-
-    Example:
-        >>> image_hash = ImageHash(chunk=4)
-        >>> image_hash.update(torch.zeros(3, 1, 2, 2, dtype=torch.uint8))
-        >>> image_hash.hexdigest()[:8]
-        '0eff1f51'
-    """
+    """The sha256 of the sha256 of every image, in order, whatever the chunks and the ranks."""
 
     def __init__(self, chunk: int) -> None:
         self._chunk = chunk
         self._digests: list[bytes] = []
 
     def update(self, images: Tensor) -> None:
-        """Add this rank's next chunk.
-
-        Args:
-            images: (n, C, H, W), uint8.
-        """
+        """Add this rank's next chunk (n, C, H, W), uint8."""
         self._digests += [hashlib.sha256(image.numpy().tobytes()).digest() for image in images.cpu().contiguous()]
 
     def hexdigest(self, device: torch.device | str = "cpu") -> str:
-        """The hash; all ranks must call it.
-
-        Args:
-            device: where ranks exchange tensors.
-        """
+        """Return the hash; all ranks must call it, with where they exchange tensors."""
         rows = torch.tensor([list(digest) for digest in self._digests], dtype=torch.uint8).view(-1, 32)
         ordered = gather_in_order(rows.to(device), self._chunk)
         return hashlib.sha256(ordered.cpu().numpy().tobytes()).hexdigest()

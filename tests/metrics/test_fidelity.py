@@ -9,7 +9,8 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from lightning_lead.callbacks.feature_scores import FeatureScores
+from lightning_lead.metrics import FID, KID, PRDC, ClassifierScore
+from lightning_lead.metrics.collection import ScoreCollection
 
 SPLITS = 10
 
@@ -27,16 +28,9 @@ def features():
 @pytest.fixture(scope="module")
 def ours(features):
     reals, fakes, logits = features
-    scores = FeatureScores(
-        num_features=24,
-        metrics=["fid", "kid", "precision", "recall"],
-        chunk=50,
-        num_classes=12,
-        score_names=("inception_score",),
-        splits=SPLITS,
-        kid_subsets=2,
-        kid_subset_size=350,
-    )
+    chosen = [FID(), KID(subsets=2, subset_size=350), PRDC(["precision", "recall"])]
+    chosen.append(ClassifierScore(SPLITS, name="inception_score"))
+    scores = ScoreCollection(chosen, num_features=24, chunk=50, logits=logits)
     for part in reals.split(50):
         scores.add(part, real=True)
     for part, logit in zip(fakes.split(50), logits.split(50), strict=True):
@@ -54,7 +48,7 @@ def test_fid(features, ours):
 def test_kid_of_all_samples(features, ours):
     """Subsets are drawn by other generators; of everything there is one subset, in whatever order."""
     reals, fakes, _ = features
-    scores = FeatureScores(num_features=24, metrics=["kid"], chunk=400, kid_subsets=1, kid_subset_size=350)
+    scores = ScoreCollection([KID(subsets=1, subset_size=350)], num_features=24, chunk=400)
     scores.add(reals[:350], real=True)
     scores.add(fakes, real=False)
     settings = {"kid_subsets": 1, "kid_subset_size": 350, "verbose": False}

@@ -1,4 +1,4 @@
-"""How a score was measured, written beside it: a number without its protocol cannot be compared with any other."""
+"""The protocol of a score, written beside it: a number without one cannot be compared with any other."""
 
 from __future__ import annotations
 
@@ -11,21 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_lead import __version__
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._files import replacing
 from lightning_lead.calculus.float32 import float32_products
-from lightning_lead.callbacks.ema import GeneratorEMA
 
 __all__ = [
-    "card",
+    "protocol_table",
     "describe",
-    "describe_average",
     "describe_device",
     "describe_dtype",
-    "describe_norms",
     "describe_protocol",
     "finite",
     "library_versions",
@@ -35,12 +32,7 @@ __all__ = [
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what computes the score.
-
-    Example:
-        >>> sorted(library_versions())
-        ['lightning-lead', 'python', 'pytorch-lightning', 'torch', 'torchmetrics', 'torchvision']
-    """
+    """Return the versions of what computes the score."""
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # with the build, unlike the package's metadata
@@ -50,15 +42,7 @@ def library_versions() -> dict[str, str]:
 
 
 def describe_device(device: torch.device | str) -> dict[str, Any]:
-    """What the features are computed on, and how exactly; as the settings are now, so ask where they are computed.
-
-    Args:
-        device: of the feature network.
-
-    Example:
-        >>> describe_device("cpu")
-        {'name': 'cpu', 'convolution': 'float32', 'matmul': 'float32'}
-    """
+    """Return what the device is and how exactly it computes now; ask where the work is done."""
     device = torch.device(device)
     if device.type != "cuda":
         return {"name": device.type, **float32_products(device)}
@@ -67,66 +51,21 @@ def describe_device(device: torch.device | str) -> dict[str, Any]:
 
 
 def describe_dtype(tensors: Iterable[Tensor]) -> str:
-    """The coarsest dtype of floats among the tensors.
-
-    Args:
-        tensors: of any dtypes, with floats among them.
-
-    Example:
-        >>> describe_dtype([torch.zeros(1), torch.zeros(1, dtype=torch.float16), torch.zeros(1, dtype=torch.long)])
-        'float16'
-    """
+    """Return the coarsest dtype of floats among the tensors, as "float16"."""
     dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
     coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
     return str(coarsest).removeprefix("torch.")
 
 
-def describe_norms(network: nn.Module) -> str | None:
-    """What batch normalisation in a network in eval mode normalises by; None if there is none.
-
-    Args:
-        network: the generator.
-
-    Example:
-        >>> describe_norms(nn.BatchNorm1d(2))
-        'running statistics'
-    """
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return None
-    return "running statistics" if all(norm.running_mean is not None for norm in norms) else "statistics of the batch"
-
-
-def describe_average(ema: GeneratorEMA | None) -> dict[str, float | None] | None:
-    """The averaging of the generator that was sampled, or None.
-
-    Args:
-        ema: the callback, if one was used.
-
-    Example:
-        >>> describe_average(GeneratorEMA(halflife_images=500))
-        {'halflife_images': 500, 'rampup': 0.05}
-    """
-    return None if ema is None else {"halflife_images": ema.halflife_images, "rampup": ema.rampup}
-
-
 def describe(record: Mapping[str, Any]) -> str:
-    """A record in one line, for the log.
-
-    Args:
-        record: with "step", "stage", "values" and "protocol", as `GenerativeMetrics` makes it.
-    """
+    """Return a record of `GenerativeMetrics` in one line, for the log."""
     values = ", ".join(f"{name} {value:.5g}" for name, value in record["values"].items())
     protocol = record["protocol"]
     return f"step {record['step']}: {values} | {describe_protocol(protocol)}, {protocol['clipped_share']:.2%} clipped"
 
 
 def describe_protocol(protocol: Mapping[str, Any]) -> str:
-    """How something was measured, in one line; not what came of it.
-
-    Args:
-        protocol: of a record of `GenerativeMetrics`.
-    """
+    """Return in one line how something was measured; not what came of it."""
     ema = protocol["ema"]
     weights = "live weights" if ema is None else f"EMA half-life {ema['halflife_images']:g} images"
     low, high = protocol["value_range"]
@@ -138,25 +77,8 @@ def describe_protocol(protocol: Mapping[str, Any]) -> str:
     )
 
 
-def card(record: Mapping[str, Any]) -> str:
-    """A record as a table in Markdown: the scores, and below them everything that decided them.
-
-    Args:
-        record: as in generative_metrics.json, or as `lightning-lead evaluate` writes it.
-
-    Example:
-        >>> record = {"step": 5, "stage": "fit", "values": {"fid": 2.5}, "protocol": {"num_samples": 100, "ema": None}}
-        >>> print(card(record))
-        | score | value |
-        |---|---|
-        | fid | 2.5 |
-        <BLANKLINE>
-        | protocol | |
-        |---|---|
-        | step | 5 |
-        | num_samples | 100 |
-        | ema | none |
-    """
+def protocol_table(record: Mapping[str, Any]) -> str:
+    """Return a record as a table in Markdown: the scores, and below them everything that decided them."""
     scores = [
         f"| {name} | {'nan' if value is None else format(value, '.6g')} |" for name, value in record["values"].items()
     ]
@@ -168,18 +90,7 @@ def card(record: Mapping[str, Any]) -> str:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records in a file; none if there is no file.
-
-    Args:
-        path: of the JSON file.
-
-    Raises:
-        ConfigurationError: a file of another kind.
-
-    Example:
-        >>> read_records(Path("no such file"))
-        []
-    """
+    """Return the records in a JSON file, none if there is no file; one of another kind is a ConfigurationError."""
     if not path.is_file():
         return []
     try:
@@ -199,27 +110,14 @@ def _unreadable(path: Path, reason: str) -> ConfigurationError:
 
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Replace the file at once, so that a reader, or a kill, never meets half of it.
-
-    Args:
-        path: of the JSON file; folders are made.
-        records: plain numbers, strings and containers; what is not finite becomes null, as JSON has no word for it.
-    """
+    """Replace a JSON file at once, so that no reader meets half of it; nan and infinity become null."""
     text = json.dumps(finite(list(records)), indent=1, allow_nan=False)
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8")
 
 
 def finite(value: Any) -> Any:
-    """The same plain containers, with None where a number is not finite: JSON has no word for it.
-
-    Args:
-        value: plain numbers, strings and containers.
-
-    Example:
-        >>> finite({"fid": math.nan, "steps": [1, 2.5]})
-        {'fid': None, 'steps': [1, 2.5]}
-    """
+    """Return the same plain containers with None where a number is not finite: JSON has no word for it."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

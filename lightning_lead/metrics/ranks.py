@@ -1,4 +1,4 @@
-"""What scores exchange between ranks: rows in order, sums and extremes, and what rank 0 has read from a disk."""
+"""Exchange between ranks: rows in order, sums and extremes, and what rank 0 has read from a disk."""
 
 from __future__ import annotations
 
@@ -8,36 +8,19 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-__all__ = ["broadcast_tensors", "combine", "gather_in_order", "place", "shared_blocks"]
+__all__ = ["broadcast_tensors", "combine", "gather_in_order", "rank_and_world_size", "shared_blocks"]
 
 
-def place() -> tuple[int, int]:
-    """This process's rank and the number of ranks.
-
-    Example:
-        >>> place()
-        (0, 1)
-    """
+def rank_and_world_size() -> tuple[int, int]:
+    """Return this process's rank and the number of ranks."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
 def gather_in_order(rows: Tensor, chunk: int) -> Tensor:
-    """All ranks' rows in the order that one process would have them.
-
-    Args:
-        rows: (n, ...), this rank's chunks 0, 1, … which are the chunks rank, rank + ranks, … of the whole.
-        chunk: rows in each but the last of the whole.
-
-    Returns:
-        (N, ...) on every rank.
-
-    Example:
-        >>> gather_in_order(torch.arange(3), chunk=2)
-        tensor([0, 1, 2])
-    """
-    if place()[1] == 1:
+    """Return all ranks' rows in the order of one process; this rank has the chunks k with k mod ranks = rank."""
+    if rank_and_world_size()[1] == 1:
         return rows
     per_rank = [list(part.split(chunk)) if len(part) else [] for part in gather_all_tensors(rows)]
     pieces = [per_rank[k % len(per_rank)][k // len(per_rank)] for k in range(sum(len(chunks) for chunks in per_rank))]
@@ -45,51 +28,24 @@ def gather_in_order(rows: Tensor, chunk: int) -> Tensor:
 
 
 def shared_blocks(count: int, size: int) -> Iterator[slice]:
-    """This rank's share of the blocks of `count` rows; where a block begins does not depend on the number of ranks.
-
-    Args:
-        count: rows of the whole.
-        size: of a block.
-
-    Example:
-        >>> list(shared_blocks(5, 2))
-        [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
-    """
-    rank, ranks = place()
+    """Yield this rank's share of blocks of `count` rows; where one begins does not depend on the number of ranks."""
+    rank, ranks = rank_and_world_size()
     for k, start in enumerate(range(0, count, size)):
         if k % ranks == rank:
             yield slice(start, min(start + size, count))
 
 
 def combine(values: Tensor, how: str = "sum") -> Tensor:
-    """The sum, maximum or minimum over ranks, element by element, in place.
-
-    Args:
-        values: the same shape on every rank.
-        how: "sum", "max" or "min".
-
-    Example:
-        >>> combine(torch.ones(2))
-        tensor([1., 1.])
-    """
-    if place()[1] > 1:
+    """Return the "sum", "max" or "min" over ranks, element by element, in place."""
+    if rank_and_world_size()[1] > 1:
         operations = {"sum": torch.distributed.ReduceOp.SUM, "max": torch.distributed.ReduceOp.MAX}
         torch.distributed.all_reduce(values, operations.get(how, torch.distributed.ReduceOp.MIN))
     return values
 
 
 def broadcast_tensors(tensors: dict[str, Tensor] | None, device: torch.device) -> dict[str, Tensor] | None:
-    """What rank 0 has, on every rank; None if it has nothing.
-
-    Args:
-        tensors: of rank 0; those of others are not looked at.
-        device: where they are to be.
-
-    Example:
-        >>> broadcast_tensors({"a": torch.ones(1)}, torch.device("cpu"))
-        {'a': tensor([1.])}
-    """
-    rank, ranks = place()
+    """Return what rank 0 has, on every rank; None if it has nothing."""
+    rank, ranks = rank_and_world_size()
     if ranks == 1:
         return None if tensors is None else {name: tensor.to(device) for name, tensor in tensors.items()}
     layout: list[dict[str, tuple[torch.Size, torch.dtype]] | None] = [None]

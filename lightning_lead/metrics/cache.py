@@ -11,36 +11,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_lead._files import replacing
 from lightning_lead._hashing import tensors_hash
-from lightning_lead.callbacks.ranks import broadcast_tensors, place
 from lightning_lead.fetch.store import home
+from lightning_lead.metrics.base import Statistics
+from lightning_lead.metrics.ranks import broadcast_tensors, rank_and_world_size
 
-__all__ = ["WORTH_A_FILE", "StatisticsCache", "default_folder"]
+__all__ = ["WORTH_A_FILE", "StatisticsCache", "cache_folder"]
 
-FORMAT = 1
+FORMAT = 2
 WORTH_A_FILE = 2**20
 """Numbers in the features of a reference from which on the default cache is used: fewer take a moment to compute."""
 
-Statistics = dict[str, Tensor]
 
-
-def default_folder() -> Path:
-    """Where statistics are kept: "statistics" in $LIGHTNING_LEAD_HOME, or else in ~/.cache/lightning-lead.
-
-    Example:
-        >>> default_folder().name
-        'statistics'
-    """
-    return home() / "statistics"
+def cache_folder(cache: bool | str | Path, numbers: int) -> Path | None:
+    """Return the folder of statistics, or None; True is the default one, if the features are enough numbers."""
+    if cache is True:
+        return home() / "statistics" if numbers >= WORTH_A_FILE else None
+    return None if cache is False else Path(cache)
 
 
 class StatisticsCache:
@@ -51,17 +47,6 @@ class StatisticsCache:
         settings: everything that decides the statistics, as plain types.
         probe: features of the first images, (n, F), on every rank.
         tolerance: by which they may differ from those of another process, as a share of the largest.
-
-    Attributes:
-        key: 64 hexadecimal digits.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     cache = StatisticsCache(Path(folder), {"reference": "abc"}, torch.zeros(2, 3))
-        ...     cache.save("features", {"features": torch.ones(4, 3)})
-        ...     cache.load("features", torch.device("cpu"))["features"].shape
-        torch.Size([4, 3])
     """
 
     def __init__(
@@ -73,24 +58,14 @@ class StatisticsCache:
         self._probe, self._tolerance = probe.detach().float().cpu(), tolerance
 
     def load(self, kind: str, device: torch.device) -> Statistics | None:
-        """What was saved, or None; all ranks must call it.
-
-        Args:
-            kind: the name of the statistic.
-            device: where the tensors are to be.
-        """
+        """Return what was saved under a name, or None; all ranks must call it."""
         if self._folder is None:
             return None
-        return broadcast_tensors(self._read(kind) if place()[0] == 0 else None, device)
+        return broadcast_tensors(self._read(kind) if rank_and_world_size()[0] == 0 else None, device)
 
     def save(self, kind: str, tensors: Statistics) -> None:
-        """Write all of it or nothing; a folder that cannot be written to costs a warning.
-
-        Args:
-            kind: the name of the statistic.
-            tensors: the same on every rank; rank 0 writes.
-        """
-        if self._folder is None or place()[0] != 0:
+        """Write all of it or nothing, by rank 0; a folder that cannot be written to costs a warning."""
+        if self._folder is None or rank_and_world_size()[0] != 0:
             return
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         content = {"settings": self._settings, "probe": self._probe, "tensors": plain, "sha256": tensors_hash(plain)}
@@ -98,9 +73,18 @@ class StatisticsCache:
             with replacing(self._path(kind)) as draft:
                 torch.save(content, draft)
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-            rank_zero_warn(
-                f"The reference statistics are not cached because {self._path(kind)} cannot be written: {error}"
+            warnings.warn(
+                f"The reference statistics are not cached because {self._path(kind)} cannot be written: {error}",
+                stacklevel=2,
             )
+
+    def take(self, kind: str, device: torch.device, compute: Callable[[], Statistics]) -> Statistics:
+        """Return what was saved, or else compute and save it; all ranks must call it."""
+        statistics = self.load(kind, device)
+        if statistics is None:
+            statistics = compute()
+            self.save(kind, statistics)
+        return statistics
 
     def _path(self, kind: str) -> Path:
         assert self._folder is not None
@@ -116,18 +100,22 @@ class StatisticsCache:
             sound = content["settings"] == self._settings and content["sha256"] == tensors_hash(tensors)
             probe = content["probe"]
         except Exception as error:  # whatever a damaged file makes torch raise
-            rank_zero_warn(f"The cached reference statistics {path} are damaged and computed again: {error}")
+            _warn(path, f"damaged and computed again: {error}")
             return None
         if not sound:
-            rank_zero_warn(f"The cached reference statistics {path} are damaged and computed again.")
+            _warn(path, "damaged and computed again.")
             return None
         scale = float(self._probe.abs().max()) if self._probe.numel() else 0.0
-        if probe.shape != self._probe.shape or not torch.allclose(
-            probe, self._probe, rtol=0, atol=self._tolerance * scale
-        ):
-            rank_zero_warn(
-                f"The cached reference statistics {path} are computed again: the extractor gives other features than "
-                "the one that they are from, under the same name and weights. Give it a fingerprint of its own."
-            )
-            return None
-        return tensors
+        atol = self._tolerance * scale
+        if probe.shape == self._probe.shape and torch.allclose(probe, self._probe, rtol=0, atol=atol):
+            return tensors
+        _warn(
+            path,
+            "computed again: the extractor gives other features than the one that they are from, under the same name "
+            "and weights. Give it a fingerprint of its own.",
+        )
+        return None
+
+
+def _warn(path: Path, why: str) -> None:
+    warnings.warn(f"The cached reference statistics {path} are {why}", stacklevel=2)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_lead.callbacks import memorization, neighbours
-from lightning_lead.callbacks.feature_scores import FeatureScores
-from lightning_lead.callbacks.neighbours import meet, nearest_squared
+from lightning_lead.metrics import Memorization, neighbours
+from lightning_lead.metrics.collection import ScoreCollection, find_scores, pixel_points
+from lightning_lead.metrics.neighbours import meet, nearest_squared
 
 PRDC = ["precision", "recall", "density", "coverage"]
 
@@ -17,8 +17,9 @@ def draw(count, seed, scale=1.0):
     return scale * torch.randn(count, 5, generator=torch.Generator().manual_seed(seed))
 
 
-def scored(reals, fakes, metrics, pixels=None, **settings):
-    scores = FeatureScores(num_features=reals.shape[1], metrics=metrics, chunk=8, **settings)
+def scored(reals, fakes, metrics, pixels=None, image_shape=(1, 1, 1), **options):
+    chosen = find_scores(metrics, options)
+    scores = ScoreCollection(chosen, num_features=reals.shape[1], chunk=8, image_shape=image_shape)
     for real, points in ((True, reals), (False, fakes)):
         for part in points.split(8):
             scores.add(part, real=real)
@@ -135,11 +136,11 @@ def test_no_images_are_not_averaged(monkeypatch):
         assert len(images)
         return images[..., : size[0], : size[1]]
 
-    monkeypatch.setattr("lightning_lead.callbacks.memorization.adaptive_avg_pool2d", refuse)
-    nothing = memorization.pixel_points(torch.zeros(0, 3, 128, 32, dtype=torch.uint8))
+    monkeypatch.setattr("lightning_lead.metrics.collection.adaptive_avg_pool2d", refuse)
+    nothing = pixel_points(torch.zeros(0, 3, 128, 32, dtype=torch.uint8))
     assert (nothing.shape, nothing.dtype) == ((0, 3, 64, 32), torch.uint8)
-    assert memorization.pixel_points(torch.zeros(2, 3, 128, 32, dtype=torch.uint8)).shape == (2, 3, 64, 32)
-    FeatureScores(num_features=4, metrics=["fid"], chunk=4, image_shape=(3, 128, 128))
+    assert pixel_points(torch.zeros(2, 3, 128, 32, dtype=torch.uint8)).shape == (2, 3, 64, 32)
+    ScoreCollection([Memorization()], num_features=4, chunk=4, image_shape=(3, 128, 128))
 
 
 def test_copies_are_found(photographs):
@@ -181,6 +182,6 @@ def test_the_picture_has_samples_above_their_nearest(photographs):
 
 def test_large_images_are_averaged_down():
     images = torch.zeros(2, 3, 128, 80, dtype=torch.uint8)
-    assert memorization.pixel_points(images).shape == (2, 3, 64, 64)
-    assert memorization.pixel_points(images[..., :64, :64]).shape == (2, 3, 64, 64)
-    assert memorization.pixel_points(images[:0]).shape == (0, 3, 64, 64)
+    assert pixel_points(images).shape == (2, 3, 64, 64)
+    assert pixel_points(images[..., :64, :64]).shape == (2, 3, 64, 64)
+    assert pixel_points(images[:0]).shape == (0, 3, 64, 64)

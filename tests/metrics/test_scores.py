@@ -9,9 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_lead.calculus.noise import private_rng
-from lightning_lead.callbacks.feature_scores import ClassifierStatistics, FeatureScores, gather_in_order
-from lightning_lead.callbacks.kernel_distance import PassThrough
-from lightning_lead.callbacks.kernel_distance import kernel_distance as subset_kid
+from lightning_lead.metrics import FID, KID, ClassifierScore, ImageSet
+from lightning_lead.metrics.collection import ScoreCollection
+from lightning_lead.metrics.ranks import gather_in_order
 
 
 def frechet(x, y):
@@ -36,9 +36,9 @@ def features():
     return torch.randn(40, 5, generator=draw), torch.randn(30, 5, generator=draw) @ mix + 1
 
 
-def filled(features, **settings):
+def filled(features, *, seed=0, **settings):
     reals, fakes = features
-    scores = FeatureScores(**({"num_features": 5, "metrics": ["fid", "kid"], "chunk": 8} | settings))
+    scores = ScoreCollection([FID(), KID(**({"subset_size": 10} | settings))], num_features=5, chunk=8, seed=seed)
     for part in reals.split(8):
         scores.add(part, real=True)
     for part in fakes.split(8):
@@ -47,7 +47,7 @@ def filled(features, **settings):
 
 
 def test_fid_equals_the_textbook(features):
-    got = filled(features, kid_subset_size=10).compute()["fid"]
+    got = filled(features).compute()["fid"]
     x, y = (f.double().numpy() for f in features)
     assert got == pytest.approx(frechet(x, y), rel=1e-9)  # float64 and two different matrix roots
     assert got != pytest.approx(float(np.float32(got)), rel=1e-12)  # and it is not rounded to float32 on its way out
@@ -56,7 +56,7 @@ def test_fid_equals_the_textbook(features):
 def test_kid_equals_the_double_sum(features):
     """A subset of everything is the whole sample, in any order."""
     reals, fakes = features[0][:30], features[1]
-    got = filled((reals, fakes), kid_subsets=2, kid_subset_size=30).compute()
+    got = filled((reals, fakes), subsets=2, subset_size=30).compute()
     assert got["kid"] == pytest.approx(kernel_distance(reals.double().numpy(), fakes.double().numpy()), rel=1e-9)
     assert got["kid_std"] < 1e-9
 
@@ -65,9 +65,35 @@ def test_kid_s_subsets_are_private_and_seeded(features):
     torch.manual_seed(1)
     expected = torch.rand(2)
     torch.manual_seed(1)
-    values = [filled(features, kid_subsets=3, kid_subset_size=10, seed=s).compute()["kid"] for s in (0, 0, 1)]
+    values = [filled(features, subsets=3, seed=s).compute()["kid"] for s in (0, 0, 1)]
     assert torch.equal(torch.rand(2), expected)
     assert values[0] == values[1] != values[2]
+
+
+class PassThrough(torch.nn.Module):
+    """Features as they are, where torchmetrics expects a network."""
+
+    def __init__(self, num_features):
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features):
+        return features
+
+
+def test_fid_is_that_of_torchmetrics_to_the_last_digit():
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    draw = torch.Generator().manual_seed(4)
+    mix = torch.randn(6, 6, generator=draw)
+    reals, fakes = torch.randn(70, 6, generator=draw), torch.randn(50, 6, generator=draw) @ mix
+    theirs, ours = FrechetInceptionDistance(PassThrough(6)), ScoreCollection([FID()], num_features=6, chunk=16)
+    theirs.set_dtype(torch.float64)
+    for rows, real in ((reals, True), (fakes, False)):
+        for part in rows.split(16):
+            theirs.update(part.double(), real=real)
+            ours.add(part, real=real)
+    assert ours.compute()["fid"] == theirs.compute().item()
 
 
 @pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save all")
@@ -82,9 +108,10 @@ def test_kid_is_that_of_torchmetrics_to_the_last_digit():
     theirs.update(fakes.double(), real=False)
     with private_rng(3):
         mean, deviation = theirs.compute()
-    got = subset_kid(reals, fakes, subsets=7, subset_size=20, seed=3)
+    score = KID(subsets=7, subset_size=20)
+    got = score.compute(ImageSet(features=reals), ImageSet(features=fakes, seed=3))
     assert got == {"kid": mean.item(), "kid_std": deviation.item()}
-    assert got != subset_kid(reals, fakes, subsets=7, subset_size=20, seed=4)
+    assert got != score.compute(ImageSet(features=reals), ImageSet(features=fakes, seed=4))
 
 
 class Largest(TorchDispatchMode):
@@ -104,7 +131,7 @@ class Largest(TorchDispatchMode):
 def test_kid_needs_float64_of_a_subset_alone():
     draw = torch.Generator().manual_seed(5)
     reals, fakes = torch.randn(500, 8, generator=draw), torch.randn(400, 8, generator=draw)
-    scores = FeatureScores(num_features=8, metrics=["kid"], chunk=500, kid_subsets=3, kid_subset_size=10)
+    scores = ScoreCollection([KID(subsets=3, subset_size=10)], num_features=8, chunk=500)
     with Largest() as seen:
         scores.add(reals, real=True)
         scores.add(fakes, real=False)
@@ -114,28 +141,24 @@ def test_kid_needs_float64_of_a_subset_alone():
 
 def test_classifier_statistics_equal_the_definition():
     logits = torch.randn(40, 4, generator=torch.Generator().manual_seed(3)) * 3
-    statistics = ClassifierStatistics(4)
-    for part in logits.split(7):
-        statistics.update(part)
+    got = ClassifierScore().compute(ImageSet(), ImageSet(logits=logits, chunk=7))
     p = np.exp(logits.double().numpy())
     p /= p.sum(1, keepdims=True)
     divergence = (p * np.log(p / p.mean(0))).sum(1).mean()
-    got = {name: value.item() for name, value in statistics.compute().items()}
     assert got["classifier_score"] == pytest.approx(np.exp(divergence), rel=1e-12)
     assert got["class_coverage"] == np.bincount(p.argmax(1), minlength=4).min() / 40
     assert got["confidence"] == pytest.approx(p.max(1).mean(), rel=1e-12)
 
 
 def test_a_class_that_is_never_found():
-    statistics = ClassifierStatistics(3)
-    statistics.update(torch.tensor([[5.0, 0.0, -1e9], [0.0, 5.0, -1e9]]))
-    values = statistics.compute()
+    fakes = ImageSet(logits=torch.tensor([[5.0, 0.0, -1e9], [0.0, 5.0, -1e9]]))
+    values = ClassifierScore().compute(ImageSet(), fakes)
     assert values["class_coverage"] == 0
-    assert torch.isfinite(values["classifier_score"])
+    assert np.isfinite(values["classifier_score"])
 
 
 def test_reals_stay_and_fakes_go(features):
-    scores = filled(features, kid_subset_size=10)
+    scores = filled(features)
     first = scores.compute()
     scores.reset_fakes()
     scores.add(features[0], real=False)

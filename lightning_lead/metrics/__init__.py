@@ -1,0 +1,29 @@
+"""Scores of images against images; they know of no generator, and of no Trainer. See `metrics.base` for how to add one.
+
+A score that is exported here can be named by its `keywords` in the `metrics` of `GenerativeMetrics` and of
+`lightning-lead evaluate`, or be given as an object with settings of its own.
+"""
+
+from lightning_lead.metrics.base import ImageSet, Moments, Score
+from lightning_lead.metrics.classifier import ClassifierScore
+from lightning_lead.metrics.fid import FID
+from lightning_lead.metrics.kid import KID
+from lightning_lead.metrics.memorization import Memorization
+from lightning_lead.metrics.mind import MIND
+from lightning_lead.metrics.prdc import PRDC
+from lightning_lead.metrics.reference import ReferenceImages
+from lightning_lead.metrics.scorer import Scorer
+
+__all__ = [
+    "FID",
+    "KID",
+    "MIND",
+    "PRDC",
+    "ClassifierScore",
+    "ImageSet",
+    "Memorization",
+    "Moments",
+    "ReferenceImages",
+    "Score",
+    "Scorer",
+]
