@@ -96,10 +96,6 @@ ALSO = {
     "features": {"torch_fidelity", "torchvision"},
     "_images": {"torchvision"},
 }
-    "fetch": {"filelock", "numpy", "PIL", "torchvision", "tqdm"},
-    "features": {"torch_fidelity", "torchvision"},
-    "_images": {"torchvision"},
-}
 
 
 def imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:

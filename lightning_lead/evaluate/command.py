@@ -39,8 +39,8 @@ def evaluate(arguments: Sequence[str]) -> int:
 
     from torchvision.transforms.functional import to_pil_image  # these not above: help would import torch
 
-    from lightning_lead.callbacks.protocol import read_records, write_records
     from lightning_lead.evaluate.measure import evaluate_checkpoint, evaluate_images
+    from lightning_lead.metrics.protocol import protocol_table, read_records, write_records
 
     read_records(chosen.output)  # a file that cannot be added to shows before hours of scoring
     names = ("extractor", "metrics", "num_samples", "batch_size", "seed", "kid_subset_size", "is_splits", "cache")
