@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
         checkpoints,
         compare,
         data,
+        engine,
         evaluate,
         features,
         fetch,
@@ -25,11 +26,12 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
         metrics,
         networks,
         objectives,
+        physics,
         rules,
+        training,
     )
     from lightning_lead.callbacks import (
         GenerativeMetrics,
-        GeneratorEMA,
         ImageWriter,
         ModeCounter,
         SampleGrid,
@@ -44,10 +46,14 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
         ImageFolderDataModule,
         STL10DataModule,
     )
-    from lightning_lead.gan import LeadGANModule
-    from lightning_lead.mixin import LeadMixin
-    from lightning_lead.module import LeadModule
-    from lightning_lead.strategy import GameStrategy, LEADStrategy
+    from lightning_lead.engine.lead_strategy import LEADStrategy
+    from lightning_lead.engine.strategy import GameStrategy
+    from lightning_lead.engine.turns import Turn
+    from lightning_lead.gan.batch import GANBatch
+    from lightning_lead.gan.ema import GeneratorEMA
+    from lightning_lead.gan.module import LeadGANModule
+    from lightning_lead.training.mixin import LeadMixin
+    from lightning_lead.training.module import LeadModule
 
 __version__ = "0.1.0"
 
@@ -58,6 +64,8 @@ __all__ = [
     "LeadGANModule",
     "LeadModule",
     "LeadMixin",
+    "GANBatch",
+    "Turn",
     # around it
     "GenerativeMetrics",
     "SampleGrid",
@@ -84,6 +92,7 @@ __all__ = [
     "checkpoints",
     "compare",
     "data",
+    "engine",
     "evaluate",
     "features",
     "fetch",
@@ -92,19 +101,23 @@ __all__ = [
     "metrics",
     "networks",
     "objectives",
+    "physics",
     "rules",
+    "training",
     "__version__",
 ]
 
 _EXPORTS = {  # name -> the module that it is loaded from
-    "LEADStrategy": "lightning_lead.strategy",
-    "GameStrategy": "lightning_lead.strategy",
-    "LeadGANModule": "lightning_lead.gan",
-    "LeadModule": "lightning_lead.module",
-    "LeadMixin": "lightning_lead.mixin",
+    "LEADStrategy": "lightning_lead.engine.lead_strategy",
+    "GameStrategy": "lightning_lead.engine.strategy",
+    "LeadGANModule": "lightning_lead.gan.module",
+    "GANBatch": "lightning_lead.gan.batch",
+    "Turn": "lightning_lead.engine.turns",
+    "LeadModule": "lightning_lead.training.module",
+    "LeadMixin": "lightning_lead.training.mixin",
     "GenerativeMetrics": "lightning_lead.callbacks",
     "SampleGrid": "lightning_lead.callbacks",
-    "GeneratorEMA": "lightning_lead.callbacks",
+    "GeneratorEMA": "lightning_lead.gan.ema",
     "ImageWriter": "lightning_lead.callbacks",
     "ModeCounter": "lightning_lead.callbacks",
     "SegmentCheckpoint": "lightning_lead.callbacks",
@@ -123,6 +136,7 @@ _SUBPACKAGES = (
     "checkpoints",
     "compare",
     "data",
+    "engine",
     "evaluate",
     "features",
     "fetch",
@@ -131,7 +145,9 @@ _SUBPACKAGES = (
     "metrics",
     "networks",
     "objectives",
+    "physics",
     "rules",
+    "training",
 )
 
 

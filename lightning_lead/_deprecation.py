@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["renamed_argument", "renamed_attribute"]
+__all__ = ["renamed_argument", "renamed_attribute", "warn_renamed"]
 
 _T = TypeVar("_T")
 _PACKAGE = __name__.partition(".")[0]
@@ -43,7 +43,7 @@ def renamed_argument(
             f"Cannot use {old} and {new} together because {old} is the old name of {new}; pass {new} alone "
             f"(got {old}={old_value!r} and {new}={new_value!r})"
         )
-    _warn(old, new, since, until, why)
+    warn_renamed(old, new, since, until, why)
     return old_value
 
 
@@ -61,13 +61,14 @@ def renamed_attribute(
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         home, _, new = renamed[name].partition(":")
         value = getattr(import_module(home), new)
-        _warn(f"{module}.{name}", f"{home}.{new}", since, until, why)
+        warn_renamed(f"{module}.{name}", f"{home}.{new}", since, until, why)
         return value
 
     return __getattr__
 
 
-def _warn(old: str, new: str, since: str, until: str, why: str) -> None:
+def warn_renamed(old: str, new: str, since: str = "0.2", until: str = "0.3", why: str = "") -> None:
+    """Warn that an old name goes away; the warning points at the nearest caller outside of this package."""
     # No fixed stacklevel is right: a user, a subclass or the text of a --game may be what calls LEAD(alpha=...).
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:

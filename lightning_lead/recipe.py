@@ -20,8 +20,8 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.engine.named_rules import game_names
 from lightning_lead.gan import LeadGANModule
-from lightning_lead.systems import game_names
 
 __all__ = ["QUIET", "GameCLI", "build", "configuration"]
 

@@ -128,11 +128,12 @@ def record(only: str, runs: Path, old_runs: Path) -> dict[str, str]:
 
 def cases(runs: Path, old_runs: Path) -> Iterator[tuple[str, Callable[[], str]]]:
     """Everything that is compared."""
+    import lightning_lead
     from lightning_lead import rules
 
     games = dict(GAMES)
     for name in rules.__all__:
-        if isinstance(getattr(rules, name), type) and name not in ("AbstractGameRule", "Cost"):
+        if hasattr(getattr(rules, name), "direction") and name != "AbstractGameRule":
             games[f"rule {name}"] = ("mlp", {"game": name})
     for name, (networks, settings) in games.items():
         file = f"{name}.ckpt"
@@ -141,7 +142,7 @@ def cases(runs: Path, old_runs: Path) -> Iterator[tuple[str, Callable[[], str]]]
         yield f"resumed: {name}", lambda n=networks, s=settings, f=old_runs / file: play(n, s, resume=f)  # type: ignore[misc]
     for extractor in ("digits", "torchvision", "inception"):
         yield f"scores: {extractor}", lambda e=extractor: score(e)  # type: ignore[misc]
-    for recipe in sorted((ROOT / "examples" / "recipes").glob("*.yaml")):
+    for recipe in sorted((Path(lightning_lead.__file__).parents[1] / "examples" / "recipes").glob("*.yaml")):
         if not recipe.stem.endswith("_games"):
             yield f"config: {recipe.stem}", lambda r=recipe: config(r)  # type: ignore[misc]
 

@@ -20,10 +20,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from lightning_lead import GaussiansDataModule, LeadGANModule, LEADStrategy
-from lightning_lead._typing import CrossForm
-from lightning_lead.calculus import CrossTerm, GameOracle, Placement
+from lightning_lead._types import CrossForm
+from lightning_lead.calculus import CrossTerm, GameOracle, PrivateNoise, Swap
 from lightning_lead.calculus.players import inner, norm, weighted_sum
-from lightning_lead.evaluation import Evaluation
+from lightning_lead.engine.losses import BatchLosses
 from lightning_lead.networks import MLPDiscriminator, MLPGenerator
 
 SCALES = [1.0, 0.1, 0.01, 0.001]
@@ -56,8 +56,9 @@ def compared(activation: str, objective: str, steps: int, seed: int) -> dict[tup
     )
     trainer.fit(gan, DataLoader(points, 256, shuffle=True))  # type: ignore[arg-type]
     live = {name: tuple(parameters) for name, parameters in gan.players().items()}
-    evaluation = Evaluation(gan, gan.game_turns([points[:256]])[0].micro_batches[0], 1, repeated=False)
-    oracle = GameOracle(live, [evaluation], place=Placement(gan, live).hold)
+    (batch,) = gan.game_turns([points[:256]])[0].micro_batches
+    evaluation = BatchLosses(gan, gan.wanted_losses, batch, 1, noise=PrivateNoise(), repeated=False)
+    oracle = GameOracle(live, [evaluation], swap=Swap(gan, live))
     found = {}
     for player, opponent in (("discriminator", "generator"), ("generator", "discriminator")):
         moved = torch._foreach_sub([p.detach() for p in live[opponent]], last.before[opponent])

@@ -150,7 +150,8 @@ def segment(name: str, chosen: argparse.Namespace, changes: dict[str, Any]) -> d
     folder, scoring = chosen.output / name, list[float]()
     run = built(name, chosen, changes)
     scorer = run.scores.scorer
-    scorer.prepare, scorer.measure = timed(scorer.prepare, scoring), timed(scorer.measure, scoring)
+    scorer.take_reference = timed(scorer.take_reference, scoring)
+    scorer.measure_images = timed(scorer.measure_images, scoring)  # which draws the samples, chunk by chunk
     last = folder / "last.ckpt"
     run.trainer.fit(run.model, run.data, ckpt_path=str(last) if last.is_file() else None)
     speed = next(c for c in run.trainer.callbacks if isinstance(c, Throughput)).latest

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from workloads import Workload
 
-import lightning_lead.mixin
+import lightning_lead.training.mixin
 from lightning_lead import LeadGANModule, LEADStrategy
 from lightning_lead.objectives import adversarial_objective
 
@@ -29,7 +29,7 @@ def library(game: Callable[[], LEADStrategy], *, compiled: bool = False, **setti
     """A method of this library: `training_step` of a `LeadGANModule`, as a Trainer runs it."""
 
     def train(workload: Workload, device: torch.device, meter: Meter, traffic: Traffic) -> None:
-        lightning_lead.mixin.mean_over_ranks = lambda *_, **__: traffic
+        lightning_lead.training.mixin.mean_over_ranks = lambda *_, **__: traffic
         sharing = settings.get("shared_latents", False)
         networks = workload.built(device)
         gan = LeadGANModule(

@@ -24,9 +24,8 @@ from meters import Traffic
 from methods import METHODS
 from workloads import workloads
 
-from lightning_lead import LeadGANModule
-from lightning_lead.gan.evaluation import GANEvaluation
-from lightning_lead.strategy import GameStrategy
+from lightning_lead.engine.strategy import GameStrategy
+from lightning_lead.gan import GANProblem
 
 SHOWN = ["Adam", "LEAD, extrapolated", "LEAD, exact", "LEAD, difference", "LEAD, difference, shared latents"]
 WARM_UP = 3
@@ -104,9 +103,9 @@ def measure(method: str, workload: Any, device: torch.device, steps: int) -> dic
             raise Over
 
     undo = [
-        clock.watch(GANEvaluation, "make", "fakes"),
-        clock.watch(GANEvaluation, "judge_made", "discriminator on fakes"),
-        clock.watch(LeadGANModule, "_real_logits", "discriminator on reals"),
+        clock.watch(GANProblem, "fakes", "fakes"),
+        clock.watch(GANProblem, "fake_logits", "discriminator on fakes"),
+        clock.watch(GANProblem, "real_logits", "discriminator on reals"),
         clock.watch(torch.autograd, "grad", "reverse passes"),
         clock.watch(torch.optim.Adam, "step", "optimizer"),
         clock.watch_turns(),

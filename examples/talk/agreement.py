@@ -26,16 +26,16 @@ from drawing import parser_of
 from training import RECIPES, quiet
 
 from lightning_lead import GameStrategy
-from lightning_lead._typing import Point, Vector
+from lightning_lead._types import Point, Vector
 from lightning_lead.calculus import HessianTerm
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import extrapolated, inner, norm, opponent_of, weighted_sum
 from lightning_lead.cli import main as command_line
 from lightning_lead.compare.worker import write_json
+from lightning_lead.engine.named_rules import find_game
 from lightning_lead.rules import LEAD, AbstractGameRule
-from lightning_lead.rules.base import RuleState
+from lightning_lead.rules.base import RuleNeeds, RuleState
 from lightning_lead.rules.coupling import coupling_by_momentum
-from lightning_lead.systems import find_game
 
 EARLY = 100  # game steps
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -51,10 +51,7 @@ class Watched(AbstractGameRule):
     """
 
     plays = ("alternating",)
-    couples = True
-    second_order = True
-    revisits = True
-    reads_momentum = True
+    needs = RuleNeeds(uses_opponent=True, second_order=True, repeats_batch=True, reads_momentum=True)
     form = "own"
 
     def __init__(self, rule: LEAD | None = None, *, every: int = 10) -> None:

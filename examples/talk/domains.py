@@ -129,7 +129,7 @@ class Accuracy(Callback):
 class Setting(NamedTuple):
     """One line of a table at one momentum."""
 
-    game: str  # as `lightning_lead.systems.find_game` takes it
+    game: str  # as `lightning_lead.engine.named_rules.find_game` takes it
     momentum: float
     activation: str = "ReLU"
     optimizer: str = "SGD"  # or Adam, with betas (momentum, 0.999)

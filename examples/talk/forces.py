@@ -4,7 +4,7 @@
 
 The vortex force is the game itself, (−∇ₓf, +∇ᵧf). The magnetic force, (−2qẏ, +2qẋ), turns the velocity and does no
 work; friction, −μṡ, takes energy out. Only all three together hold the particle, and only if 2qμ > 1: see
-`lightning_lead.analysis.lyapunov`. Continuous paths from rest at (1, 0). Below, LEAD's own steps, η = δ², β = 1 − μδ,
+`lightning_lead.physics.lyapunov`. Continuous paths from rest at (1, 0). Below, LEAD's own steps, η = δ², β = 1 − μδ,
 α = 2qδ: the Lyapunov function of that module along them, and their error against the time step δ, which falls as δ, or
 as δ² where no force depends on the velocity. A minute on one core.
 """

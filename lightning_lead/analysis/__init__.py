@@ -3,20 +3,20 @@
 Paths, update operators and spectra of rules; forces, energy and continuous paths of the particle behind LEAD.
 """
 
-from lightning_lead.analysis.accuracy import Accuracy, order_of_accuracy
 from lightning_lead.analysis.arnoldi import dense_jacobian, game_spectrum, jacobian_product
 from lightning_lead.analysis.closed_forms import block_eigenvalues, closed_form_radius, eigenvalues
-from lightning_lead.analysis.discretisation import LeadUnits, discretise, lead_path
-from lightning_lead.analysis.energy import kinetic_energy, work
 from lightning_lead.analysis.families import FAMILIES, Axis, Family
-from lightning_lead.analysis.forces import AbstractForce, ConservativeForce, Friction, MagneticForce, VortexForce
-from lightning_lead.analysis.lead_law import LeadLaw, alternating_lead_law, least_coupling
-from lightning_lead.analysis.lyapunov import LeadLyapunov, lead_system, lyapunov_matrix
 from lightning_lead.analysis.operator import UpdateOperator, spectral_radius, update_operator
 from lightning_lead.analysis.play import Match, Path, simulate
 from lightning_lead.analysis.recurrences import Block, recurrence_roots
 from lightning_lead.analysis.search import BestSettings, Spectrum, best_settings, stability_region
-from lightning_lead.analysis.trajectories import Trajectory, integrate
+from lightning_lead.physics.accuracy import Accuracy, order_of_accuracy
+from lightning_lead.physics.discretisation import LeadUnits, discretise, lead_path
+from lightning_lead.physics.energy import kinetic_energy, work
+from lightning_lead.physics.forces import AbstractForce, ConservativeForce, Friction, MagneticForce, VortexForce
+from lightning_lead.physics.lyapunov import LeadLyapunov, lead_system, lyapunov_matrix
+from lightning_lead.physics.trajectories import Trajectory, integrate
+from lightning_lead.rules.lead_law import LeadLaw, alternating_lead_law, least_coupling
 
 __all__ = [
     # rules on games

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.analysis.scientific import scipy_module
+from lightning_lead._scientific import scipy_module
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.terms import HessianTerm
 

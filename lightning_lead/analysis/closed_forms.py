@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import Play
+from lightning_lead._types import Play
 from lightning_lead.analysis.recurrences import Block, recurrence_roots
-from lightning_lead.calculus.steps import momentum_lag
+from lightning_lead.calculus.lookahead import momentum_lag
 from lightning_lead.games.bilinear import BilinearGame
 from lightning_lead.games.quadratic import QuadraticGame
 from lightning_lead.rules import (
@@ -308,7 +308,7 @@ def _lookahead(rule: LookaheadMinmax, block: Block) -> Tensor:
     # slow weights are the same linear combination of where the inner rule was and is; Chavdarova et al. 2021
     remembers = (PolyakMomentum, OptimisticGradient, OptimisticAdam, NuPI, PastExtragradient, LookaheadMinmax)
     plain = block.momentum == 0 and rule.inner.period == 1 and not isinstance(rule.inner, remembers)
-    plain = plain and not (isinstance(rule.inner, (LEAD, AlexGDA, Prediction)) and rule.inner.couples)
+    plain = plain and not (isinstance(rule.inner, (LEAD, AlexGDA, Prediction)) and rule.inner.needs.uses_opponent)
     _require(plain, rule, "the inner steps have a memory, which does not go back", "an inner rule without one")
     inner: Tensor = block_eigenvalues(rule.inner, block)
     return (1 - rule.alpha) + rule.alpha * inner**rule.steps

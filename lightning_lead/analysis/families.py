@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from lightning_lead._typing import Play
+from lightning_lead._types import Play
 from lightning_lead.rules import (
     CGD,
     LEAD,

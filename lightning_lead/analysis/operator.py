@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import Play
+from lightning_lead._types import Play
 from lightning_lead.analysis.play import Match, OptimizerFactory
 from lightning_lead.games.base import AbstractGame
 from lightning_lead.rules.base import AbstractGameRule

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import Play, Point
+from lightning_lead._types import Play, Point
+from lightning_lead.calculus.lookahead import Lookahead
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.steps import Steps
+from lightning_lead.engine.step import GameStep
+from lightning_lead.engine.strategy import GameStrategy
+from lightning_lead.engine.turns import Turn
 from lightning_lead.games.base import AbstractGame
-from lightning_lead.rules.base import AbstractGameRule
+from lightning_lead.rules.base import AbstractGameRule, RuleState
 
 __all__ = ["Match", "OptimizerFactory", "Path", "simulate"]
 
@@ -72,19 +75,17 @@ class Match:
     ) -> None:
         if not (math.isfinite(lr) and lr > 0):
             raise ConfigurationError(f"Cannot step by lr={lr!r}; pass a finite step size > 0")
-        if play is not None and play not in rule.plays:
-            raise ConfigurationError(f"Cannot play {rule.name} in {play!r} play; use {' or '.join(rule.plays)}")
+        self.strategy = GameStrategy(rule, play=play, skip_limit=None)  # a path may leave for infinity
         self.rule, self.game = rule, game
-        self.play: Play = play if play is not None else rule.plays[0]
+        self.play: Play = self.strategy.play
         begin = start if start is not None else game.random_point(seed=0)
         self.parameters = {name: [nn.Parameter(p.detach().clone()) for p in begin[name]] for name in game.players}
         groups = [{"params": params, "lr": lr} for params in self.parameters.values()]
         self.optimizer = optimizer(groups) if optimizer is not None else torch.optim.SGD(groups, lr=lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.state = rule.init({name: tuple(params) for name, params in self.parameters.items()})
+        self.strategy.start({name: tuple(params) for name, params in self.parameters.items()})
         self.evaluations: Counter[str] = Counter()
-        self._steps = Steps(self.parameters, [self.optimizer])
 
     @property
     def point(self) -> dict[str, tuple[Tensor, ...]]:
@@ -92,37 +93,47 @@ class Match:
         return {name: tuple(p.detach() for p in params) for name, params in self.parameters.items()}
 
     @property
+    def state(self) -> RuleState:
+        """The rule's state."""
+        return self.strategy.state or {}
+
+    @state.setter
+    def state(self, state: RuleState) -> None:
+        self.strategy.state = state
+
+    @property
     def distance(self) -> float:
         """From the equilibrium."""
         return self.game.distance(self.point)
 
-    def step(self) -> None:
-        """One game step: every player moves."""
-        names = tuple(self.parameters)
-        for players in [names] if self.play == "simultaneous" else [(name,) for name in names]:
-            self._turn(players)
+    def step(self, movers: Sequence[tuple[str, ...]] | None = None) -> None:
+        """Play one game step: every player moves.
 
-    def _turn(self, players: tuple[str, ...]) -> None:
-        oracle = GameOracle(
-            {name: tuple(params) for name, params in self.parameters.items()},
-            [lambda point, wanted, *, replay: self.game.losses(point)],
-            steps=self._steps,
-            inspect=False,
-        )
-        directions, self.state = self.rule.direction(oracle, players, self.state)
-        self.evaluations += oracle.evaluations
-        before = {name: tuple(p.detach().clone() for p in params) for name, params in self.parameters.items()}
-        for player in players:
-            for parameter, part in zip(self.parameters[player], directions[player], strict=True):
-                parameter.grad = part.clone()
-        self._steps.settle_memory()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.rule.settles:
-            moved, self.state = self.rule.settle(before, self.point, players, self.state)
-            for name, vector in moved.items():
-                for parameter, value in zip(self.parameters[name], vector, strict=True):
-                    parameter.detach().copy_(value)
+        Args:
+            movers: who moves, turn by turn; default every player once, in the order of play.
+        """
+        names = tuple(self.parameters)
+        if movers is None:
+            movers = [names] if self.play == "simultaneous" else [(name,) for name in names]
+        lookahead = Lookahead(self.parameters, [self.optimizer])
+
+        def make_oracle(turn: Turn, seed: int) -> GameOracle:
+            return GameOracle(
+                {name: tuple(params) for name, params in self.parameters.items()},
+                [lambda point, wanted, *, replay: self.game.losses(point)],
+                lookahead=lookahead,
+                inspect=False,
+            )
+
+        played = GameStep(
+            self.strategy,
+            [Turn(players, [None], 1) for players in movers],
+            self.parameters,
+            optimizers=[self.optimizer],
+            lookahead=lookahead,
+            make_oracle=make_oracle,
+        ).play()
+        self.evaluations.update(played.evaluations)
 
 
 def simulate(

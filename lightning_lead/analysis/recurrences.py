@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_lead._typing import Play
+from lightning_lead._types import Play
 
 __all__ = ["Block", "recurrence_roots"]
 

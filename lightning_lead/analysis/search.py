@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import Play
+from lightning_lead._scientific import scipy_module
+from lightning_lead._types import Play
 from lightning_lead.analysis.closed_forms import eigenvalues
 from lightning_lead.analysis.families import FAMILIES, Family
-from lightning_lead.analysis.scientific import scipy_module
 from lightning_lead.games.bilinear import BilinearGame
 from lightning_lead.games.quadratic import QuadraticGame
 from lightning_lead.rules.base import AbstractGameRule

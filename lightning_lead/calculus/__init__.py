@@ -1,23 +1,28 @@
 """Derivatives of two-player games: gradients, cross terms, and the oracle that rules ask for them."""
 
-from lightning_lead._typing import Point, Vector
+from typing import Any
+
+from lightning_lead._deprecation import renamed_attribute
+from lightning_lead._types import Point, Vector
 from lightning_lead.calculus.derivatives import cross_term, gradient
-from lightning_lead.calculus.noise import SpectralRecord, frozen_buffers, mix_seed, private_rng
+from lightning_lead.calculus.lookahead import Lookahead
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import opponent_of
-from lightning_lead.calculus.steps import Steps
+from lightning_lead.calculus.replay import SpectralRecord, frozen_buffers
+from lightning_lead.calculus.rng import PrivateNoise, mix_seed, private_rng
+from lightning_lead.calculus.swap import Swap
 from lightning_lead.calculus.terms import CrossTerm, HessianTerm, OracleStatistics
 
 __all__ = [
     "CrossTerm",
     "GameOracle",
     "HessianTerm",
+    "Lookahead",
     "OracleStatistics",
-    "Placement",
     "Point",
+    "PrivateNoise",
     "SpectralRecord",
-    "Steps",
+    "Swap",
     "Vector",
     "cross_term",
     "frozen_buffers",
@@ -26,3 +31,6 @@ __all__ = [
     "opponent_of",
     "private_rng",
 ]
+
+_RENAMED = {"Steps": "lightning_lead.calculus:Lookahead", "Placement": "lightning_lead.calculus:Swap"}
+__getattr__: Any = renamed_attribute(__name__, _RENAMED, since="0.2", until="0.3")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import DifferentiationError
-from lightning_lead._typing import Point, Vector
+from lightning_lead._types import Point, Vector
 from lightning_lead.calculus.players import inner
 from lightning_lead.calculus.terms import HessianTerm
 

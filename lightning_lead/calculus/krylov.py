@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_lead._typing import Vector
+from lightning_lead._types import Vector
 from lightning_lead.calculus.players import inner, norm, weighted_sum
 
 __all__ = ["Solution", "conjugate_gradient", "gmres"]

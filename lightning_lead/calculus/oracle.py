@@ -6,8 +6,10 @@
     hessian_product(i, …)       Σ (∂²L_k / ∂θ_i ∂θ_j) w     (one reduction)
     ahead(d)                    where the optimizer would take the players along d
 
-The losses are handed in as functions of a point, one per micro-batch, each replaying the same data and the same random
-numbers whenever it is called again. Forms of c_i: see `calculus.derivatives`, and for "difference"
+The losses are functions of a point, one per micro-batch; each replays the same data and the same random numbers
+whenever it is called again. The oracle counts, weighs and reduces; two backends take the derivatives, one of any losses
+(`calculus.general`) and a faster one of L(D(G(z))) (`calculus.chain`). Forms of c_i: see `calculus.derivatives`, and
+for "difference"
 
     c_i = ∇_i L_i(θ_i, θ_j) − ∇_i L_i(θ_i, θ_j − Δ_j)       (same batch, same latents, same masks, frozen buffers).
 """
@@ -16,24 +18,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import Tensor
 
-from lightning_lead._errors import ConfigurationError, DifferentiationError
-from lightning_lead._typing import Point, Vector
-from lightning_lead.calculus.chain import Chain, judge_gradient, maker_gradient
-from lightning_lead.calculus.chain_difference import judge_difference, maker_difference
-from lightning_lead.calculus.chain_exact import judge_direction, maker_direction
-from lightning_lead.calculus.derivatives import cross_term, gradient, hessian_product
+from lightning_lead._errors import ConfigurationError
+from lightning_lead._types import Point, Vector
+from lightning_lead.calculus.chain.backend import ChainDerivatives
+from lightning_lead.calculus.chain.links import Chain, Contexts
 from lightning_lead.calculus.float32 import float32_products, full_float32
-from lightning_lead.calculus.players import norm, opponent_of, weighted_sum
-from lightning_lead.calculus.steps import Steps
+from lightning_lead.calculus.general import GeneralDerivatives
+from lightning_lead.calculus.lookahead import Lookahead
+from lightning_lead.calculus.players import norm, weighted_sum
 from lightning_lead.calculus.terms import (
+    Backend,
     CrossTerm,
-    Divisible,
     HessianTerm,
     Losses,
     OracleStatistics,
@@ -57,20 +56,18 @@ class GameOracle:
         losses: one function per micro-batch.
         weights: the share of each micro-batch in this rank's batch; sums to 1.
         reduce: averages a vector over ranks.
-        place: puts a point into the module that the losses look at, for as long as derivatives are taken.
+        swap: puts a point into the module that the losses evaluate, for as long as derivatives are taken.
         full_precision: a context in which autocast is off; used for derivatives, and for the difference form as a
             whole, where TF32 is off as well.
         exhaustive: visit the whole graph of a cross term, for a probe; see `derivatives.cross_term`.
         inspect: whether norms and cosines are wanted; where the cross term has structure they cost one more
             gradient. The direction is the same, bit for bit.
-        steps: the optimizers' next step, for rules that look ahead.
+        lookahead: the optimizers' next step, for rules that look ahead.
 
     Attributes:
         evaluations: how many "gradients" and "hessian_products" this oracle was asked for; a cross term counts as what
             it is made of. Per batch, however many micro-batches that is.
         notes: what the rule wants to have logged, name -> number.
-        by_backward: whether gradients are taken of whole losses by `backward()`, as reentrant checkpointing asks; see
-            `derivatives.gradient`. A probe finds out.
 
     Example:
         >>> x, y = torch.tensor(3.0), torch.tensor(2.0)
@@ -91,27 +88,31 @@ class GameOracle:
         *,
         weights: Sequence[float] | None = None,
         reduce: Callable[[Vector], Vector] = no_reduction,
-        place: Callable[[Point], AbstractContextManager[object]] = lambda point: nullcontext(),
+        swap: Callable[[Point], AbstractContextManager[object]] = lambda point: nullcontext(),
         full_precision: Callable[[], AbstractContextManager[object]] = nullcontext,
         exhaustive: bool = False,
         inspect: bool = True,
-        steps: Steps | None = None,
+        lookahead: Lookahead | None = None,
     ) -> None:
         self.point: dict[str, Vector]
         self.arrive(point)
         self.statistics: dict[str, OracleStatistics] = {}
         self.evaluations: Counter[str] = Counter()
         self.notes: dict[str, float] = {}
-        self.by_backward = False
-        self._losses = list(losses)
-        self._weights = list(weights) if weights is not None else [1.0 / len(self._losses)] * len(self._losses)
+        self._weights = list(weights) if weights is not None else [1.0 / len(losses)] * len(losses)
         self._reduce = reduce
-        self._place = place
-        self._evaluated: set[int] = set()
+        self._evaluated: set[int] = set()  # the micro-batches that have had their real forward
         self._full_precision = full_precision
-        self._exhaustive = exhaustive
         self._inspect = inspect
-        self._steps = steps
+        contexts = Contexts(swap, full_precision)
+        self._backends = [
+            (
+                ChainDerivatives(batch, contexts) if isinstance(batch, Chain) else None,
+                GeneralDerivatives(batch, self.names, swap=swap, full_precision=full_precision, exhaustive=exhaustive),
+            )
+            for batch in losses
+        ]
+        self._lookahead = lookahead
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -173,14 +174,11 @@ class GameOracle:
             DifferentiationError: a loss does not depend on its column.
         """
         self.evaluations["hessian_products"] += len(terms)
-        place = self.point if at is None else at
-        products = []
-        for weight, losses in zip(self._weights, self._losses, strict=True):
-            point = {name: tuple(p.detach().requires_grad_() for p in place[name]) for name in self.names}
-            with torch.enable_grad(), self._place(point):
-                values = losses(point, frozenset(term.loss for term in terms), replay=True)
-                with self._full_precision():
-                    products.append((weight, hessian_product(values, point, point[player], terms)))
+        point = self.point if at is None else at
+        products = [
+            (weight, general.hessian_product(player, point, terms))
+            for weight, (_, general) in zip(self._weights, self._backends, strict=True)
+        ]
         return self._reduce(weighted_sum(products))
 
     def ahead(
@@ -190,7 +188,7 @@ class GameOracle:
 
         Args:
             directions: player -> d, averaged over ranks.
-            fraction: the part of a step that is meant; see `calculus.steps`.
+            fraction: the part of a step that is meant; see `calculus.lookahead`.
             remember: let the optimizer's memory see this step too.
         """
         return self.point | self._moves().ahead(directions, fraction=fraction, remember=remember)
@@ -204,20 +202,20 @@ class GameOracle:
         return self._moves().rates(player)
 
     def lag(self, player: str) -> float:
-        """The mean age of the gradients in the player's next step, in its own steps; see `calculus.steps`.
+        """The mean age of the gradients in the player's next step, in its own steps; see `calculus.lookahead`.
 
         Args:
             player: whose.
         """
         return self._moves().lag(player)
 
-    def _moves(self) -> Steps:
-        if self._steps is None:
+    def _moves(self) -> Lookahead:
+        if self._lookahead is None:
             raise ConfigurationError(
-                "Cannot look at the next step because the oracle knows no optimizer; pass steps=Steps(players, "
+                "Cannot look at the next step because the oracle knows no optimizer; pass lookahead=Lookahead(players, "
                 "optimizers), or settings that need none, as a number for LEAD's coupling"
             )
-        return self._steps
+        return self._lookahead
 
     def arrive(self, point: Point) -> None:
         """Take a point as the current one.
@@ -233,106 +231,29 @@ class GameOracle:
     def _local(
         self, player: str, k: int, at: Point | None, cross: CrossTerm | None, replay: bool
     ) -> tuple[Vector, OracleStatistics]:
-        # the first look is the real forward; whatever comes after it repeats it
+        """This rank's direction on one micro-batch, and what it looked like."""
+        # the first evaluation is the real forward; whatever comes after it repeats it
         real, replay = not replay, replay or k in self._evaluated
         if real:
             self._evaluated.add(k)
-        losses = self._losses[k]
-        place = dict(self.point if at is None else at)
-        linked = isinstance(losses, Chain) and (losses.linked if cross is None else losses.structure.chained)
-        if isinstance(losses, Chain) and linked and not self.by_backward:
-            return self._chained(player, k, losses, place, cross, replay, here=real and at is None)
-        own = tuple(p.detach().requires_grad_() for p in place[player])
-        exact = cross is not None and cross.form != "difference"
-        opponent = opponent_of(player, self.names) if len(self.names) > 1 else player  # descent knows no opponent
-        other = tuple(p.detach().requires_grad_(exact) for p in place[opponent])
-        divided = cross is not None and cross.fraction < 1
-        wanted = frozenset({player, opponent} if cross is not None and cross.form == "opponent" else {player})
-        subtracts = cross is not None and cross.form == "difference"
-        precise = self._float32 if subtracts else nullcontext
-        reverse = self._float32 if subtracts else self._full_precision
-        point = self._ordered(player, own, other)
-        with torch.enable_grad(), self._place(point):
-            with precise():
-                values = losses(point, frozenset({player}) if divided else wanted, replay=replay)
-            with reverse():
-                label = f"the loss of player {player!r}"
-                keep = exact and not divided
-                grad = now = gradient(values[player], own, retain_graph=keep, by_backward=self.by_backward, label=label)
-            loss = values[player].detach()
-            if divided and cross is not None:
-                losses = _part(losses, cross.fraction)
-                with precise():
-                    values = losses(point, wanted, replay=True)
-                    if not exact:
-                        now = gradient(values[player], own, by_backward=self.by_backward, label=label)
-            with reverse():
-                if cross is None:
-                    term = None
-                elif exact:
-                    term = self._exact(player, values, own, other, cross)
-                else:
-                    term = self._difference(player, losses, own, other, now, cross)
-        grad = tuple(g.detach() for g in grad)
+        point = dict(self.point if at is None else at)
+        backend = self._backend(k, cross)
+        found = backend.direction(player, point, cross, replay=replay, current=real and at is None)
         if not self._inspect:
-            direction = grad if term is None or cross is None else weighted_sum([(1.0, grad), (cross.weight, term)])
-            return direction, OracleStatistics(loss, None, None, None)
-        if term is None or cross is None:
-            return grad, OracleStatistics(loss, norm(grad), None, None)
-        return weighted_sum([(1.0, grad), (cross.weight, term)]), cross_statistics(loss, grad, term)
-
-    def _chained(
-        self, player: str, k: int, chain: Chain, place: Point, cross: CrossTerm | None, replay: bool, *, here: bool
-    ) -> tuple[Vector, OracleStatistics]:
-        """The same link by link, direction and cross term in one reverse pass."""
-        opponent = opponent_of(player, self.names)
-        judges = player == chain.judge
-        own, other = (tuple(p.detach() for p in place[name]) for name in (player, opponent))
-        own = tuple(p.requires_grad_() for p in own)
-        context: dict[str, Any] = {"place": self._place, "full_precision": self._full_precision, "replay": replay}
-        kept: dict[str, Any] = {} if judges or not here else {"kept": chain.kept()}
-        if cross is None and judges:
-            direction, loss = judge_gradient(chain, own, other, hands_on=here and chain.joint, **context)
-        elif cross is None:
-            direction, loss = maker_gradient(chain, own, other, **context, **kept)
-        else:
-            context |= {"displacement": cross.displacement, "weight": cross.weight}
-            context["part"] = chain.part(cross.fraction) if cross.fraction < 1 else None
-            if cross.form == "difference":
-                direct = judge_difference if judges else maker_difference
-                direction, loss = direct(chain, own, other, **context, **kept)
-            else:
-                exact = judge_direction if judges else maker_direction
-                direction, loss = exact(chain, own, other, form=cross.form, **context)
-        if not self._inspect:
-            return direction, OracleStatistics(loss, None, None, None)
+            return found.vector, OracleStatistics(found.loss, None, None, None)
+        grad, term = found.gradient, found.term
         if cross is None:
-            return direction, OracleStatistics(loss, norm(direction), None, None)
-        with self._float32() if cross.form == "difference" else nullcontext():  # it is subtracted, too
-            grad, _ = self._local(player, k, place, None, True)
-        term = weighted_sum([(1 / cross.weight, direction), (-1 / cross.weight, grad)])
-        return direction, cross_statistics(loss, grad, term)
+            return found.vector, OracleStatistics(found.loss, norm(found.vector), None, None)
+        if grad is None or term is None:  # one reverse pass gave their sum: the gradient is taken once more, alone
+            with self._float32() if cross.form == "difference" else nullcontext():
+                grad = self._backend(k, None).direction(player, point, None, replay=True).vector
+            term = weighted_sum([(1 / cross.weight, found.vector), (-1 / cross.weight, grad)])
+        return found.vector, cross_statistics(found.loss, grad, term)
 
-    def _exact(self, player: str, values: Mapping[str, Tensor], own: Vector, other: Vector, cross: CrossTerm) -> Vector:
-        """c_i = ∓∇_i ⟨∇_j L, Δ_j⟩, L being the opponent's loss or the own one."""
-        opponent = opponent_of(player, self.names)
-        of, sign = (opponent, -1.0) if cross.form == "opponent" else (player, 1.0)
-        label = f"the gradient of {of!r}'s loss with respect to {opponent!r}"
-        field = gradient(values[of], other, create_graph=True, label=label)
-        product = cross_term(field, own, cross.displacement, label=label, exhaustive=self._exhaustive)
-        return weighted_sum([(sign, product)])
-
-    def _difference(
-        self, player: str, losses: Losses, own: Vector, other: Vector, grad: Vector, cross: CrossTerm
-    ) -> Vector:
-        """c_i = g_i now minus g_i against the opponent as it was."""
-        before = tuple((p - d.to(p.dtype)).detach() for p, d in zip(other, cross.displacement, strict=True))
-        point = self._ordered(player, own, before)
-        with self._place(point):
-            values = losses(point, frozenset({player}), replay=True)
-            label = f"the loss of player {player!r} against the earlier opponent"
-            earlier = gradient(values[player], own, by_backward=self.by_backward, label=label)
-        return weighted_sum([(1.0, grad), (-1.0, earlier)])
+    def _backend(self, k: int, cross: CrossTerm | None) -> Backend:
+        """The faster backend where it serves."""
+        chain, general = self._backends[k]
+        return chain if chain is not None and chain.serves(cross) and not general.by_backward else general
 
     @contextmanager
     def precisely(self) -> Iterator[bool]:
@@ -350,32 +271,19 @@ class GameOracle:
             yield
 
     def interacts(self, player: str) -> bool:
-        """Return whether the loss depends on the opponent, also where that is detached; by replays that leave no trace.
+        """Return True if the loss depends on the opponent, also where that is detached.
 
         Args:
             player: whose loss.
         """
-        opponent = opponent_of(player, self.names)
-        place = {name: tuple(p.detach().requires_grad_() for p in vector) for name, vector in self.point.items()}
-        with torch.enable_grad(), self._place(place):
-            loss = self._losses[0](place, frozenset({player}), replay=True)[player]
-            with suppress(DifferentiationError):
-                gradient(loss, place[opponent], by_backward=self.by_backward)
-                return True
-        # far enough for every precision; a loss that is not the same number twice gets the benefit of the doubt
-        place[opponent] = tuple((1.25 * p.detach() + 0.125).requires_grad_() for p in place[opponent])
-        with torch.enable_grad(), self._place(place):
-            elsewhere = self._losses[0](place, frozenset({player}), replay=True)[player]
-        return not torch.equal(loss.detach(), elsewhere.detach())
+        return self._backends[0][1].interacts(player, self.point)
 
-    def _ordered(self, player: str, own: Vector, other: Vector) -> dict[str, Vector]:
-        return {name: own if name == player else other for name in self.names}
+    @property
+    def by_backward(self) -> bool:
+        """True if gradients are taken of whole losses by `backward()`, as reentrant checkpointing asks."""
+        return self._backends[0][1].by_backward
 
-
-def _part(losses: Losses, fraction: float) -> Losses:
-    if not isinstance(losses, Divisible):
-        raise DifferentiationError(
-            "Cannot take a cross term on a fraction of the batch because the losses cannot be evaluated on a part of "
-            f"it; give them a method part(fraction), or use the whole batch (got fraction {fraction})"
-        )
-    return losses.part(fraction)
+    @by_backward.setter
+    def by_backward(self, value: bool) -> None:
+        for _, general in self._backends:
+            general.by_backward = value

@@ -1,4 +1,4 @@
-"""What an oracle is asked with, and what it hands back beside directions."""
+"""The terms that an oracle is asked for, and what it returns beside directions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lightning_lead._typing import CrossForm, Point, Vector
+from lightning_lead._types import CrossForm, Point, Vector
 from lightning_lead.calculus.players import inner, norm
 
 __all__ = [
+    "Backend",
     "CrossTerm",
+    "Direction",
     "Divisible",
     "HessianTerm",
     "Losses",
@@ -71,6 +73,25 @@ class HessianTerm(NamedTuple):
     loss: str
     column: str
     vector: Vector
+
+
+class Direction(NamedTuple):
+    """A player's direction on one micro-batch, its loss, and what the direction is made of where that is known."""
+
+    vector: Vector  # g_i + weight · c_i
+    loss: Tensor  # detached
+    gradient: Vector | None  # g_i
+    term: Vector | None  # c_i, where one was asked for
+
+
+class Backend(Protocol):
+    """A way to take the derivatives of one micro-batch; the numbers are the same by every backend."""
+
+    def direction(
+        self, player: str, point: Point, cross: CrossTerm | None, *, replay: bool, current: bool = False
+    ) -> Direction:
+        """g_i + weight·c_i; `current` if the players stand at the point, where fakes may be handed over."""
+        ...
 
 
 class OracleStatistics(NamedTuple):

@@ -1,15 +1,15 @@
 """Callbacks that look at the samples: scores, pictures, and the averaged generator behind both."""
 
 from lightning_lead._images import outside_range, to_uint8
-from lightning_lead.callbacks.ema import GeneratorEMA, find_ema
 from lightning_lead.callbacks.generative_metrics import GenerativeMetrics
 from lightning_lead.callbacks.generator_file import save_generator
 from lightning_lead.callbacks.image_writer import ImageWriter
 from lightning_lead.callbacks.mode_counter import ModeCounter
 from lightning_lead.callbacks.sample_grid import SampleGrid
-from lightning_lead.callbacks.sampling import generate
 from lightning_lead.callbacks.segment import SegmentCheckpoint
 from lightning_lead.callbacks.throughput import Throughput
+from lightning_lead.gan.ema import GeneratorEMA, find_ema
+from lightning_lead.gan.sampling import generate
 
 __all__ = [
     # callbacks

@@ -18,11 +18,11 @@ from torch import nn
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_lead._checks import check_positive
-from lightning_lead.callbacks.ema import find_ema
 from lightning_lead.callbacks.generator_scores import pass_reals, score_samples, try_samples
 from lightning_lead.callbacks.monitors import check_monitors
-from lightning_lead.callbacks.sampling import check_generates
 from lightning_lead.checkpoints.game import saved_description
+from lightning_lead.gan.ema import find_ema
+from lightning_lead.gan.sampling import check_generates
 from lightning_lead.metrics import Score, kid, prdc
 from lightning_lead.metrics.protocol import describe, read_records, write_records
 from lightning_lead.metrics.scorer import Scorer

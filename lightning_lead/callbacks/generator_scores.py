@@ -11,8 +11,8 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead._hashing import tensors_hash
 from lightning_lead._images import to_uint8
 from lightning_lead.calculus.float32 import plain_computation
-from lightning_lead.callbacks.ema import GeneratorEMA
-from lightning_lead.callbacks.sampling import generate
+from lightning_lead.gan.ema import GeneratorEMA
+from lightning_lead.gan.sampling import generate
 from lightning_lead.metrics.protocol import describe_dtype
 from lightning_lead.metrics.reference import ReferenceImages
 from lightning_lead.metrics.scorer import Measurement, Scorer

@@ -14,8 +14,8 @@ from torchvision.transforms.functional import to_pil_image
 from lightning_lead._checks import check_positive, check_range
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._images import image_grid, picture_bytes
-from lightning_lead.callbacks.ema import find_ema
-from lightning_lead.callbacks.sampling import check_generates, generate
+from lightning_lead.gan.ema import find_ema
+from lightning_lead.gan.sampling import check_generates, generate
 
 __all__ = ["SampleGrid", "check_drawable", "scatter_picture"]
 

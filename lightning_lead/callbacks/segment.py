@@ -30,9 +30,9 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._files import replacing
-from lightning_lead.callbacks.ema import find_ema
 from lightning_lead.callbacks.generator_file import check_dtype, save_generator
 from lightning_lead.checkpoints._whole import WholeCheckpointIO
+from lightning_lead.gan.ema import find_ema
 
 __all__ = ["SegmentCheckpoint"]
 

@@ -20,7 +20,7 @@ __all__ = [
     "parameter_shapes",
     "saved_description",
     "saved_game",
-    "settle_optimizers",
+    "restore_implementation",
 ]
 
 KEY = "lightning_lead"
@@ -111,7 +111,7 @@ def implementations(optimizers: Iterable[Optimizer]) -> list[list[dict[str, Any]
 
 
 @torch.no_grad()
-def settle_optimizers(optimizers: Iterable[Optimizer], built: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+def restore_implementation(optimizers: Iterable[Optimizer], built: Sequence[Sequence[Mapping[str, Any]]]) -> None:
     """Adapt what was loaded into optimizers to this run: to `built` (`implementations`) and to its weights' strides.
 
     `Optimizer.load_state_dict` takes over `fused` and the like from the file, and moments with the file's strides. A

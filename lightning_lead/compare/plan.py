@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.engine.named_rules import find_game, game_names
 from lightning_lead.recipe import configuration
-from lightning_lead.systems import find_game, game_names
 
 __all__ = ["Entry", "Run", "configurations", "overruled", "plan_runs", "read_entries"]
 

@@ -15,13 +15,22 @@ __all__ = ["GANBatch", "call_network", "first_samples", "micro_batches", "takes_
 
 
 class GANBatch(NamedTuple):
-    """What one turn looks at: real samples and the latents of the fake ones, drawn once, used in every evaluation."""
+    """The micro-batch of a turn: reals, and the latents of the fakes, drawn once and used in every evaluation.
+
+    `LeadGANModule.wanted_losses(batch, wanted)` gets it, and `game_turns(batch)` returns turns of it.
+
+    Example:
+        >>> import torch
+        >>> batch = GANBatch(torch.zeros(4, 2), None, torch.zeros(8, 3), None, discriminator_moves=True)
+        >>> batch.latents.shape
+        torch.Size([8, 3])
+    """
 
     real: Tensor  # (m, ...)
-    labels: Tensor | None  # (m,)
+    labels: Tensor | None  # of the reals, (m,); None for an unconditional GAN
     latents: Tensor  # (k, latent_dim)
-    fake_labels: Tensor | None  # (k,)
-    discriminator_moves: bool
+    fake_labels: Tensor | None  # of the fakes, (k,)
+    discriminator_moves: bool  # otherwise the generator does
 
 
 def micro_batches(

@@ -15,19 +15,21 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus.chain import Structure, plus
-from lightning_lead.calculus.noise import frozen_buffers, mix_seed
+from lightning_lead.calculus.chain.links import Contexts, Structure
+from lightning_lead.calculus.rng import mix_seed
+from lightning_lead.calculus.swap import Swap
 from lightning_lead.calculus.terms import OracleStatistics
+from lightning_lead.engine.strategy import GameStrategy
+from lightning_lead.engine.turns import Turn
 from lightning_lead.gan.batch import GANBatch, call_network, first_samples, micro_batches, takes_labels
-from lightning_lead.gan.evaluation import GANEvaluation
-from lightning_lead.gan.penalty import check_penalty, penalty_on, probe_penalty
+from lightning_lead.gan.chain_losses import GANLosses, TurnSettings
+from lightning_lead.gan.penalty import check_penalty, probe_penalty
+from lightning_lead.gan.problem import GANProblem
 from lightning_lead.gan.settings import check_batch, check_last_batch, check_schedule
 from lightning_lead.gan.structure import find_structure
-from lightning_lead.module import LeadModule
 from lightning_lead.objectives import AbstractPenalty, adversarial_objective
 from lightning_lead.rules.base import AbstractGameRule
-from lightning_lead.strategy import GameStrategy
-from lightning_lead.turns import Turn
+from lightning_lead.training.module import LeadModule
 
 __all__ = ["LeadGANModule"]
 
@@ -131,7 +133,7 @@ class LeadGANModule(LeadModule):
         if channels_last:
             for network in (generator, discriminator):
                 network.to(memory_format=torch.channels_last)
-        self._first: dict[int, GANEvaluation] = {}
+        self._first: dict[int, GANLosses] = {}
         self._penalties: dict[int, Tensor] = {}
 
     # ---- hooks a subclass may override ------------------------------------------------------------------------------
@@ -146,7 +148,7 @@ class LeadGANModule(LeadModule):
             (n, latent_dim) on the module's device, from the module's private generator.
         """
         dtype = next(self.generator.parameters()).dtype
-        return torch.randn(n, self.latent_dim, generator=self._noise, device=self.device, dtype=dtype)
+        return torch.randn(n, self.latent_dim, generator=self._noise.generator, device=self.device, dtype=dtype)
 
     def sample_labels(self, n: int) -> Tensor | None:
         """Uniform labels for samples that follow no batch, or None for an unconditional generator.
@@ -168,7 +170,7 @@ class LeadGANModule(LeadModule):
                 "Cannot draw labels because the generator takes them but has no attribute num_classes; "
                 "set it, or override sample_labels(n)"
             )
-        return torch.randint(classes, (n,), generator=self._noise, device=self.device)
+        return torch.randint(classes, (n,), generator=self._noise.generator, device=self.device)
 
     def unpack_batch(self, batch: Any) -> tuple[Tensor, Tensor | None]:
         """A batch from the loader as (real samples, labels or None).
@@ -214,8 +216,8 @@ class LeadGANModule(LeadModule):
         Returns:
             Samples (n, ...); from the averaged generator where the Trainer has a `GeneratorEMA`.
         """
-        from lightning_lead.callbacks.ema import find_ema
-        from lightning_lead.callbacks.sampling import generate
+        from lightning_lead.gan.ema import find_ema
+        from lightning_lead.gan.sampling import generate
 
         ema = find_ema(self.trainer)
         seed = mix_seed(int(batch[0]))
@@ -257,15 +259,7 @@ class LeadGANModule(LeadModule):
 
     def wanted_losses(self, batch: GANBatch, wanted: frozenset[str]) -> Mapping[str, Tensor]:
         """The losses in `wanted` on one micro-batch."""
-        fakes = self._fakes(batch)
-        fake_logits = call_network(self.discriminator, fakes, batch.fake_labels)
-        losses = {}
-        if "generator" in wanted:
-            losses["generator"] = self.generator_loss(fake_logits)
-        if "discriminator" in wanted:
-            loss = self.discriminator_loss(self._real_logits(batch), fake_logits)
-            losses["discriminator"] = plus(loss, self._penalty(batch, fakes))
-        return losses
+        return self.problem.losses(batch, wanted)
 
     def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
         """Besides what every game logs, `penalty/discriminator`: the mean over the discriminator's updates."""
@@ -286,64 +280,69 @@ class LeadGANModule(LeadModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing per batch: samples are judged by the `GenerativeMetrics` callback."""
 
-    def _fakes(self, batch: GANBatch) -> Tensor:
-        fake: Tensor = self(batch.latents, batch.fake_labels)
-        if fake.shape[1:] != batch.real.shape[1:]:
-            raise ConfigurationError(
-                "Cannot compare fakes with reals because the generator returns another shape; make it return "
-                f"(n, {', '.join(map(str, batch.real.shape[1:]))}) (got {tuple(fake.shape)})"
-            )
-        return fake
+    # ---- the losses of a micro-batch, and the structure that they have -----------------------------------------------
 
-    def _real_logits(self, batch: GANBatch) -> Tensor:
-        if batch.discriminator_moves:
-            return call_network(self.discriminator, batch.real, batch.labels)
-        with frozen_buffers(self.discriminator):  # only a cross term reads it: an extra evaluation
-            return call_network(self.discriminator, batch.real, batch.labels)
+    @property
+    def problem(self) -> GANProblem:
+        """The GAN without its trainer: both networks and their losses, as they are now, with this module's hooks."""
+        return _HookedProblem(self)
 
-    def _penalty(self, batch: GANBatch, fakes: Tensor) -> Tensor | None:
-        return penalty_on(self, batch, fakes)
+    def _losses_of(
+        self, batch: Any, seed: int, *, structure: Structure | None = None, repeated: bool | None = None
+    ) -> GANLosses:
+        return GANLosses(
+            self.problem,
+            batch,
+            seed,
+            settings=TurnSettings(
+                self.game.rule.needs, self.game.play == "simultaneous", self.shared_latents, self.accumulate
+            ),
+            structure=self._structure if structure is None else structure,
+            repeated=self._repeated() if repeated is None else repeated,
+            losses=self.wanted_losses,
+        )
 
-    # ---- the structure of the losses, and whether they have it ------------------------------------------------------
-
-    def _separable(self) -> bool:
-        own = type(self).discriminator_loss is LeadGANModule.discriminator_loss
-        return own and bool(getattr(self.objective, "separable", False))
-
-    def _linked(self) -> bool:
-        return type(self).wanted_losses is LeadGANModule.wanted_losses
-
-    def _evaluation(self, batch: Any, seed: int) -> GANEvaluation:
-        evaluation = GANEvaluation(self, batch, seed, repeated=self._repeated(), structure=self._structure)
-        if evaluation.joint:
-            return evaluation
-        if evaluation.shares:
-            self._first.setdefault(id(batch.latents), evaluation)
+    def _batch_losses(self, batch: Any, seed: int) -> GANLosses:
+        losses = self._losses_of(batch, seed)
+        if losses.joint:
+            return losses
+        if losses.shares:
+            self._first.setdefault(id(batch.latents), losses)
         elif self.shared_latents:
-            evaluation.follow(self._first.get(id(batch.latents), evaluation))
-        return evaluation
+            losses.follow(self._first.get(id(batch.latents), losses))
+        return losses
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
-        if isinstance(turns[0].micro_batches[0], GANBatch):
-            probe_penalty(self, first_samples(turns[0].micro_batches[0], PROBED), live, seed)
+        needs = self.game.rule.needs
+        first = turns[0].micro_batches[0]
+        if isinstance(first, GANBatch):
+            losses = self._losses_of(first_samples(first, PROBED), seed, repeated=False)
+            contexts = Contexts(Swap(self, live), self._full_precision)
+            probe_penalty(losses.problem, losses, live, contexts, needs)
         found = self._find_structure(turns[-1].micro_batches[0], live, seed)
         self._structure = found = Structure(*self.trainer.strategy.broadcast(tuple(found)))  # one for all ranks
         _log.debug("Cross term: %s", f"general, because {found.not_chained}" if found.not_chained else "by structure")
-        if found.not_chained and self.game.rule.couples and not self.game.rule.displaces:
+        if found.not_chained and needs.uses_opponent and not needs.displaces:
             rank_zero_info(
                 f"The derivatives of {self.game.rule.name} are taken of the losses as a whole and not by the structure "
                 f"of a GAN, which costs more (see docs/cost.md), because {found.not_chained}"
             )
-        if found.chained and self.game.rule.second_order:
+        if found.chained and needs.second_order:
             reason = found.not_piecewise_linear
             _log.debug("Discriminator: %s", f"dual numbers, because {reason}" if reason else "piecewise linear")
         super()._probe(turns, live, seed)
         self._penalties.clear()
 
     def _find_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> Structure:
-        if not self._linked() or not isinstance(batch, GANBatch):
+        if self.problem.overridden or not isinstance(batch, GANBatch):
             return Structure("wanted_losses() is overridden", None)
-        return find_structure(self, first_samples(batch, PROBED), live, seed)
+        few, contexts = first_samples(batch, PROBED), Contexts(Swap(self, live), self._full_precision)
+
+        def make_losses(structure: Structure, *, repeated: bool = True) -> GANLosses:
+            return self._losses_of(few, seed, structure=structure, repeated=repeated)
+
+        simultaneous = self.game.play == "simultaneous"
+        return find_structure(make_losses, live, contexts, self.game.rule, simultaneous=simultaneous)
 
     def _micro(
         self, real: Tensor, labels: Tensor | None, fakes: int, moves: bool, *, parts: int | None = None
@@ -357,3 +356,36 @@ class LeadGANModule(LeadModule):
             moves=moves,
             parts=self.accumulate if parts is None else parts,
         )
+
+
+class _HookedProblem(GANProblem):
+    """The problem of a module: its networks as they are now, and every hook that a subclass may have overridden."""
+
+    def __init__(self, module: LeadGANModule) -> None:
+        self._module = module
+        self.generator, self.discriminator = module.generator, module.discriminator
+        self.objective, self.penalty = module.objective, module.penalty
+        self.noise, self.penalties = module._noise, module._penalties
+
+    @property
+    def module(self) -> nn.Module:
+        return self._module
+
+    @property
+    def separable(self) -> bool:
+        own = type(self._module).discriminator_loss is LeadGANModule.discriminator_loss
+        return own and bool(getattr(self.objective, "separable", False))
+
+    @property
+    def overridden(self) -> bool:
+        return type(self._module).wanted_losses is not LeadGANModule.wanted_losses
+
+    def generate(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        fakes: Tensor = self._module(latents, labels)
+        return fakes
+
+    def generator_loss(self, fake_logits: Tensor) -> Tensor:
+        return self._module.generator_loss(fake_logits)
+
+    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return self._module.discriminator_loss(real_logits, fake_logits)

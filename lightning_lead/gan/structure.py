@@ -1,121 +1,108 @@
-"""Which structure the losses of a GAN have: fast and general derivatives are compared on a few samples.
+"""The structure of a GAN's losses, found on a few samples: fast and general derivatives are compared.
 
-What is found decides how derivatives are computed, never what they are.
+It decides how derivatives are computed, never what they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from lightning_lead._errors import first_line
-from lightning_lead._typing import Point
-from lightning_lead.calculus.chain import Structure
+from lightning_lead.calculus.chain.links import DISCRIMINATOR, GENERATOR, Contexts, Structure
+from lightning_lead.calculus.chain.piecewise_check import why_not_piecewise_linear
 from lightning_lead.calculus.float32 import full_float32
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.piecewise_check import why_not_piecewise_linear
-from lightning_lead.calculus.placement import Placement
 from lightning_lead.calculus.players import norm, weighted_sum
-from lightning_lead.gan.batch import GANBatch
-from lightning_lead.gan.evaluation import GANEvaluation
-from lightning_lead.probe import made_up_cross
+from lightning_lead.engine.probe import made_up_cross
+from lightning_lead.gan.chain_losses import GANLosses
 from lightning_lead.rules.base import AbstractGameRule
 
-if TYPE_CHECKING:
-    from lightning_lead.gan import LeadGANModule
+__all__ = ["MakeLosses", "find_structure"]
 
-__all__ = ["find_structure"]
+
+class MakeLosses(Protocol):
+    """Makes the losses of a few samples under a structure that is assumed."""
+
+    def __call__(self, structure: Structure, *, repeated: bool = True) -> GANLosses:
+        """Make them; each has its own record of replays."""
+        ...
 
 
 def find_structure(
-    module: LeadGANModule, batch: GANBatch, live: Mapping[str, Sequence[Tensor]], seed: int
+    make_losses: MakeLosses,
+    live: Mapping[str, Sequence[Tensor]],
+    contexts: Contexts,
+    rule: AbstractGameRule,
+    *,
+    simultaneous: bool,
 ) -> Structure:
-    """What the losses on a few samples are made of, as far as the rule of the game has use for it.
-
-    Args:
-        module: of which the losses are not overridden as a whole.
-        batch: a few samples.
-        live: name -> the players' parameters.
-        seed: of everything random.
-    """
-    rule, hold = module.game.rule, Placement(module, live).hold
-    shared = module.game.play == "simultaneous" and not rule.displaces  # both players look at the same fakes
-    if not (rule.second_order or rule.revisits or shared):
+    """Find what the losses are made of, as far as the rule of the game has a use for it."""
+    needs = rule.needs
+    shared = simultaneous and not needs.displaces  # both players use the same fakes
+    if not (needs.second_order or needs.repeats_batch or shared):
         return Structure("neither rule nor play has use for it", None)
-
-    def evaluation(structure: Structure) -> GANEvaluation:
-        return GANEvaluation(module, batch, seed, repeated=True, structure=structure)
+    unknown = Structure(None, "not yet known")
+    chain = make_losses(unknown)
 
     def oracle(structure: Structure) -> GameOracle:
-        return GameOracle(
-            {player: tuple(params) for player, params in live.items()},
-            [evaluation(structure)],
-            place=hold,
-            full_precision=module._full_precision,
-            inspect=False,
-        )
+        point = {player: tuple(params) for player, params in live.items()}
+        losses = [make_losses(structure)]
+        return GameOracle(point, losses, swap=contexts.swap, full_precision=contexts.full_precision, inspect=False)
 
-    made_of_parts = evaluation(Structure(None, "not yet known"))
     # TF32 puts noise into what is compared: a structure that is there could be missed, at several times the price
-    with module._full_precision(), full_float32():
-        chained, general = oracle(Structure(None, "not yet known")), oracle(Structure("for comparison", None))
-        if reason := _looks_past_what_is_made(made_of_parts, live, hold) or _disagreement(chained, general, rule):
+    with contexts.full_precision(), full_float32():
+        chained, general = oracle(unknown), oracle(Structure("for comparison", None))
+        if reason := _generator_bypasses_fakes(chain, live, contexts) or _disagreement(chained, general, rule):
             return Structure(reason, None)
-        if not rule.second_order:
+        if not needs.second_order:
             return Structure(None, "nothing is differentiated twice")
-        if not made_of_parts.separable:
+        if not chain.separable:
             return Structure(None, "the objective may let reals and fakes meet")
-        look = partial(made_of_parts.look, replay=True)
-        with torch.no_grad(), look():
-            fakes = made_of_parts.make()
-        judge = made_of_parts.judge
-        parameters = tuple(p.detach() for p in live[judge])
-        reason = _looks_past_logits(made_of_parts, fakes, live, hold) or why_not_piecewise_linear(
-            made_of_parts.judge_made, fakes, parameters, lambda vector: hold({judge: vector}), look
+        replay = partial(chain.evaluation, replay=True)
+        with torch.no_grad(), replay():
+            fakes = chain.fakes()
+        parameters = tuple(p.detach() for p in live[DISCRIMINATOR])
+        reason = _losses_bypass_logits(chain, fakes, live, contexts) or why_not_piecewise_linear(
+            chain.fake_logits, fakes, parameters, lambda vector: contexts.swap({DISCRIMINATOR: vector}), replay
         )
         return Structure(None, reason or _disagreement(oracle(Structure(None, None)), general, rule))
 
 
-def _looks_past_what_is_made(
-    chain: GANEvaluation, live: Mapping[str, Sequence[Tensor]], hold: Callable[[Point], AbstractContextManager[object]]
-) -> str | None:
-    """Whether the maker's loss depends on its parameters otherwise than by u.
+def _generator_bypasses_fakes(chain: GANLosses, live: Mapping[str, Sequence[Tensor]], contexts: Contexts) -> str | None:
+    """Say that ℓ_G depends on the generator's weights other than through u, or return None.
 
     A mistake in a user's network shows here for the first time, under its own name.
     """
-    own = tuple(p.detach().requires_grad_() for p in live[chain.maker])
-    with torch.enable_grad(), chain.look(replay=True), hold({chain.maker: own}):
-        loss = chain.loss(chain.maker, chain.judge_made(chain.make().detach()), with_data=False)
+    own = tuple(p.detach().requires_grad_() for p in live[GENERATOR])
+    with torch.enable_grad(), chain.evaluation(replay=True), contexts.swap({GENERATOR: own}):
+        loss = chain.loss(GENERATOR, chain.fake_logits(chain.fakes().detach()), with_reals=False)
         past = loss.requires_grad and torch.autograd.grad(loss, own, allow_unused=True)
     if past and any(g is not None for g in past):
-        return f"the loss of {chain.maker} looks past D(G(z)): the players meet outside of it"
+        return "the generator's loss depends on its weights other than through D(G(z)): the players meet outside of it"
     return None
 
 
-def _looks_past_logits(
-    chain: GANEvaluation,
-    made: Tensor,
-    live: Mapping[str, Sequence[Tensor]],
-    hold: Callable[[Point], AbstractContextManager[object]],
+def _losses_bypass_logits(
+    chain: GANLosses, fakes: Tensor, live: Mapping[str, Sequence[Tensor]], contexts: Contexts
 ) -> str | None:
-    """Whether a loss of fakes depends on u or on the judge otherwise than by its logits, as features that it kept."""
-    own = tuple(p.detach().requires_grad_() for p in live[chain.judge])
-    leaf = made.detach().requires_grad_()
-    with torch.enable_grad(), chain.look(replay=True), hold({chain.judge: own}):
-        judged = chain.judge_made(leaf.view_as(leaf)).detach()
-        for player in (chain.maker, chain.judge):
-            if chain.loss(player, judged, with_data=False).requires_grad:
-                return f"the loss of {player} looks past the discriminator's logits"
+    """Say that a loss depends on u or on D other than through D(u), as on features that it kept, or return None."""
+    own = tuple(p.detach().requires_grad_() for p in live[DISCRIMINATOR])
+    leaf = fakes.detach().requires_grad_()
+    with torch.enable_grad(), chain.evaluation(replay=True), contexts.swap({DISCRIMINATOR: own}):
+        logits = chain.fake_logits(leaf.view_as(leaf)).detach()
+        for player in (GENERATOR, DISCRIMINATOR):
+            if chain.loss(player, logits, with_reals=False).requires_grad:
+                return f"the {player}'s loss depends on more of the discriminator than its logits"
     return None
 
 
 def _disagreement(chained: GameOracle, general: GameOracle, rule: AbstractGameRule) -> str | None:
-    """Why a cross term by structure cannot be trusted here, or None: both ways are tried on a made-up displacement."""
+    """Say by how much directions by structure differ from the general ones, or return None."""
     told = False
     for player in general.names:
         # a large weight, so that neither gradient nor cross term hides behind the other

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lightning_lead._checks import check_positive
-from lightning_lead.calculus.noise import private_rng
+from lightning_lead.calculus.rng import private_rng
 from lightning_lead.metrics.base import ImageSet, Score
 from lightning_lead.metrics.ranks import combine, shared_blocks
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._images import to_uint8
-from lightning_lead.calculus.noise import mix_seed, private_rng
+from lightning_lead.calculus.rng import mix_seed, private_rng
 from lightning_lead.metrics.ranks import gather_in_order
 
 __all__ = ["ImageHash", "ReferenceImages"]

@@ -16,9 +16,9 @@ from typing import Literal, final
 
 import torch
 
-from lightning_lead._typing import Play, Point, Vector
+from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.rules.base import AbstractGameRule, RuleState, require_number
+from lightning_lead.rules.base import AbstractGameRule, RuleNeeds, RuleState, require_number
 from lightning_lead.rules.cgd import LocalSolver, as_directions
 
 __all__ = ["ACGD"]
@@ -48,10 +48,6 @@ class ACGD(AbstractGameRule):
         True
     """
 
-    second_order = True
-    revisits = True
-    couples = True
-    plain_steps = True
     plays: tuple[Play, ...] = ("simultaneous",)
 
     def __init__(
@@ -64,7 +60,9 @@ class ACGD(AbstractGameRule):
         max_iterations: int = 50,
     ) -> None:
         self.solver = LocalSolver.checked(solver, tolerance, max_iterations)
-        self.zero_sum = solver == "cg"
+        self.needs = RuleNeeds(
+            second_order=True, repeats_batch=True, uses_opponent=True, requires_sgd=True, zero_sum=solver == "cg"
+        )
         self.beta = require_number("beta", beta, low=0, high=1, closed=False, why="it averages squares")
         self.eps = require_number("eps", eps, low=0, high=float("inf"), closed=False, why="it keeps a quotient finite")
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from lightning_lead._typing import Vector
+from lightning_lead._types import Vector
 from lightning_lead.calculus.players import norm, weighted_sum
 
 __all__ = ["FormRecord", "agreement"]

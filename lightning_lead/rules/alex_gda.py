@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from lightning_lead._typing import Play, Point, Vector
+from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.rules.anchors import gradient_by_weights, start_anchors
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState, require_number
 
 __all__ = ["AlexGDA"]
 
@@ -53,7 +53,8 @@ class AlexGDA(AbstractGameRule):
         why = "0 is before the move, 1 after it, and what lies before 0 the player has left"
         self.gamma = require_number("gamma", gamma, low=0, high=float("inf"), why=why)
         self.delta = require_number("delta", delta, low=0, high=float("inf"), why=why)
-        self.couples = self.displaces = (self.gamma, self.delta) != (1, 1)
+        ahead = (self.gamma, self.delta) != (1, 1)
+        self.needs = RuleNeeds(uses_opponent=ahead, displaces=ahead)
 
     @classmethod
     def variants(cls) -> list[AbstractGameRule]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lightning_lead._typing import Point, Vector
+from lightning_lead._types import Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import extrapolated, opponent_of, snapshot
 from lightning_lead.rules.base import RuleState

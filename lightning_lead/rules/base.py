@@ -2,8 +2,8 @@
 
     direction(oracle, players, state) -> ({player: d}, state)
 
-An ordinary `torch.optim` optimizer then moves the weights along d. A rule may also have the last word on where they end
-up, `settle`. To add one: a file here with the paper, the equations, the state and the class, and an export line in
+An ordinary `torch.optim` optimizer then moves the weights along d. A rule may move them once more after that, by
+`adjust_weights`. To add one: a file here with the paper, the equations, the state and the class, and an export line in
 `rules/__init__.py`; `docs/your_own_rule.md` shows how.
 """
 
@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import abc
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from lightning_lead._deprecation import warn_renamed
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import CrossForm, Play, Point, Vector
+from lightning_lead._types import CrossForm, Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 
-__all__ = ["AbstractGameRule", "Cost", "RuleState", "require_number"]
+__all__ = ["AbstractGameRule", "Cost", "RuleNeeds", "RuleState", "require_number"]
 
 RuleState = dict[str, Any]
 """Plain nested dicts, tuples, bools, numbers and detached tensors: loads with `weights_only=True`."""
@@ -34,6 +36,68 @@ class Cost(NamedTuple):
 
     gradients: int
     hessian_products: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleNeeds:
+    """What a rule asks of the game step that plays it; fit start checks that it can be had.
+
+    Attributes:
+        second_order: differentiates a gradient; fit start looks for layers that forbid it.
+        form: of the cross term that it asks for, if it does; fit start takes this one.
+        cross_fraction: share of the batch that the cross term is estimated on, in (0, 1].
+        uses_opponent: a direction depends on how the opponent moves; fit start checks that the players meet.
+        displaces: a turn evaluates its losses once, at a displaced opponent; nothing is replayed.
+        repeats_batch: evaluates the same batch more than once; what a forward moves is kept for the replay.
+        cancels: a direction is a difference of gradients of one batch, which are taken in full precision.
+        zero_sum: is defined for zero-sum games; fit start checks that the losses are opposites.
+        reads_momentum: depends on the optimizers' momentum; fit start checks that it can be read.
+        requires_sgd: θ ← θ − η d is the whole method, so an optimizer with a memory of its own is refused.
+        adjusts_weights: moves the weights once more after the optimizer, by `adjust_weights`.
+        fallback: names a rule that differentiates once, for the error of layers without a second derivative.
+
+    Example:
+        >>> RuleNeeds(repeats_batch=True).second_order
+        False
+    """
+
+    second_order: bool = False
+    form: CrossForm = "opponent"
+    cross_fraction: float = 1.0
+    uses_opponent: bool = False
+    displaces: bool = False
+    repeats_batch: bool = False
+    cancels: bool = False
+    zero_sum: bool = False
+    reads_momentum: bool = False
+    requires_sgd: bool = False
+    adjusts_weights: bool = False
+    fallback: str = "a rule that differentiates once, such as game='ExtraAdam'"
+
+    def renamed(self, old: Mapping[str, Any], rule: str) -> RuleNeeds:
+        """Take over class attributes of a rule that was written before `needs`, with a warning.
+
+        Args:
+            old: attribute -> value, by the names of before.
+            rule: its name, for the warning.
+        """
+        for name in old:
+            warn_renamed(f"{rule}.{name}", f"needs = RuleNeeds({_RENAMED[name]}=...)")
+        return replace(self, **{_RENAMED[name]: value for name, value in old.items()})
+
+
+_RENAMED = {
+    "plain_steps": "requires_sgd",
+    "settles": "adjusts_weights",
+    "zero_sum": "zero_sum",
+    "second_order": "second_order",
+    "first_order": "fallback",
+    "revisits": "repeats_batch",
+    "subtracts": "cancels",
+    "couples": "uses_opponent",
+    "displaces": "displaces",
+    "reads_momentum": "reads_momentum",
+}
 
 
 class AbstractGameRule(abc.ABC):
@@ -58,47 +122,28 @@ class AbstractGameRule(abc.ABC):
     plays: tuple[Play, ...] = ("alternating", "simultaneous")
     """The orders of play that the rule is defined for; the first one is its default."""
 
-    plain_steps: bool = False
-    """Whether θ ← θ − η d is the whole method, so that an optimizer with a memory of its own would be a second one."""
-
-    settles: bool = False
-    """Whether `settle` has something to say."""
-
     affine: bool = False
     """Whether a game step is an affine map where the players' gradients are, moved by SGD."""
 
     period: int = 1
     """Game steps after which the rule does the same again."""
 
-    zero_sum: bool = False
-    """Whether the rule is defined for zero-sum games alone; fit start then looks whether the losses are opposites."""
+    needs: RuleNeeds = RuleNeeds()
+    """What the rule asks of the game step that plays it."""
 
-    second_order: bool = False
-    """Whether the rule differentiates a gradient; decides whether fit start probes for layers that forbid it."""
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {name: value for name, value in vars(cls).items() if name in _RENAMED}
+        if own:
+            cls.needs = cls.needs.renamed(own, cls.__name__)
+        if "settle" in vars(cls):
+            warn_renamed(f"{cls.__name__}.settle", "adjust_weights")
+            cls.adjust_weights = vars(cls)["settle"]  # type: ignore[method-assign]
 
-    first_order: str = "a rule that differentiates once, such as game='ExtraAdam'"
-    """What to use where a layer has no second derivative, for the error that says so, if `second_order`."""
-
-    form: CrossForm = "opponent"
-    """Of the cross terms that it asks for, if it does; fit start probes with this one."""
-
-    cross_fraction: float = 1.0
-    """The share of a batch that they are estimated on; fit start probes with it."""
-
-    revisits: bool = False
-    """Whether a direction looks at the same batch more than once; what a forward moves is kept for the repeat."""
-
-    subtracts: bool = False
-    """Whether a direction is a difference of gradients of one batch, which must be taken in full precision."""
-
-    couples: bool = False
-    """Whether a direction depends on how the opponent moves; fit start then checks that the players meet."""
-
-    displaces: bool = False
-    """True if a turn's only look is at a displaced opponent: one gradient as in plain play, and nothing is repeated."""
-
-    reads_momentum: bool = False
-    """True if a direction depends on the optimizers' momentum; fit start then checks that it can be read."""
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _RENAMED:
+            object.__setattr__(self, "needs", self.needs.renamed({name: value}, type(self).__name__))
+        object.__setattr__(self, name, value)
 
     @property
     def name(self) -> str:
@@ -146,10 +191,10 @@ class AbstractGameRule(abc.ABC):
             directions in place (`calculus.players.snapshot`).
         """
 
-    def settle(self, before: Point, after: Point, players: Sequence[str], state: RuleState) -> tuple[Point, RuleState]:
-        """Where the players stand at last, after the optimizer has moved them; by default, there.
-
-        Asked only if `settles`.
+    def adjust_weights(
+        self, before: Point, after: Point, players: Sequence[str], state: RuleState
+    ) -> tuple[Point, RuleState]:
+        """Move the players once more, after the optimizer has; called only with `needs.adjusts_weights`.
 
         Args:
             before: both players before the optimizer's step.
@@ -158,7 +203,7 @@ class AbstractGameRule(abc.ABC):
             state: as `direction` returned it.
 
         Returns:
-            The parameters of whoever is to stand elsewhere, and the next state.
+            The parameters of the players to move, and the next state.
         """
         return {}, state
 

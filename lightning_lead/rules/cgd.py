@@ -19,12 +19,12 @@ from typing import Any, Literal, NamedTuple, final
 import torch
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import Play, Point, Vector
+from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.krylov import Solution, conjugate_gradient, gmres
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import weighted_sum
 from lightning_lead.calculus.terms import HessianTerm
-from lightning_lead.rules.base import AbstractGameRule, RuleState, require_number
+from lightning_lead.rules.base import AbstractGameRule, RuleNeeds, RuleState, require_number
 
 __all__ = ["CGD", "LocalSolver", "as_directions"]
 
@@ -149,18 +149,16 @@ class CGD(AbstractGameRule):
         True
     """
 
-    second_order = True
-    revisits = True
-    couples = True
     affine = True
-    plain_steps = True
     plays: tuple[Play, ...] = ("simultaneous",)
 
     def __init__(
         self, solver: Literal["cg", "gmres"] = "gmres", *, tolerance: float = 1e-6, max_iterations: int = 50
     ) -> None:
         self.solver = LocalSolver.checked(solver, tolerance, max_iterations)
-        self.zero_sum = solver == "cg"
+        self.needs = RuleNeeds(
+            second_order=True, repeats_batch=True, uses_opponent=True, requires_sgd=True, zero_sum=solver == "cg"
+        )
 
     @classmethod
     def variants(cls) -> list[AbstractGameRule]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from lightning_lead._typing import Point, Vector
+from lightning_lead._types import Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import weighted_sum
 from lightning_lead.calculus.terms import HessianTerm
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState, require_number
 
 __all__ = ["ConsensusOptimization"]
 
@@ -41,9 +41,7 @@ class ConsensusOptimization(AbstractGameRule):
         True
     """
 
-    second_order = True
-    revisits = True
-    couples = True
+    needs = RuleNeeds(second_order=True, repeats_batch=True, uses_opponent=True)
     affine = True
     plays = ("simultaneous", "alternating")
     cost = Cost(gradients=2, hessian_products=4)  # in simultaneous play

@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from lightning_lead._typing import Play, Point, Vector
+from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
 __all__ = ["ExtraAdam"]
 
@@ -39,8 +39,7 @@ class ExtraAdam(AbstractGameRule):
         True
     """
 
-    revisits = True
-    couples = True
+    needs = RuleNeeds(repeats_batch=True, uses_opponent=True)
     cost = Cost(gradients=4)
     affine = True
     plays: tuple[Play, ...] = ("simultaneous",)

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from lightning_lead._typing import Play, Point, Vector
+from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import weighted_sum
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState, require_number
 
 __all__ = ["Extragradient"]
 
@@ -40,8 +40,7 @@ class Extragradient(AbstractGameRule):
         True
     """
 
-    revisits = True
-    couples = True
+    needs = RuleNeeds(repeats_batch=True, uses_opponent=True)
     cost = Cost(gradients=4)
     affine = True
     plays: tuple[Play, ...] = ("simultaneous",)

@@ -29,13 +29,13 @@ from typing import Any, Literal, NamedTuple, final
 import torch
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import CrossForm, Point, Vector
+from lightning_lead._types import CrossForm, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import opponent_of
 from lightning_lead.calculus.terms import CrossTerm
 from lightning_lead.rules.agreement import FormRecord, agreement
 from lightning_lead.rules.anchors import anchor_of, follow, gradient_ahead, start_anchors
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState, require_number
 from lightning_lead.rules.coupling import check_coupling, coupling_by_momentum, renamed_alpha
 
 __all__ = ["LEAD"]
@@ -93,8 +93,6 @@ class LEAD(AbstractGameRule):
         True
     """
 
-    first_order = "LEADStrategy(cross='extrapolated')"
-
     def __init__(
         self,
         coupling: float | Mapping[str, float] | Literal["auto"] = "auto",
@@ -149,15 +147,20 @@ class LEAD(AbstractGameRule):
         )
         numbers = list(self.coupling.values()) if isinstance(self.coupling, dict) else [self.coupling] * 2
         coupled = sum(a == "auto" or a > 0 for a in numbers)  # players
-        self.couples = coupled > 0
         term = cross if cross != "auto" else fallback  # with which derivatives a cross term is formed, if one is
-        self.displaces = self.couples and cross == "extrapolated"
-        self.second_order = self.couples and term == "exact"
-        self.subtracts = self.couples and cross in ("difference", "auto")
-        self.revisits = self.couples and (cross == "auto" or term == "difference" or self.cross_fraction < 1)
-        self.reads_momentum = self.coupling == "auto"
+        self.needs = RuleNeeds(
+            uses_opponent=coupled > 0,
+            displaces=coupled > 0 and cross == "extrapolated",
+            second_order=coupled > 0 and term == "exact",
+            cancels=coupled > 0 and cross in ("difference", "auto"),
+            repeats_batch=coupled > 0 and (cross == "auto" or term == "difference" or self.cross_fraction < 1),
+            reads_momentum=self.coupling == "auto",
+            form=self.form,
+            cross_fraction=self.cross_fraction,
+            fallback="LEADStrategy(cross='extrapolated')",
+        )
         self.affine = cross != "auto"  # a rule that decides is not one affine map
-        self.period = check_every if self.couples and cross == "auto" else 1  # between comparisons it is cheaper
+        self.period = check_every if coupled and cross == "auto" else 1  # between comparisons it is cheaper
         self.cost = {
             "exact": Cost(gradients=2, hessian_products=coupled),
             "difference": Cost(gradients=2 + coupled),
@@ -197,7 +200,7 @@ class LEAD(AbstractGameRule):
                 "Cannot couple the players because coupling names others; give one number for each of "
                 f"{sorted(point)}, or one for both (got {self.coupling!r})"
             )
-        if not self.couples:
+        if not self.needs.uses_opponent:
             return {}
         checks = {"forms": {name: FormRecord()._asdict() for name in point}} if self.cross == "auto" else {}
         return start_anchors(point) | checks
@@ -218,7 +221,7 @@ class LEAD(AbstractGameRule):
         self, oracle: GameOracle, players: Sequence[str], state: RuleState
     ) -> tuple[dict[str, Vector], RuleState]:
         """Each moving player's direction; see the module's head."""
-        if not self.couples:
+        if not self.needs.uses_opponent:
             return {player: oracle.gradient(player) for player in players}, {}  # anchors of before would grow old
         if "anchor" not in state:  # a run that went on without coupling goes on with it again
             state = self.init(oracle.point)
@@ -281,6 +284,6 @@ class _Coupled(NamedTuple):
         now = self.oracle.point[opponent_of(self.player, self.oracle.names)]
         wide = [p.to(b.dtype) for p, b in zip(now, self.before, strict=True)]
         displacement = tuple(torch._foreach_sub(wide, self.before))
-        form: CrossForm = self.rule.form if self.rule.second_order else "difference"
+        form: CrossForm = self.rule.form if self.rule.needs.second_order else "difference"
         term = CrossTerm(self.coupling, displacement, form, self.rule.cross_fraction)
         return self.oracle.gradient(self.player, cross=term, replay=replay)

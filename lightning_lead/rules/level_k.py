@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import final
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import Play, Point, Vector
+from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import opponent_of
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
 __all__ = ["LevelK"]
 
@@ -49,8 +49,7 @@ class LevelK(AbstractGameRule):
             raise ConfigurationError(f"Cannot reason to level={level!r}; pass an integer ≥ 1, 1 is plain gradient play")
         self.level = level
         self.cost = Cost(gradients=2 * level)
-        self.revisits = self.level > 1
-        self.couples = self.level > 1
+        self.needs = RuleNeeds(repeats_batch=level > 1, uses_opponent=level > 1)
 
     @classmethod
     def variants(cls) -> list[AbstractGameRule]:

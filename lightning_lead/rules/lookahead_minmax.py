@@ -9,10 +9,11 @@ Reference: Chavdarova, Pagliardini, Stich, Fleuret and Jaggi, "Taming GANs with 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import final
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import Point, Vector
+from lightning_lead._types import Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import weighted_sum
 from lightning_lead.rules.base import AbstractGameRule, RuleState, require_number
@@ -46,8 +47,6 @@ class LookaheadMinmax(AbstractGameRule):
         True
     """
 
-    settles = True
-
     def __init__(self, steps: int = 5, *, alpha: float = 0.5, inner: AbstractGameRule | None = None) -> None:
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise ConfigurationError(f"Cannot look ahead by steps={steps!r}; pass an integer ≥ 1")
@@ -59,8 +58,9 @@ class LookaheadMinmax(AbstractGameRule):
             raise ConfigurationError("Cannot use alpha=0 because nothing would ever be kept; pass a part in (0, 1]")
         self.inner = inner if inner is not None else GradientPlay()
         self.period = steps * self.inner.period
-        for attribute in AbstractGameRule.__annotations__.keys() - {"period", "settles"}:
-            setattr(self, attribute, getattr(self.inner, attribute))  # the direction is the inner rule's
+        # the direction is the inner rule's
+        self.needs = replace(self.inner.needs, adjusts_weights=True)
+        self.cost, self.plays, self.affine = self.inner.cost, self.inner.plays, self.inner.affine
 
     @classmethod
     def variants(cls) -> list[AbstractGameRule]:
@@ -90,11 +90,13 @@ class LookaheadMinmax(AbstractGameRule):
         directions, inner = self.inner.direction(oracle, players, state["inner"])
         return directions, state | {"inner": inner}
 
-    def settle(self, before: Point, after: Point, players: Sequence[str], state: RuleState) -> tuple[Point, RuleState]:
+    def adjust_weights(
+        self, before: Point, after: Point, players: Sequence[str], state: RuleState
+    ) -> tuple[Point, RuleState]:
         """The inner rule's last word; after every k-th game step, part of the way back."""
         moved: Point = {}
-        if self.inner.settles:
-            moved, inner = self.inner.settle(before, after, players, state["inner"])
+        if self.inner.needs.adjusts_weights:
+            moved, inner = self.inner.adjust_weights(before, after, players, state["inner"])
             state = state | {"inner": inner}
         if players[-1] != list(after)[-1]:  # the game step goes on
             return moved, state

@@ -13,9 +13,9 @@ from typing import Any, final
 
 import torch
 
-from lightning_lead._typing import Point, Vector
+from lightning_lead._types import Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState, require_number
 
 __all__ = ["NegativeAdam"]
 
@@ -43,7 +43,7 @@ class NegativeAdam(AbstractGameRule):
     """
 
     cost = Cost(gradients=2)
-    plain_steps = True
+    needs = RuleNeeds(requires_sgd=True)
 
     def __init__(self, beta1: float = -0.5, *, beta2: float = 0.9, eps: float = 1e-8) -> None:
         self.beta1 = require_number("beta1", beta1, low=-1, high=1, closed=False, why="momentum must decay")

@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, final
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import Play, Point, Vector
+from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import weighted_sum
 from lightning_lead.calculus.terms import HessianTerm
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState, require_number
 
 __all__ = ["ODEGAN"]
 
@@ -65,8 +65,6 @@ class ODEGAN(AbstractGameRule):
     """
 
     affine = True
-    first_order = "ODEGAN(regularization=0)"
-    plain_steps = True
     plays: tuple[Play, ...] = ("simultaneous",)
 
     def __init__(self, scheme: Literal["euler", "heun", "rk4"] = "rk4", *, regularization: float = 0.01) -> None:
@@ -77,9 +75,14 @@ class ODEGAN(AbstractGameRule):
             "regularization", regularization, low=0, high=float("inf"), why="it weighs a penalty"
         )
         self.cost = Cost(2 * len(_SCHEMES[scheme].weights), int(self.regularization > 0))
-        self.second_order = self.regularization > 0
-        self.revisits = self.scheme != "euler" or self.regularization > 0
-        self.couples = self.revisits
+        repeats = self.scheme != "euler" or self.regularization > 0
+        self.needs = RuleNeeds(
+            second_order=self.regularization > 0,
+            repeats_batch=repeats,
+            uses_opponent=repeats,
+            requires_sgd=True,
+            fallback="ODEGAN(regularization=0)",
+        )
 
     @classmethod
     def variants(cls) -> list[AbstractGameRule]:

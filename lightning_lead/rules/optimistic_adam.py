@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from lightning_lead._typing import Point, Vector
+from lightning_lead._types import Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import weighted_sum
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
 __all__ = ["OptimisticAdam"]
 
@@ -36,7 +36,7 @@ class OptimisticAdam(AbstractGameRule):
 
     cost = Cost(gradients=2)
     affine = True
-    settles = True
+    needs = RuleNeeds(adjusts_weights=True)
 
     def init(self, point: Point) -> RuleState:
         """Nobody has made a step; the first one is taken for the one before it too."""
@@ -48,7 +48,9 @@ class OptimisticAdam(AbstractGameRule):
         """Each moving player's own gradient."""
         return {player: oracle.gradient(player) for player in players}, state
 
-    def settle(self, before: Point, after: Point, players: Sequence[str], state: RuleState) -> tuple[Point, RuleState]:
+    def adjust_weights(
+        self, before: Point, after: Point, players: Sequence[str], state: RuleState
+    ) -> tuple[Point, RuleState]:
         """Twice the optimizer's step, less the one before."""
         last, steps, point = state["step"], {}, {}
         for player in players:

@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from lightning_lead._typing import Play, Point, Vector
+from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import snapshot
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
 __all__ = ["PastExtragradient"]
 
@@ -40,7 +40,9 @@ class PastExtragradient(AbstractGameRule):
         True
     """
 
-    couples = True  # and not `displaces`: both players look at one point, where they may share fakes
+    needs = RuleNeeds(
+        uses_opponent=True
+    )  # and not `displaces`: both players face one point, where they may share fakes
     cost = Cost(gradients=2)
     affine = True
     plays: tuple[Play, ...] = ("simultaneous",)

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from typing import Literal, final
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._typing import Play, Point, Vector
+from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.rules.anchors import gradient_by_weights, start_anchors
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
 __all__ = ["Prediction"]
 
@@ -46,8 +46,7 @@ class Prediction(AbstractGameRule):
         True
     """
 
-    couples = True
-    displaces = True
+    needs = RuleNeeds(uses_opponent=True, displaces=True)
     cost = Cost(gradients=2)
     affine = True
     plays: tuple[Play, ...] = ("alternating",)

@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from lightning_lead._typing import Play, Point, Vector
+from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.players import inner, opponent_of, weighted_sum
 from lightning_lead.calculus.terms import HessianTerm
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleState, require_number
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState, require_number
 
 __all__ = ["SymplecticGradientAdjustment"]
 
@@ -41,9 +41,7 @@ class SymplecticGradientAdjustment(AbstractGameRule):
         True
     """
 
-    second_order = True
-    revisits = True
-    couples = True
+    needs = RuleNeeds(second_order=True, repeats_batch=True, uses_opponent=True)
     plays: tuple[Play, ...] = ("simultaneous",)
 
     def __init__(self, weight: float = 0.5, *, align: bool = True) -> None:

@@ -95,7 +95,7 @@ def test_buffers_are_left_alone_and_every_evaluation_is_a_replay(gan: SmoothGAN)
         yield
 
     before = [b.clone() for b in gan.generator.buffers()]
-    game_spectrum(GameOracle(gan.point, [losses], place=place), k=2)
+    game_spectrum(GameOracle(gan.point, [losses], swap=place), k=2)
     assert asked
     assert all(asked)
     assert all(torch.equal(a, b) for a, b in zip(before, gan.generator.buffers(), strict=True))

@@ -14,8 +14,8 @@ from lightning_lead.analysis import (
     lead_system,
     lyapunov_matrix,
 )
-from lightning_lead.analysis.discretisation import lead_forces
 from lightning_lead.games import AbstractGame, BilinearGame, DiracGAN, QuadraticGame
+from lightning_lead.physics.discretisation import lead_forces
 
 BILINEAR = BilinearGame.from_singular_values([0.5, 1.0], seed=0)
 QUADRATIC = QuadraticGame([[1.0, 0.3], [-0.2, 0.5]], curvature=0.4)

@@ -9,8 +9,8 @@ import torch
 
 from lightning_lead import ConfigurationError
 from lightning_lead.analysis import ConservativeForce, Friction, VortexForce, integrate, lead_system
-from lightning_lead.analysis.discretisation import lead_forces
 from lightning_lead.games import BilinearGame, QuadraticGame
+from lightning_lead.physics.discretisation import lead_forces
 
 GAME = QuadraticGame([[1.0, 0.3], [-0.2, 0.5]], curvature=0.4)
 

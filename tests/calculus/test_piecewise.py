@@ -12,10 +12,10 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from lightning_lead import LeadGANModule, LEADStrategy
-from lightning_lead.calculus import Placement, frozen_buffers
-from lightning_lead.calculus.chain import Structure
-from lightning_lead.calculus.dual import dual_vector, lean_duals, split_dual
-from lightning_lead.calculus.piecewise import logits_along_data, logits_along_parameters
+from lightning_lead.calculus import Swap, frozen_buffers
+from lightning_lead.calculus.chain.dual import dual_vector, lean_duals, split_dual
+from lightning_lead.calculus.chain.links import Structure
+from lightning_lead.calculus.chain.piecewise import logits_along_fakes, logits_along_parameters
 from lightning_lead.gan.structure import why_not_piecewise_linear
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, SNGANDiscriminator
 
@@ -79,8 +79,8 @@ class Case:
         self.own = tuple(p.detach().requires_grad_() for p in self.network.parameters())
         self.moved = tuple(torch.randn_like(p) for p in self.own)
         self.c, self.e = torch.randn(2, 5, dtype=torch.float64)
-        placement = Placement(self.network, {"d": list(self.network.parameters())})
-        self.place = lambda vector: placement.hold({"d": vector})
+        placement = Swap(self.network, {"d": list(self.network.parameters())})
+        self.place = lambda vector: placement({"d": vector})
 
     def judge(self, data):
         with frozen_buffers(self.network):
@@ -102,7 +102,7 @@ def case(request):
 
 def test_along_data_equals_dual_arithmetic(case):
     with case.place(case.own):
-        fast = logits_along_data(case.judge, case.data, case.tangent)
+        fast = logits_along_fakes(case.judge, case.data, case.tangent)
         with lean_duals():
             dual = split_dual(case.judge(forward_ad.make_dual(case.data, case.tangent)))
         for mine, theirs in zip(fast, dual, strict=True):
@@ -263,7 +263,7 @@ def test_a_loss_that_looks_at_features_is_not_taken_for_one_of_logits():
     generator, _ = tiny_networks()
     gan = FeatureMatching(generator, Keeping().double(), game=LEADStrategy(form="own"))
     tiny_trainer(1).fit(gan, tiny_loader(24))
-    assert "past the discriminator's logits" in gan._structure.not_piecewise_linear
+    assert "more of the discriminator than its logits" in gan._structure.not_piecewise_linear
 
 
 def test_what_is_known_of_a_discriminator_is_found_anew_when_a_layer_is_unfrozen():

@@ -21,9 +21,9 @@ from lightning_lead import (
 )
 from lightning_lead.cli import command as command_line
 from lightning_lead.cli import main
+from lightning_lead.engine.named_rules import find_game
 from lightning_lead.fetch import FetchError
 from lightning_lead.objectives import R1, WGANGP
-from lightning_lead.systems import find_game
 
 RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "digits.yaml"
 

@@ -12,8 +12,8 @@ from recipe_kit import NARROW, QUIET, RECIPES, synthetic
 from lightning_lead.cli import main
 from lightning_lead.compare.plan import plan_runs, read_entries
 from lightning_lead.compare.worker import run as run_here
+from lightning_lead.engine.named_rules import find_game, game_names
 from lightning_lead.objectives import adversarial_objective
-from lightning_lead.systems import find_game, game_names
 
 SNGAN32 = {"generator": 4276739, "discriminator": 1053824, "objective": "hinge", "steps": 5, "batch": 320, "fakes": 128}
 SNGAN32 |= {"betas": (0.0, 0.9), "decay": (1.0, 0.0, 100_000)}

@@ -21,7 +21,9 @@ FILES = "LIGHTNING_LEAD_CONTRACT_FILES"
 
 
 def _in(module: Any) -> list[type[AbstractGameRule]]:
-    classes = [value for _, value in sorted(vars(module).items()) if inspect.isclass(value)]
+    # exported names first: a package may load them on first use, and `vars` would miss those not yet used
+    values = [getattr(module, name) for name in sorted(getattr(module, "__all__", vars(module)))]
+    classes = [value for value in values if inspect.isclass(value)]
     return [c for c in classes if issubclass(c, AbstractGameRule) and not inspect.isabstract(c)]
 
 

@@ -41,7 +41,7 @@ def fitted(rule: AbstractGameRule, play: Any, *, world_size: int, rank: int) -> 
     model = JointNoise(
         *tiny_networks(),
         game=GameStrategy(rule, play=play),
-        objective="minimax" if rule.zero_sum else "non_saturating",
+        objective="minimax" if rule.needs.zero_sum else "non_saturating",
         generator_lr=0.02,
         discriminator_lr=0.02,
     )
@@ -65,9 +65,9 @@ def main(output: str) -> None:
         for play in rule.plays
     }
 
-    import lightning_lead.mixin
+    import lightning_lead.training.mixin
 
-    lightning_lead.mixin.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
+    lightning_lead.training.mixin.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
     first = contestants()[0]
     found["unreduced"] = weights(fitted(first, first.plays[0], **place))
     torch.save({"weights": found}, f"{output}.{place['rank']}")

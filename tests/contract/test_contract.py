@@ -52,7 +52,7 @@ def test_the_equilibrium_is_a_fixed_point_and_a_zero_field_gives_a_zero_directio
 @every_rule
 def test_evaluations_are_counted_as_declared(rule):
     """The declared cost is what the oracle was asked for; and what it was asked for, the losses were evaluated for."""
-    game, looked = TwistedGame(zero_sum=rule.zero_sum), 0
+    game, looked = TwistedGame(zero_sum=rule.needs.zero_sum), 0
     losses = game.losses
 
     def counted(point):
@@ -79,7 +79,7 @@ def test_evaluations_are_counted_as_declared(rule):
 def test_float32_follows_float64(rule):
     ends = []
     for dtype in (torch.float64, torch.float32):
-        game = TwistedGame(zero_sum=rule.zero_sum, dtype=dtype)
+        game = TwistedGame(zero_sum=rule.needs.zero_sum, dtype=dtype)
         match = Match(rule, game, lr=0.05, start=game.point([0.5, -1.0], [1.0, 0.3, -0.6]))
         for _ in range(10):
             match.step()
@@ -92,7 +92,7 @@ def test_float32_follows_float64(rule):
 def test_ten_steps_equal_those_of_a_hand_written_twin(rule):
     twin = twin_of(rule)
     assert twin is not None, f"write {type(rule).__name__}'s equations out in tests/contract/twins.py"
-    game = TwistedGame(zero_sum=rule.zero_sum)
+    game = TwistedGame(zero_sum=rule.needs.zero_sum)
     start = game.point([0.5, -1.0], [1.0, 0.3, -0.6])
     expected = twin(rule, game, start["x"][0], start["y"][0], 0.05, 10)
     path = simulate(rule, game, lr=0.05, steps=10, start=start)
@@ -110,7 +110,7 @@ def test_the_state_is_neither_changed_in_place_nor_an_alias_and_loads_with_weigh
         return directions, state
 
     monkeypatch.setattr(rule, "direction", recorded)
-    match = Match(rule, TwistedGame(zero_sum=rule.zero_sum), lr=0.05)
+    match = Match(rule, TwistedGame(zero_sum=rule.needs.zero_sum), lr=0.05)
     for _ in range(2 * rule.period):
         before, kept = match.state, copy.deepcopy(match.state)
         match.step()
@@ -176,7 +176,7 @@ def test_an_order_of_play_that_it_is_not_defined_for_is_refused(rule):
 
 
 def objective_for(rule):
-    return "minimax" if rule.zero_sum else "non_saturating"
+    return "minimax" if rule.needs.zero_sum else "non_saturating"
 
 
 @every_rule

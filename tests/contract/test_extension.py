@@ -8,6 +8,9 @@ from pathlib import Path
 
 import processes
 import pytest
+from contestants import FILES, contestants
+
+from lightning_lead import rules
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "your_own_rule.md").read_text(encoding="utf-8")
@@ -41,3 +44,9 @@ def test_a_rule_that_is_not_what_it_says_fails(tmp_path):
     assert done.returncode == 1
     assert "test_evaluations_are_counted_as_declared" in done.stdout
     assert "test_ten_steps_equal_those_of_a_hand_written_twin" in done.stdout
+
+
+def test_every_exported_rule_is_held_to_the_contract(monkeypatch):
+    monkeypatch.delenv(FILES, raising=False)
+    held = {type(rule).__name__ for rule in contestants()}
+    assert held == {name for name in rules.__all__ if hasattr(getattr(rules, name), "direction")} - {"AbstractGameRule"}

@@ -8,7 +8,7 @@ import scipy.linalg
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_lead.calculus.noise import private_rng
+from lightning_lead.calculus.rng import private_rng
 from lightning_lead.metrics import FID, KID, ClassifierScore, ImageSet
 from lightning_lead.metrics.collection import ScoreCollection
 from lightning_lead.metrics.ranks import gather_in_order

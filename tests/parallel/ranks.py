@@ -22,8 +22,8 @@ from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_points, tiny_trainer
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lightning_lead import GaussiansDataModule, LeadGANModule, LEADStrategy
+from lightning_lead.engine.named_rules import find_game
 from lightning_lead.objectives import R1
-from lightning_lead.systems import find_game
 
 PAGE = Path(__file__).parents[2] / "docs" / "distributed.md"
 STEPS, BATCH = 20, 24
@@ -265,9 +265,9 @@ def main(output: str) -> None:
     result["spoilt inner turn"] = spoilt_inner_turn(world_size, rank)
     result["whole"], result["resumed"] = resumed(world_size, rank, output)
 
-    import lightning_lead.mixin
+    import lightning_lead.training.mixin
 
-    lightning_lead.mixin.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
+    lightning_lead.training.mixin.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
     result["unreduced"] = weights(train(world_size=world_size, rank=rank))
     torch.save(result, f"{output}.{rank}")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightning_lead import rules
-from lightning_lead.systems import find_game, game_names
+from lightning_lead.engine.named_rules import find_game, game_names
 
 HERE = Path(__file__).parent
 spec = importlib.util.spec_from_file_location("ranks", HERE / "ranks.py")

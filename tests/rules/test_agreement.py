@@ -157,7 +157,7 @@ def test_with_the_difference_form_as_fallback_nothing_is_differentiated_twice():
     seen, _ = played(rule, [10.0, 9.0, 1.0])
     assert [c["hessian_products"] for _, _, c in seen] == [0, 0]
     assert seen[1][0] == 1.0 + 2.0 * (1.0 - 9.0)  # g + a (g − g at the earlier opponent)
-    assert (rule.second_order, rule.subtracts, rule.revisits) == (False, True, True)
+    assert (rule.needs.second_order, rule.needs.cancels, rule.needs.repeats_batch) == (False, True, True)
 
 
 def test_a_rule_that_cannot_differentiate_twice_goes_on_with_its_settings():

@@ -11,11 +11,11 @@ from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer
 from lightning_lead import ConfigurationError, GameStrategy, LeadGANModule, LEADStrategy
 from lightning_lead.analysis import spectral_radius
 from lightning_lead.analysis.play import Match
-from lightning_lead.calculus.steps import Steps, momentum_lag
+from lightning_lead.calculus.lookahead import Lookahead, momentum_lag
+from lightning_lead.engine.named_rules import find_game
 from lightning_lead.games import BilinearGame
 from lightning_lead.rules import LEAD, LookaheadMinmax
 from lightning_lead.rules.coupling import check_coupling, coupling_by_momentum
-from lightning_lead.systems import find_game
 
 GAME = BilinearGame([[1.0]])
 
@@ -86,12 +86,8 @@ def test_by_the_law_the_game_contracts_whoever_has_the_momentum(play, betas):
 @pytest.mark.parametrize("n", [2, 5])
 @pytest.mark.parametrize("betas", [(0.0, 0.0), (0.5, 0.5), (0.3, 0.8)])
 def test_with_n_inner_steps_the_law_stays_and_the_inner_player_s_surplus_counts_one_nth(n, betas, monkeypatch):
-    def several(match):
-        for _ in range(n):
-            match._turn(("x",))
-        match._turn(("y",))
-
-    monkeypatch.setattr(Match, "step", several)
+    step = Match.step
+    monkeypatch.setattr(Match, "step", lambda match: step(match, [*[("x",)] * n, ("y",)]))
     x, y = lags(betas)
     assert abs(growth({"x": x, "y": y}, betas)) < 1e-8  # on the edge, as with one inner step
     for surplus_x, surplus_y in ((0.2, 0.0), (0.0, 0.2)):
@@ -126,7 +122,7 @@ def weights(count=2):
 )
 def test_the_lag_of_torch_s_optimizers(make, lag):
     x, y = weights()
-    assert Steps({"x": [x], "y": [y]}, [make([x, y])]).lag("x") == pytest.approx(lag)
+    assert Lookahead({"x": [x], "y": [y]}, [make([x, y])]).lag("x") == pytest.approx(lag)
 
 
 @pytest.mark.parametrize(("beta", "nesterov"), [(0.5, False), (0.8, False), (0.8, True), (0.0, False)])
@@ -181,7 +177,7 @@ def test_two_momenta_of_one_player_are_refused_at_fit_start(rule):
 def test_a_player_that_no_optimizer_holds_has_no_momentum():
     x, y = weights()
     with pytest.raises(ConfigurationError, match="'y'.*no optimizer holds it"):
-        Steps({"x": [x], "y": [y]}, [torch.optim.SGD([x], lr=0.1)]).lag("y")
+        Lookahead({"x": [x], "y": [y]}, [torch.optim.SGD([x], lr=0.1)]).lag("y")
 
 
 @pytest.mark.parametrize(
@@ -324,7 +320,7 @@ def test_couplings_are_kept_as_numbers_of_their_own():
     rule = LEAD(given)
     given["x"] = 5
     assert rule.coupling == {"x": 1.0, "y": 2.0}
-    assert (LEAD().coupling, LEAD(2).coupling, LEAD("auto").reads_momentum) == ("auto", 2.0, True)
+    assert (LEAD().coupling, LEAD(2).coupling, LEAD("auto").needs.reads_momentum) == ("auto", 2.0, True)
     assert repr(LEAD(cross="extrapolated")) == "LEAD(coupling='auto', cross='extrapolated')"
 
 

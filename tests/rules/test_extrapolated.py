@@ -159,7 +159,7 @@ def test_other_units_take_the_form_as_well():
 def test_without_coupling_it_is_plain_gradient_play_and_keeps_no_state():
     game = RandomQuadraticGame(seed=3, zero_sum=False)
     rule = LEAD(0.0, cross="extrapolated")
-    assert (rule.couples, rule.displaces) == (False, False)
+    assert (rule.needs.uses_opponent, rule.needs.displaces) == (False, False)
     assert rule.init(game.point(torch.ones(3), torch.ones(4))) == {}
     assert torch.equal(path(0.0, game, cross="extrapolated"), path(0.0, game))
     # a run that goes on without coupling leaves no anchors that grow old

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sys
 import warnings
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from lightning_lead import ConfigurationError
 from lightning_lead.analysis import Match, simulate, spectral_radius
 from lightning_lead.calculus import GameOracle
-from lightning_lead.calculus.steps import Steps
+from lightning_lead.calculus.lookahead import Lookahead
 from lightning_lead.games import BilinearGame, QuadraticGame
 from lightning_lead.rules import (
     ACGD,
@@ -379,10 +380,11 @@ def test_acgd_of_a_general_sum_game_agrees_with_its_authors_package(double):
 
 
 def test_lookahead_says_of_itself_what_its_inner_rule_says():
-    """What fit start checks and how a step is laid out: all but the period, and that it has a last word."""
+    """What fit start checks and how a step is laid out: all but the period, and that it adjusts weights."""
     for inner in [*LEAD.variants(), LEAD(cross_fraction=0.5), CGD("cg"), ODEGAN(), OptimisticAdam(), NegativeAdam()]:
         rule = LookaheadMinmax(inner=inner)
-        for attribute in AbstractGameRule.__annotations__.keys() - {"period", "settles"}:
+        assert rule.needs == dataclasses.replace(inner.needs, adjusts_weights=True), inner
+        for attribute in ("cost", "plays", "affine"):
             assert getattr(rule, attribute) == getattr(inner, attribute), (inner, attribute)
 
 
@@ -425,8 +427,8 @@ def test_lead_converges_on_the_bilinear_game_where_descent_ascent_does_not():
 def asked(rule, game, point, *, lr, state=None, oracle=GameOracle):
     """One game step in simultaneous play by hand: both moves, the next state, and the oracle that was asked."""
     parameters = {name: [torch.nn.Parameter(vector[0].clone())] for name, vector in point.items()}
-    steps = Steps(parameters, [torch.optim.SGD([p for params in parameters.values() for p in params], lr=lr)])
-    played = oracle(point, [lambda place, wanted, *, replay: game.losses(place)], steps=steps)
+    steps = Lookahead(parameters, [torch.optim.SGD([p for params in parameters.values() for p in params], lr=lr)])
+    played = oracle(point, [lambda place, wanted, *, replay: game.losses(place)], lookahead=steps)
     directions, state = rule.direction(played, ("x", "y"), rule.init(point) if state is None else state)
     return {name: -lr * directions[name][0] for name in point}, state, played
 

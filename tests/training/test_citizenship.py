@@ -184,7 +184,7 @@ def test_the_difference_vanishes_where_nothing_has_moved(wrap):
     gan.discriminator.insert(2, nn.Dropout(0.3))
     gan.trainer = tiny_trainer(1)
     for turn in gan.game_turns([tiny_points(24)]):
-        oracle = gan._oracle(turn, gan._live(), 7)
+        oracle = gan._oracle(turn, gan._live(), 7, probing=True)
         for player in oracle.names:
             (opponent,) = set(oracle.names) - {player}
             still = tuple(torch.zeros_like(p) for p in oracle.point[opponent])

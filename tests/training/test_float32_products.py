@@ -11,7 +11,7 @@ from tiny import tiny_gan, tiny_loader, tiny_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_lead import LeadGANModule, LEADStrategy
-from lightning_lead.calculus.chain import Structure
+from lightning_lead.calculus.chain.links import Structure
 from lightning_lead.calculus.float32 import float32_products
 from lightning_lead.gan import module as gan_module
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator
@@ -72,7 +72,7 @@ ALLOWED, FORBIDDEN = {"tf32"}, {"float32"}
 @pytest.mark.parametrize("cross", ["exact", "difference"])
 def test_the_difference_form_is_computed_without_tf32(cross, settings, way, fit, monkeypatch):
     if way == "as a whole":
-        monkeypatch.setattr(gan_module, "find_structure", lambda *_: Structure("the test says so", None))
+        monkeypatch.setattr(gan_module, "find_structure", lambda *_, **__: Structure("the test says so", None))
     gan, _, turns = fit(game=LEADStrategy(cross=cross, **settings))
     assert gan._structure.chained is (way == "by structure")
     # the first discriminator update has no cross term yet; all others have; the exact form is the control

@@ -19,8 +19,6 @@ from lightning_lead import (
     LeadModule,
     LEADStrategy,
 )
-from lightning_lead.mixin import LeadMixin
-from lightning_lead.probe import check_trainer
 from lightning_lead.rules import (
     ACGD,
     CGD,
@@ -31,6 +29,8 @@ from lightning_lead.rules import (
     LookaheadMinmax,
     SymplecticGradientAdjustment,
 )
+from lightning_lead.training.mixin import LeadMixin
+from lightning_lead.training.trainer_checks import check_trainer
 
 
 def fit(gan, steps=4, batch=24, **settings):

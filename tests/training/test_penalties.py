@@ -15,8 +15,8 @@ from torch.func import functional_call
 
 from lightning_lead import ConfigurationError, DifferentiationError, GameStrategy, LeadGANModule, LEADStrategy
 from lightning_lead.calculus import CrossTerm
-from lightning_lead.calculus.chain import Structure
-from lightning_lead.gan.evaluation import GANEvaluation
+from lightning_lead.calculus.chain.links import Structure
+from lightning_lead.gan import GANProblem
 from lightning_lead.networks import MLPDiscriminator, MLPGenerator, SNGANDiscriminator, SNGANGenerator
 from lightning_lead.objectives import R1, WGANGP, AbstractPenalty
 from lightning_lead.rules import GradientPlay
@@ -248,7 +248,7 @@ def test_the_structure_is_found(penalty, kind, expected, game):
     gan = LeadGANModule(*networks(kind), penalty=PENALTIES[penalty], game=game)
     fit(gan, 1)
     assert gan._structure.chained
-    assert gan._structure.piecewise_linear is (expected and game.rule.second_order)
+    assert gan._structure.piecewise_linear is (expected and game.rule.needs.second_order)
 
 
 class BehindTheBack(AbstractPenalty):
@@ -288,16 +288,16 @@ def test_a_replay_equals_the_first_evaluation_and_buffers_move_as_without_a_pena
         gan.trainer = tiny_trainer(1)
         with gan.private_noise(3):
             (batch,) = gan.game_turns([tiny_points(8)])[0].micro_batches
-        evaluation = GANEvaluation(gan, batch, 5, repeated=True, structure=STRUCTURES["general"])
+        evaluation = gan._losses_of(batch, 5, repeated=True, structure=STRUCTURES["general"])
         both = frozenset({"discriminator", "generator"})
         first = evaluation({}, both, replay=False)
         buffers.append({name: b.clone() for name, b in gan.named_buffers()})
         again = evaluation({}, both, replay=True)
         assert torch.equal(first["discriminator"], again["discriminator"])
         # a replay that leaves out the reals draws the same numbers for the penalty, and normalises by the same vectors
-        with torch.no_grad(), evaluation.look(replay=True):
-            made = evaluation.make()
-            evaluation.judge_made(made)
+        with torch.no_grad(), evaluation.evaluation(replay=True):
+            made = evaluation.fakes()
+            evaluation.fake_logits(made)
             alone = evaluation.penalty(made)
         if own is not None:
             (kept,) = gan._penalties.values()
@@ -402,7 +402,7 @@ def test_labels_reach_a_penalised_discriminator(penalty):
 
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("form", ["opponent", "difference"])
-def test_under_bf16_mixed_it_trains_and_the_penalty_is_in_float32(penalty, form):
+def test_under_bf16_mixed_it_trains_and_the_penalty_is_in_float32(penalty, form, monkeypatch):
     seen, points = [], []
 
     class Watched(nn.Linear):
@@ -413,15 +413,15 @@ def test_under_bf16_mixed_it_trains_and_the_penalty_is_in_float32(penalty, form)
     generator, _ = tiny_networks(dtype=torch.float32)
     discriminator = nn.Sequential(Watched(2, 6), nn.Tanh(), nn.Linear(6, 1))
     gan = LeadGANModule(generator, discriminator, penalty=PENALTIES[penalty], game=strategy(form))
-    inside = gan._penalty
+    inside = GANProblem.penalty_on
 
-    def marked(batch, fakes):
+    def marked(problem, batch, fakes):
         start = len(seen)
-        value = inside(batch, fakes)
+        value = inside(problem, batch, fakes)
         points.extend(seen[start:])
         return value
 
-    gan._penalty = marked
+    monkeypatch.setattr(GANProblem, "penalty_on", marked)
     data = torch.utils.data.TensorDataset(tiny_points().float())
     tiny_trainer(3, precision="bf16-mixed").fit(gan, torch.utils.data.DataLoader(data, 24))
     assert set(points) == {(False, torch.float32)}

@@ -17,9 +17,9 @@ from lightning_lead import (
     LEADStrategy,
 )
 from lightning_lead.calculus import GameOracle
-from lightning_lead.probe import probe_game
+from lightning_lead.engine.named_rules import find_game, game_names
+from lightning_lead.engine.probe import probe_game
 from lightning_lead.rules import ACGD, CGD, LEAD, ExtraAdam, GradientPlay, LookaheadMinmax, PolyakMomentum
-from lightning_lead.systems import find_game, game_names
 
 
 @pytest.mark.parametrize("name", game_names())
@@ -95,7 +95,7 @@ def test_fit_start_probes_with_the_cross_term_that_the_rule_will_ask_for(rule):
     for probed in (rule, LookaheadMinmax(inner=rule)):
         asked = []
         probe_game(Recorder(point, [losses]), nn.Module(), probed)
-        assert asked == [(player, rule.form, rule.cross_fraction) for player in ("x", "y")]
+        assert asked == [(player, rule.needs.form, rule.needs.cross_fraction) for player in ("x", "y")]
 
 
 def test_a_rule_that_takes_plain_steps_refuses_an_optimizer_with_a_memory():

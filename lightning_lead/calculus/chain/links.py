@@ -1,0 +1,229 @@
+"""A GAN whose players meet only in the fakes, u = G(z), L_i = ℓ_i(D(u)): its links, and the plain gradients.
+
+    g_D = ∇_D [ℓ_D(D(u)) + p(u)],   g_G = J_Gᵀ ∂_u ℓ_G(D(u))
+
+Where both players face the same u before either moves, u and D(u) are computed once. A penalty p is the
+discriminator's alone; it holds derivatives of D by its input, so it is no function of D(u).
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_lead._errors import DifferentiationError
+from lightning_lead._types import Point, Vector
+from lightning_lead.calculus.derivatives import gradient
+
+__all__ = [
+    "DISCRIMINATOR",
+    "GENERATOR",
+    "Chain",
+    "ChainDirection",
+    "Contexts",
+    "SharedFakes",
+    "Structure",
+    "cotangent_of",
+    "discriminator_gradient",
+    "discriminator_loss",
+    "generator_gradient",
+    "leaves_of",
+    "logits_and_keep",
+    "loss_of",
+    "plus",
+    "pull_back",
+]
+
+GENERATOR, DISCRIMINATOR = "generator", "discriminator"
+
+
+class Contexts(NamedTuple):
+    """The contexts in which derivatives are taken."""
+
+    swap: Callable[[Point], AbstractContextManager[object]]  # other tensors in the networks' slots
+    full_precision: Callable[[], AbstractContextManager[object]]  # without autocast, for reverse passes
+
+
+class SharedFakes(NamedTuple):
+    """The fakes that the discriminator's turn hands over to the generator's turn on the same latents."""
+
+    fakes: Tensor  # u, with its graph
+    parameters: Vector  # the generator's, the leaves of that graph
+    cotangent: Tensor  # ∂_u ℓ_G, by the discriminator as it was
+    loss: Tensor  # ℓ_G, by the same
+
+
+class Structure(NamedTuple):
+    """What is known of the losses; where a faster way is closed, the reason.
+
+    Example:
+        >>> Structure(None, "TanhBackward0 is not piecewise linear").piecewise_linear
+        False
+    """
+
+    not_chained: str | None  # why derivatives are taken of the losses as a whole
+    not_piecewise_linear: str | None  # why the discriminator is differentiated by dual numbers
+
+    @property
+    def chained(self) -> bool:
+        """True if the players meet only in u = G(z)."""
+        return self.not_chained is None
+
+    @property
+    def piecewise_linear(self) -> bool:
+        """True if the discriminator is so in the fakes, sample by sample; see `calculus.chain.piecewise`."""
+        return self.chained and self.not_piecewise_linear is None
+
+
+class Chain(abc.ABC):
+    """A micro-batch with that structure: every call uses the same reals, latents and random numbers."""
+
+    structure: Structure
+    linked: bool  # plain gradients are taken link by link
+    shares: bool  # the generator's turn will use the fakes of this one
+    joint: bool  # both players evaluate before either moves
+
+    @property
+    @abc.abstractmethod
+    def separable(self) -> bool:
+        """True if ℓ_D is a function of the reals' logits plus a function of the fakes' logits."""
+
+    @property
+    @abc.abstractmethod
+    def penalty_sees_fakes(self) -> bool:
+        """True if p depends on u."""
+
+    @abc.abstractmethod
+    def part(self, fraction: float) -> Chain:
+        """The chain of a leading fraction of the batch; its evaluations are always replays."""
+
+    @abc.abstractmethod
+    def first_of(self, fakes: Tensor) -> Tensor:
+        """The leading fakes of a larger micro-batch, as many as this one has latents."""
+
+    @abc.abstractmethod
+    def keep(self, shared: SharedFakes) -> None:
+        """Keep fakes for the generator's turn."""
+
+    @abc.abstractmethod
+    def kept(self) -> SharedFakes | None:
+        """Return what the discriminator's turn kept, and drop it."""
+
+    @abc.abstractmethod
+    def discriminator_again(self) -> AbstractContextManager[object]:
+        """Restore the random numbers with which D first began, in a replay that computes no fakes."""
+
+    @abc.abstractmethod
+    def evaluation(self, *, replay: bool) -> AbstractContextManager[object]:
+        """Seed one evaluation; `fakes`, `fake_logits` and `loss` are called inside, in that order."""
+
+    @abc.abstractmethod
+    def fakes(self) -> Tensor:
+        """u = G(z)."""
+
+    @abc.abstractmethod
+    def fake_logits(self, fakes: Tensor) -> Tensor:
+        """D(u)."""
+
+    @abc.abstractmethod
+    def loss(self, player: str, fake_logits: Tensor, *, with_reals: bool) -> Tensor:
+        """ℓ of a player; without reals, up to a constant in u, if the loss is separable."""
+
+    @abc.abstractmethod
+    def penalty(self, fakes: Tensor) -> Tensor | None:
+        """p(u), outside of dual numbers, or None; anywhere in an evaluation, as its random numbers are its own."""
+
+
+class ChainDirection(NamedTuple):
+    """A player's direction on one micro-batch, and its loss."""
+
+    direction: Vector
+    loss: Tensor
+
+
+def discriminator_gradient(
+    chain: Chain, own: Vector, other: Vector, contexts: Contexts, *, replay: bool, hands_over: bool = False
+) -> ChainDirection:
+    """g_D; the fakes are kept for the generator's turn if `hands_over` and the chain shares them."""
+    leaves = leaves_of(other, requires_grad=hands_over and chain.shares and not replay)
+    with torch.enable_grad(), contexts.swap({DISCRIMINATOR: own, GENERATOR: leaves}):
+        with chain.evaluation(replay=replay):
+            fakes, logits = logits_and_keep(chain, leaves, contexts)
+            loss = plus(chain.loss(DISCRIMINATOR, logits, with_reals=True), chain.penalty(fakes))
+        with contexts.full_precision():
+            return ChainDirection(gradient(loss, own, label=loss_of(DISCRIMINATOR)), loss.detach())
+
+
+def generator_gradient(
+    chain: Chain, own: Vector, other: Vector, contexts: Contexts, *, replay: bool, kept: SharedFakes | None = None
+) -> ChainDirection:
+    """g_G; pulled back from the kept cotangent if both players evaluate before either moves."""
+    with torch.enable_grad(), contexts.swap({GENERATOR: own, DISCRIMINATOR: other}):
+        if kept is not None and chain.joint:
+            with contexts.full_precision():
+                return ChainDirection(pull_back(kept.fakes, kept.parameters, kept.cotangent), kept.loss)
+        with chain.evaluation(replay=replay):
+            loss = chain.loss(GENERATOR, chain.fake_logits(chain.fakes()), with_reals=False)
+        with contexts.full_precision():
+            return ChainDirection(gradient(loss, own, label=loss_of(GENERATOR)), loss.detach())
+
+
+def leaves_of(vector: Vector, *, requires_grad: bool) -> Vector:
+    """Detach the generator's parameters; they require gradients where fakes are handed over."""
+    return tuple(p.detach().requires_grad_(requires_grad) for p in vector)
+
+
+def logits_and_keep(chain: Chain, leaves: Vector, contexts: Contexts) -> tuple[Tensor, Tensor]:
+    """u, detached, and D(u); u and ∂_u ℓ_G are kept where the generator's leaves require gradients."""
+    fakes = chain.fakes()
+    leaf = fakes.detach().requires_grad_(leaves[0].requires_grad)
+    logits = chain.fake_logits(leaf.view_as(leaf))
+    if leaf.requires_grad:
+        loss = chain.loss(GENERATOR, logits, with_reals=False)
+        with contexts.full_precision():
+            (cotangent,) = gradient(loss, (leaf,), retain_graph=True, label=loss_of(GENERATOR))
+        chain.keep(SharedFakes(fakes, leaves, cotangent, loss.detach()))
+    return fakes.detach(), logits
+
+
+def discriminator_loss(chain: Chain, *, with_reals: bool = True, with_penalty: bool = True) -> Tensor:
+    """ℓ_D + p, by fakes without a graph."""
+    with torch.no_grad():
+        fakes = chain.fakes()
+    loss = chain.loss(DISCRIMINATOR, chain.fake_logits(fakes), with_reals=with_reals)
+    return plus(loss, chain.penalty(fakes)) if with_penalty else loss
+
+
+def plus(loss: Tensor, penalty: Tensor | None) -> Tensor:
+    """ℓ + p, if there is a p."""
+    return loss if penalty is None else loss + penalty
+
+
+def cotangent_of(chain: Chain, fakes: Tensor, contexts: Contexts) -> tuple[Tensor, Tensor]:
+    """∂_u ℓ_G, and ℓ_G."""
+    leaf = fakes.detach().requires_grad_()
+    # a view, because some tools refuse a leaf that is handed to a module and differentiated by
+    loss = chain.loss(GENERATOR, chain.fake_logits(leaf.view_as(leaf)), with_reals=False)
+    with contexts.full_precision():
+        return gradient(loss, (leaf,), label=loss_of(GENERATOR))[0], loss.detach()
+
+
+def pull_back(fakes: Tensor, own: Vector, cotangent: Tensor) -> Vector:
+    """J_Gᵀ · cotangent, a vjp through the generator."""
+    if not fakes.requires_grad:
+        raise DifferentiationError(
+            "Cannot differentiate the fakes because they depend on no parameter of the generator; check that its "
+            "output is not detached"
+        )
+    grads = torch.autograd.grad(fakes, own, cotangent, allow_unused=True)
+    return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(grads, own, strict=True))
+
+
+def loss_of(player: str) -> str:
+    """Name a loss, for an error."""
+    return f"the loss of player {player!r}"

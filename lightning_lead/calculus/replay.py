@@ -1,0 +1,128 @@
+"""Replays of a forward: buffers frozen, and spectral norms that use the singular vectors of the first one.
+
+A replay (a displaced opponent, a probe, a sample for a metric) must not move batch-norm statistics or spectral-norm
+vectors, and must normalise by what the first evaluation normalised by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+__all__ = ["SpectralRecord", "frozen_buffers", "spectral_norms"]
+
+
+@contextmanager
+def frozen_buffers(module: nn.Module) -> Iterator[None]:
+    """Run forwards that leave every buffer of `module` as it was.
+
+    Buffers are replaced by copies, and power iteration is off, so that a spectral norm is the same function of the
+    weights in every evaluation of a pair. Copies rather than a restore afterwards: the graph of an earlier forward may
+    have saved the buffer itself, and writing to it in place would spoil the backward pass.
+
+    Args:
+        module: any module; its train mode stays as it is.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(2)
+        >>> with frozen_buffers(norm):
+        ...     _ = norm(torch.randn(8, 2))
+        >>> norm.num_batches_tracked.item()
+        0
+    """
+    originals = [(child, n, b) for child in module.modules() for n, b in child.named_buffers(recurse=False)]
+    iterating = [child for child, _ in spectral_norms(module) if child.training]
+    try:
+        for child, name, buffer in originals:
+            setattr(child, name, buffer.clone())
+        for child in iterating:
+            child.training = False
+        yield
+    finally:
+        for child, name, buffer in originals:
+            setattr(child, name, buffer)
+        for child in iterating:
+            child.training = True
+
+
+class SpectralRecord:
+    """The singular vectors that every spectral norm used, forward by forward, for a repeat of the same forwards.
+
+    A train-mode forward moves the vectors, so a second evaluation would be another function of the weights: the
+    difference of two gradients would not vanish where nothing has moved.
+
+    Example:
+        >>> layer = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
+        >>> x, record = torch.ones(1, 3), SpectralRecord()
+        >>> with record.recording(layer):
+        ...     first, second = layer(x), layer(x)
+        >>> with frozen_buffers(layer), record.replaying(layer):
+        ...     torch.equal(layer(x), first), torch.equal(layer(x), second)
+        (True, True)
+    """
+
+    def __init__(self) -> None:
+        self._used: dict[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+    @contextmanager
+    def recording(self, module: nn.Module) -> Iterator[None]:
+        """Keep copies of the vectors of each forward, after those that were kept before.
+
+        Args:
+            module: whose spectral norms.
+        """
+        handles = []
+        for child, (u, v) in spectral_norms(module):
+            used = self._used.setdefault(child, [])
+
+            def keep(layer: nn.Module, *_: object, used: list[Any] = used, u: str = u, v: str = v) -> None:
+                used.append((getattr(layer, u).clone(), getattr(layer, v).clone()))
+
+            handles.append(child.register_forward_hook(keep))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def replaying(self, module: nn.Module) -> Iterator[None]:
+        """Use them again, in the same order; inside of `frozen_buffers`.
+
+        Args:
+            module: the one that was recorded.
+        """
+        handles = []
+        for child, (u, v) in spectral_norms(module):
+            pairs = iter(self._used.get(child, []))
+
+            def restore(layer: nn.Module, *_: object, pairs: Any = pairs, u: str = u, v: str = v) -> None:
+                pair = next(pairs, None)
+                if pair is not None:
+                    setattr(layer, u, pair[0])
+                    setattr(layer, v, pair[1])
+
+            handles.append(child.register_forward_pre_hook(restore, prepend=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def spectral_norms(module: nn.Module) -> list[tuple[nn.Module, tuple[str, str]]]:
+    """List the modules whose forward iterates, by both of torch's implementations, and the names of their vectors."""
+    found: list[tuple[nn.Module, tuple[str, str]]] = []
+    for child in module.modules():
+        if isinstance(child, _SpectralNorm) and hasattr(child, "_u"):
+            found.append((child, ("_u", "_v")))
+        for hook in child._forward_pre_hooks.values():
+            if isinstance(hook, SpectralNorm):
+                found.append((child, (f"{hook.name}_u", f"{hook.name}_v")))
+    return found

@@ -1,0 +1,75 @@
+"""Put a point into a module for a while: every slot that holds a player's parameter holds another tensor instead.
+
+Slots, not names: a network that is registered twice, or a parameter that two layers share, has several names and one
+place in a vector. The context stays open while derivatives are taken, so that a forward which is recomputed in the
+backward pass (activation checkpointing) meets the same tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead._types import Point
+
+__all__ = ["Swap"]
+
+
+class Swap:
+    """Where the players' parameters sit in a module.
+
+    Args:
+        module: that holds both players.
+        players: name -> live parameters.
+
+    Raises:
+        ConfigurationError: a parameter that is not registered in the module.
+
+    Example:
+        >>> import torch
+        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> swap = Swap(layer, {"x": [layer.weight]})
+        >>> with swap({"x": (torch.zeros(1, 1),)}):
+        ...     layer(torch.ones(1, 1)).item()
+        0.0
+        >>> isinstance(layer.weight, nn.Parameter)
+        True
+    """
+
+    def __init__(self, module: nn.Module, players: Mapping[str, Sequence[Tensor]]) -> None:
+        homes: dict[int, list[tuple[dict[str, Any], str]]] = {}
+        for child in module.modules():
+            for name, parameter in child._parameters.items():
+                if parameter is not None:
+                    homes.setdefault(id(parameter), []).append((child._parameters, name))
+        self._slots: dict[str, list[list[tuple[dict[str, Any], str]]]] = {}
+        for player, parameters in players.items():
+            if lost := sum(id(p) not in homes for p in parameters):
+                raise ConfigurationError(
+                    f"Cannot train player {player!r} because {lost} of its parameters are not registered in the "
+                    "module; assign its network as an attribute (a plain list hides it; use nn.ModuleList)"
+                )
+            self._slots[player] = [homes[id(p)] for p in parameters]
+
+    @contextmanager
+    def __call__(self, point: Point) -> Iterator[None]:
+        """The module at `point`; afterwards exactly as before. Contexts may be nested.
+
+        Args:
+            point: name -> one tensor per live parameter, of its shape; players that are left out stay as they are.
+        """
+        before: list[tuple[dict[str, Any], str, Tensor]] = []
+        try:
+            for player, vector in point.items():
+                for slots, tensor in zip(self._slots[player], vector, strict=True):
+                    for parameters, name in slots:
+                        before.append((parameters, name, parameters[name]))
+                        parameters[name] = tensor
+            yield
+        finally:
+            for parameters, name, tensor in reversed(before):
+                parameters[name] = tensor

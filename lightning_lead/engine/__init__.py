@@ -1,0 +1,28 @@
+"""How a game step is played, without Lightning: the strategy, its turns, their losses, and the step over all of them.
+
+    turns of a game step ─→ oracle (derivatives) ─→ rule (a direction) ─→ optimizer (a move) ─→ the next turn
+
+`GameStep` plays it for whoever hosts it: the Lightning adapter in `training`, `analysis`, or a plain loop.
+"""
+
+from lightning_lead.engine.lead_strategy import LEADStrategy
+from lightning_lead.engine.losses import BatchLosses
+from lightning_lead.engine.named_rules import as_game, find_game, game_names
+from lightning_lead.engine.step import GameStep, PlayedStep
+from lightning_lead.engine.strategy import GameStrategy, PlayedTurn
+from lightning_lead.engine.turns import Turn, batch_size, split_batch
+
+__all__ = [
+    "BatchLosses",
+    "GameStep",
+    "GameStrategy",
+    "LEADStrategy",
+    "PlayedStep",
+    "PlayedTurn",
+    "Turn",
+    "as_game",
+    "batch_size",
+    "find_game",
+    "game_names",
+    "split_batch",
+]

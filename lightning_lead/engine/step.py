@@ -1,0 +1,138 @@
+"""One game step: every turn takes a direction from its rule, and the optimizers move along it.
+
+    for each turn:   d = rule(oracle of the turn's batch);   θ ← optimizer(θ, d);   the rule may adjust θ
+
+The opponent of a later turn has moved already: that is alternating play. A simultaneous game has one turn, of both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, final
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.calculus.lookahead import Lookahead
+from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.calculus.rng import mix_seed
+from lightning_lead.calculus.terms import OracleStatistics
+from lightning_lead.engine.strategy import GameStrategy
+from lightning_lead.engine.turns import Turn
+
+__all__ = ["GameStep", "PlayedStep"]
+
+
+class PlayedStep(NamedTuple):
+    """What came of a game step.
+
+    Example:
+        >>> PlayedStep({}, {}, {"gradients": 2}).evaluations
+        {'gradients': 2}
+    """
+
+    statistics: dict[str, OracleStatistics]  # player -> of its last update; its cross term is that of the first
+    notes: dict[str, float]  # of the rule, for logging
+    evaluations: dict[str, int]  # "gradients" and "hessian_products" that the rule asked for, over all turns
+
+
+@final
+class GameStep:
+    """The turns of one game step, in the order of play.
+
+    Args:
+        game: the rule, the order of play, and their state; already started.
+        turns: who moves, on which micro-batches.
+        live: name -> the players' parameters, which are moved in place.
+        optimizers: that hold these parameters; each moves once per turn of a player that it holds.
+        lookahead: the optimizers' next step, for rules that look ahead; made of the same optimizers.
+        make_oracle: (turn, seed) -> the derivatives of that turn.
+        seed: of everything random in the step.
+        clip: largest norm of a player's direction, > 0, or None.
+        last_step: moves the optimizer at the end of the step, where a host counts its steps; default
+            `optimizer.step()`, as everywhere else.
+
+    Example:
+        >>> import torch
+        >>> from lightning_lead.engine import LEADStrategy
+        >>> x, y = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(1.0))
+        >>> live = {"x": [x], "y": [y]}
+        >>> def losses(point, wanted, *, replay):
+        ...     f = point["x"][0] * point["y"][0]
+        ...     return {"x": f, "y": -f}
+        >>> def make_oracle(turn, seed):
+        ...     return GameOracle({name: tuple(params) for name, params in live.items()}, [losses])
+        >>> game, sgd = LEADStrategy(1.0), torch.optim.SGD([x, y], lr=0.5)
+        >>> game.start({name: tuple(params) for name, params in live.items()})
+        >>> turns = [Turn(("x",), [None], 1), Turn(("y",), [None], 1)]
+        >>> lookahead = Lookahead(live, [sgd])
+        >>> step = GameStep(game, turns, live, optimizers=[sgd], lookahead=lookahead, make_oracle=make_oracle)
+        >>> step.play().evaluations
+        {'gradients': 2, 'hessian_products': 1}
+        >>> x.item(), y.item()
+        (0.5, 1.0)
+    """
+
+    def __init__(
+        self,
+        game: GameStrategy,
+        turns: Sequence[Turn],
+        live: Mapping[str, Sequence[nn.Parameter]],
+        *,
+        optimizers: Sequence[Optimizer],
+        lookahead: Lookahead,
+        make_oracle: Callable[[Turn, int], GameOracle],
+        seed: int = 0,
+        clip: float | None = None,
+        last_step: Callable[[Optimizer], object] = lambda optimizer: optimizer.step(),
+    ) -> None:
+        self._game, self._turns, self._live = game, turns, live
+        self._optimizers, self._lookahead, self._make_oracle = optimizers, lookahead, make_oracle
+        self._seed, self._clip, self._last_step = seed, clip, last_step
+
+    def play(self) -> PlayedStep:
+        """Play every turn: a direction, clipped, then the steps of the optimizers that hold the moving players."""
+        step, evaluations = PlayedStep({}, {}, {}), Counter[str]()
+        for index, turn in enumerate(self._turns):
+            oracle = self._make_oracle(turn, mix_seed(self._seed, index))
+            played = self._game.play_turn(oracle, turn.players, self._live)
+            evaluations.update(played.evaluations)
+            for name, seen in played.statistics.items():
+                first = step.statistics.get(name, seen)  # of several inner steps, only the first one has a cross term
+                step.statistics[name] = seen._replace(cross_norm=first.cross_norm, cosine=first.cosine)
+            step.notes.update(played.notes)
+            self._move(turn, skipped=played.skipped, last=index == len(self._turns) - 1)
+        return step._replace(evaluations=dict(evaluations))
+
+    def _move(self, turn: Turn, *, skipped: bool, last: bool) -> None:
+        """Move the turn's players along the directions in `.grad`; a skipped turn has none, and moves nothing."""
+        adjusts = self._game.rule.needs.adjusts_weights and not skipped
+        before = {}
+        if adjusts:
+            before = {name: tuple(p.detach().clone() for p in params) for name, params in self._live.items()}
+        if self._clip is not None and not skipped:
+            for name in turn.players:
+                nn.utils.clip_grad_norm_(self._live[name], self._clip)
+        self._lookahead.hand_over(keep=not skipped)
+        moving = [p for name in turn.players for p in self._live[name]]
+        owners = self._owners(turn.players, {id(p) for p in moving})
+        for optimizer in owners:
+            if last and optimizer is owners[-1]:
+                self._last_step(optimizer)
+            else:
+                optimizer.step()
+        for parameter in moving:
+            parameter.grad = None
+        if adjusts:
+            self._game.adjust_weights(before, self._live, turn.players)
+
+    def _owners(self, players: Sequence[str], moving: set[int]) -> list[Optimizer]:
+        owners = [o for o in self._optimizers if any(id(p) in moving for g in o.param_groups for p in g["params"])]
+        if not owners:
+            raise ConfigurationError(
+                f"Cannot move {tuple(players)} because no optimizer holds their parameters; "
+                "return one from configure_optimizers()"
+            )
+        return owners

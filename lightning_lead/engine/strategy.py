@@ -1,0 +1,213 @@
+"""GameStrategy: a rule, the order of play, and the state that survives a step.
+
+In Lightning the bare word "strategy" means distributed execution; this one is passed as `game=`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, DivergenceError
+from lightning_lead._types import Play, Point, Vector
+from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.calculus.players import laid_out_like, norm
+from lightning_lead.calculus.terms import OracleStatistics
+from lightning_lead.rules.base import AbstractGameRule, RuleState
+
+__all__ = ["GameStrategy", "PlayedTurn"]
+
+_NOT_IN = {
+    "alternating": "both players' moves together, from one point",
+    "simultaneous": "each player's move from the other one's new position",
+}
+
+
+class PlayedTurn(NamedTuple):
+    """What came of a turn.
+
+    Example:
+        >>> PlayedTurn({}, {}, {}, skipped=True).skipped
+        True
+    """
+
+    statistics: dict[str, OracleStatistics]  # of each moving player's update, for logging
+    notes: dict[str, float]  # of the rule, for logging
+    evaluations: dict[str, int]  # "gradients" and "hessian_products" that the rule asked for
+    skipped: bool  # a direction was not finite; nobody moves
+
+
+class GameStrategy:
+    """Holds a rule and its state, and turns an oracle's derivatives into gradients for the optimizer.
+
+    A turn whose direction is not finite is skipped: nobody moves, neither the rule's nor the optimizer's memory sees
+    it, and it is counted. Directions are averaged over ranks, so all ranks skip the same turns.
+
+    Args:
+        rule: the game optimizer.
+        play: "alternating" (each player answers the other's new position) or "simultaneous"; default the rule's own.
+        skip_limit: turns in a row of one player that may be skipped before training ends with a `DivergenceError`, ≥ 0,
+            whatever the other player does meanwhile; or None for not looking, which saves a synchronisation with the
+            device per turn.
+
+    Raises:
+        ConfigurationError: `rule` is no `AbstractGameRule`, `play` is unknown or the rule is not defined for it, or a
+            limit out of its range.
+
+    Example:
+        >>> from lightning_lead.rules import GradientPlay
+        >>> GameStrategy(GradientPlay())
+        GameStrategy(GradientPlay, play='alternating')
+    """
+
+    def __init__(
+        self,
+        rule: AbstractGameRule,
+        *,
+        play: Literal["alternating", "simultaneous"] | None = None,
+        skip_limit: int | None = 10,
+    ) -> None:
+        if not isinstance(rule, AbstractGameRule):
+            raise ConfigurationError(
+                f"Cannot play by {rule!r} because it is no game rule; pass an instance such as LEAD(1.0) "
+                f"(got {type(rule).__name__})"
+            )
+        if play not in (None, "alternating", "simultaneous"):
+            raise ConfigurationError(f"Cannot use play={play!r}; choose 'alternating' or 'simultaneous'")
+        if play is not None and play not in rule.plays:
+            raise ConfigurationError(
+                f"Cannot play {rule.name} in {play} play because it works out {_NOT_IN[play]}; "
+                f"use play={rule.plays[0]!r} (got play={play!r})"
+            )
+        if skip_limit is not None and (
+            not isinstance(skip_limit, int) or isinstance(skip_limit, bool) or skip_limit < 0
+        ):
+            raise ConfigurationError(f"Cannot use skip_limit={skip_limit!r}; pass an integer ≥ 0, or None")
+        self.rule = rule
+        self.play: Play = play if play is not None else rule.plays[0]
+        self.skip_limit = skip_limit
+        self.skipped = 0
+        """Turns that were skipped, in all."""
+        self._in_a_row: dict[str, int] = {}  # player -> its last turns, if they were skipped
+        self.state: RuleState | None = None
+        """The rule's state; None before `start`."""
+        self._restored = False
+
+    def __repr__(self) -> str:
+        return f"GameStrategy({self.rule.name}, play={self.play!r})"
+
+    @property
+    def description(self) -> str:
+        """The rule with its settings, and the order of play: what checkpoints and records of scores say."""
+        return f"{self.rule!r}, {self.play} play"
+
+    def start(self, point: Point) -> None:
+        """Begin anew, or go on from a state that was just loaded, on the parameters' device.
+
+        Args:
+            point: the players' parameters.
+        """
+        if self._restored and self.state:
+            self.state = _to_device(self.state, next(iter(point.values()))[0].device)
+        else:
+            self.state = self.rule.init(point)
+        self._restored = False
+
+    def play_turn(
+        self, oracle: GameOracle, players: Sequence[str], parameters: Mapping[str, Sequence[Tensor]]
+    ) -> PlayedTurn:
+        """One update of one player, or of both: the directions end up in `.grad`, which is None where nobody moves.
+
+        Args:
+            oracle: derivatives on this turn's batch.
+            players: who moves.
+            parameters: name -> the live parameters.
+
+        Raises:
+            DivergenceError: more turns in a row of one player than the limit were skipped.
+        """
+        if self.state is None:
+            raise ConfigurationError(
+                "Cannot play because the game has not started; a module that overrides on_fit_start() must call "
+                "super().on_fit_start() (outside of a Trainer: call start() with the players' parameters)"
+            )
+        directions, state = self.rule.direction(oracle, players, self.state)
+        statistics = {player: oracle.statistics[player] for player in players if player in oracle.statistics}
+        if skipped := self.skip_limit is not None and not _finite(directions):
+            self.skipped += 1
+            self._in_a_row |= {player: self._in_a_row.get(player, 0) + 1 for player in players}
+            if (count := max(self._in_a_row[player] for player in players)) > (self.skip_limit or 0):
+                who = " and ".join(map(repr, players))
+                norms = ", ".join(f"{player} {float(norm(d)):.3g}" for player, d in directions.items())
+                raise DivergenceError(
+                    f"Cannot go on because directions of {self.rule.name} were not finite in {count} turns of {who} in "
+                    "a row; lower the learning rate, clip, or look for what the losses divide by; the weights of "
+                    f"{who} are still those before the first of them (got norms: {norms})"
+                )
+        else:
+            self.state = state
+            self._in_a_row |= dict.fromkeys(players, 0)
+        for player in players:
+            for parameter, part in zip(parameters[player], directions[player], strict=True):
+                parameter.grad = None if skipped else laid_out_like(part, parameter)
+        return PlayedTurn(statistics, oracle.notes, dict(oracle.evaluations), skipped)
+
+    def adjust_weights(self, before: Point, parameters: Mapping[str, Sequence[Tensor]], players: Sequence[str]) -> None:
+        """Let the rule move the players once more, after the optimizer, in a turn that was not skipped.
+
+        Args:
+            before: both players before the optimizer's step.
+            parameters: name -> the live parameters; those that the rule moves are written to.
+            players: who moved.
+        """
+        after = {name: tuple(p.detach() for p in params) for name, params in parameters.items()}
+        point, self.state = self.rule.adjust_weights(before, after, players, self.state or {})
+        for name, vector in point.items():
+            for parameter, value in zip(after[name], vector, strict=True):
+                parameter.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rule, play and state as plain tensors and containers; loads with `weights_only=True`."""
+        counts = {"skipped": self.skipped, "skipped_in_a_row": dict(self._in_a_row)}
+        return {"rule": self.rule.name, "play": self.play, "state": self.state or {}, **counts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state.
+
+        Args:
+            state: what `state_dict` returned.
+
+        Raises:
+            CheckpointMismatchError: it was written by another rule or another play.
+        """
+        for what, mine in (("rule", self.rule.name), ("play", self.play)):
+            if state[what] != mine:
+                raise CheckpointMismatchError(
+                    f"Cannot resume because the checkpoint was written with {what} {state[what]!r}; "
+                    f"use the same {what}, or start a new run from its weights (got {what} {mine!r})"
+                )
+        self.state, self._restored = dict(state["state"]) or None, True
+        self.skipped, in_a_row = state.get("skipped", 0), state.get("skipped_in_a_row")
+        # once it was one number for both players, which does not tell whose turns they were: counted anew
+        self._in_a_row = dict(in_a_row) if isinstance(in_a_row, Mapping) else {}
+
+
+def _finite(directions: Mapping[str, Vector]) -> bool:
+    # by the largest entry: squares would overflow where the direction does not
+    filled = [part for d in directions.values() for part in d if part.numel()]
+    largest = torch._foreach_norm(filled, math.inf)
+    return math.isfinite(float(torch.stack([size.float() for size in largest]).max()))  # that of a NaN is NaN
+
+
+def _to_device(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _to_device(item, device) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return tuple(_to_device(item, device) for item in value)
+    return value

@@ -1,0 +1,154 @@
+"""A GAN as two losses: the networks, the objective and the penalty, without a trainer.
+
+L_G = ℓ_G(D(G(z))),   L_D = ℓ_D(D(x), D(G(z))) + p(D; x, G(z))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.calculus.chain.dual import uncompiled
+from lightning_lead.calculus.replay import frozen_buffers
+from lightning_lead.calculus.rng import PrivateNoise, mix_seed
+from lightning_lead.gan.batch import GANBatch, call_network
+from lightning_lead.objectives import AbstractPenalty, adversarial_objective
+
+__all__ = ["GANProblem"]
+
+
+class GANProblem:
+    """The losses of a GAN on a micro-batch. Subclass it to change one; each method is a part that others use.
+
+    Args:
+        generator: latents (k, latent_dim)[, labels (k,)] -> fakes of the shape of the reals.
+        discriminator: samples[, labels] -> logits, one per sample.
+        objective: a name, or an object with `generator_loss` and `discriminator_loss`; see `objectives`.
+        penalty: on top of the discriminator's loss, or None.
+        noise: the random numbers that penalties draw from; default the global ones.
+
+    Example:
+        >>> import torch
+        >>> problem = GANProblem(nn.Linear(3, 2), nn.Linear(2, 1), objective="hinge")
+        >>> batch = GANBatch(torch.zeros(4, 2), None, torch.zeros(4, 3), None, True)
+        >>> sorted(problem.losses(batch, frozenset({"generator", "discriminator"})))
+        ['discriminator', 'generator']
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        *,
+        objective: Any = "non_saturating",
+        penalty: AbstractPenalty | None = None,
+        noise: PrivateNoise | None = None,
+    ) -> None:
+        self.generator, self.discriminator = generator, discriminator
+        self.objective, self.penalty = adversarial_objective(objective), penalty
+        self.noise = noise if noise is not None else PrivateNoise()
+        self.penalties: dict[int, Tensor] = {}
+        """Values of the penalty by the seed of their evaluation, for the log."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Whatever holds buffers that a forward moves: both networks."""
+        return nn.ModuleList([self.generator, self.discriminator])
+
+    @property
+    def separable(self) -> bool:
+        """True if the discriminator's loss is a function of the reals' logits plus one of the fakes' logits."""
+        own = type(self).discriminator_loss is GANProblem.discriminator_loss
+        return own and bool(getattr(self.objective, "separable", False))
+
+    @property
+    def overridden(self) -> bool:
+        """True if `losses` is no longer made of the parts below, so that nothing is known of its structure."""
+        return type(self).losses is not GANProblem.losses
+
+    @property
+    def penalty_sees_fakes(self) -> bool:
+        """True if the penalty depends on the fakes."""
+        return self.penalty is not None and self.penalty.looks_at_fakes
+
+    def losses(self, batch: GANBatch, wanted: frozenset[str]) -> Mapping[str, Tensor]:
+        """Evaluate the wanted losses, "generator" and "discriminator", means over the micro-batch."""
+        fakes = self.fakes(batch)
+        fake_logits = self.fake_logits(batch, fakes)
+        losses = {}
+        if "generator" in wanted:
+            losses["generator"] = self.generator_loss(fake_logits)
+        if "discriminator" in wanted:
+            loss = self.discriminator_loss(self.real_logits(batch), fake_logits)
+            penalty = self.penalty_on(batch, fakes)
+            losses["discriminator"] = loss if penalty is None else loss + penalty
+        return losses
+
+    def generate(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """G(z), with labels if the generator takes them."""
+        return call_network(self.generator, latents, labels)
+
+    def fakes(self, batch: GANBatch) -> Tensor:
+        """G(z) of the batch's latents; refuses a shape that is not that of the reals."""
+        fakes = self.generate(batch.latents, batch.fake_labels)
+        if fakes.shape[1:] != batch.real.shape[1:]:
+            raise ConfigurationError(
+                "Cannot compare fakes with reals because the generator returns another shape; make it return "
+                f"(n, {', '.join(map(str, batch.real.shape[1:]))}) (got {tuple(fakes.shape)})"
+            )
+        return fakes
+
+    def fake_logits(self, batch: GANBatch, fakes: Tensor) -> Tensor:
+        """D(u), with the fakes' labels if the discriminator takes them."""
+        return call_network(self.discriminator, fakes, batch.fake_labels)
+
+    def real_logits(self, batch: GANBatch) -> Tensor:
+        """D(x); in the generator's turn, where a cross term alone needs it, buffers stay as they are."""
+        if batch.discriminator_moves:
+            return call_network(self.discriminator, batch.real, batch.labels)
+        with frozen_buffers(self.discriminator):
+            return call_network(self.discriminator, batch.real, batch.labels)
+
+    def generator_loss(self, fake_logits: Tensor) -> Tensor:
+        """ℓ_G, a scalar."""
+        loss: Tensor = self.objective.generator_loss(fake_logits)
+        return loss
+
+    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """ℓ_D, a scalar."""
+        loss: Tensor = self.objective.discriminator_loss(real_logits, fake_logits)
+        return loss
+
+    def penalty_on(self, batch: GANBatch, fakes: Tensor) -> Tensor | None:
+        """p, of the discriminator as it was in its last forward; None without a penalty.
+
+        Its random numbers depend on the seed of the evaluation alone, so a replay that leaves out a forward draws them
+        again. It is a mean over samples, as the losses are, so accumulation and ranks average it along with them.
+        """
+        if self.penalty is None:
+            return None
+        generator = self.noise.generator
+        seed = None if generator is None else generator.initial_seed()
+        # a further evaluation, which moves no buffer, in code that has a second derivative
+        with frozen_buffers(self.discriminator), uncompiled():
+            if seed is None:
+                value = self._penalise(self.penalty, batch, fakes)
+            else:
+                with self.noise.seeded(mix_seed(seed, 1)):
+                    value = self._penalise(self.penalty, batch, fakes)
+        if seed is not None and batch.discriminator_moves:
+            self.penalties.setdefault(seed, value.detach())  # replays and parts share the seed: the first one is kept
+        return value
+
+    def _penalise(self, penalty: AbstractPenalty, batch: GANBatch, fakes: Tensor) -> Tensor:
+        return penalty(
+            partial(call_network, self.discriminator),
+            batch.real,
+            fakes if penalty.looks_at_fakes else None,
+            labels=batch.labels,
+            noise=self.noise.generator,
+        )

@@ -1,0 +1,359 @@
+"""LeadMixin: two players with losses of their own, trained by a game rule under a Lightning Trainer.
+
+One `training_step` is one game step: every player moves, and `trainer.global_step` grows by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_lead._distributed import batches_are_equal, broadcast_buffers, mean_over_ranks
+from lightning_lead._errors import ConfigurationError, HigherDerivativeError
+from lightning_lead.calculus.lookahead import Lookahead
+from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.calculus.players import check_players
+from lightning_lead.calculus.replay import frozen_buffers
+from lightning_lead.calculus.rng import PrivateNoise, mix_seed
+from lightning_lead.calculus.swap import Swap
+from lightning_lead.calculus.terms import OracleStatistics
+from lightning_lead.checkpoints.game import (
+    KEY,
+    VERSION,
+    check_same_parameters,
+    implementations,
+    parameter_shapes,
+    restore_implementation,
+    saved_game,
+)
+from lightning_lead.engine.lead_strategy import LEADStrategy
+from lightning_lead.engine.losses import BatchLosses
+from lightning_lead.engine.named_rules import as_game
+from lightning_lead.engine.probe import probe_game
+from lightning_lead.engine.step import GameStep, PlayedStep
+from lightning_lead.engine.strategy import GameStrategy
+from lightning_lead.engine.turns import Turn, batch_size, split_batch
+from lightning_lead.rules.base import AbstractGameRule
+from lightning_lead.training.trainer_checks import check_optimizers, check_trainer
+
+__all__ = ["LeadMixin"]
+
+
+class LeadMixin(LightningModule):
+    """Game steps for any LightningModule that implements `players()` and `player_losses(batch)`.
+
+    Put it first among the bases of a LightningModule and call `super().__init__(game=...)`. All random numbers of a
+    game step are a function of (seed, rank, step): a resumed run draws what the uninterrupted one would have drawn.
+
+    Args:
+        game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy()`, the exact term
+            with a coupling that follows the optimizer's momentum.
+        clip: largest norm of a player's direction, > 0, or None.
+        accumulate: number of micro-batches that each turn's batch is split into, ≥ 1.
+
+    Raises:
+        ConfigurationError: a setting out of its range.
+
+    Example:
+        >>> class Saddle(LeadMixin, LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__(game=LEADStrategy(coupling=0.5))
+        ...         self.x, self.y = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+        ...     def players(self):
+        ...         return {"x": [self.x], "y": [self.y]}
+        ...     def player_losses(self, batch):
+        ...         return {"x": (self.x * self.y).sum(), "y": -(self.x * self.y).sum()}
+        >>> Saddle().automatic_optimization
+        False
+    """
+
+    last_step: PlayedStep  # there is none before the first game step
+
+    def __init__(
+        self,
+        *args: Any,
+        game: GameStrategy | AbstractGameRule | str | None = None,
+        clip: float | None = None,
+        accumulate: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if clip is not None and not (isinstance(clip, (int, float)) and math.isfinite(clip) and clip > 0):
+            raise ConfigurationError(f"Cannot clip to {clip!r}; pass a finite norm > 0, or None")
+        if not isinstance(accumulate, int) or isinstance(accumulate, bool) or accumulate < 1:
+            raise ConfigurationError(f"Cannot accumulate over {accumulate!r} micro-batches; pass an integer ≥ 1")
+        self.automatic_optimization = False
+        self.game = as_game(game) if game is not None else LEADStrategy()
+        self.clip, self.accumulate = clip, accumulate
+        self._noise_seed: int | None = None
+        self._noise = PrivateNoise()
+        self._resumed = False
+        self._probed = False
+        self._by_backward = False
+        self._equal_batches = False
+        self._noted: dict[str, float] = {}
+        self._playing: list[int] = []
+        self._built: list[list[dict[str, Any]]] = []
+
+    # ---- what a user implements -------------------------------------------------------------------------------------
+
+    def players(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """Name -> parameters of each of the two players, in the order of play."""
+        raise NotImplementedError("Cannot play because players() is missing; return {name: parameters} for two players")
+
+    def player_losses(self, batch: Any) -> Mapping[str, Tensor]:
+        """Name -> scalar loss that the player minimises, a mean over the batch."""
+        raise NotImplementedError("Cannot play because player_losses(batch) is missing; return {name: scalar loss}")
+
+    # ---- what a user may override -----------------------------------------------------------------------------------
+
+    def wanted_losses(self, batch: Any, wanted: frozenset[str]) -> Mapping[str, Tensor]:
+        """The losses in `wanted`; computes all of them by default. Override it to leave out what is not wanted."""
+        return self.player_losses(batch)
+
+    def game_turns(self, batch: Any) -> list[Turn]:
+        """The turns of one game step on a batch from the loader; by default each player once on the whole batch."""
+        # on one process and in one piece the size is not needed, and a batch may be anything
+        size = 1 if self.accumulate == 1 and self.trainer.world_size == 1 else batch_size(batch)
+        parts = [batch] if self.accumulate == 1 else split_batch(batch, size, self.accumulate)
+        names = tuple(self.players())
+        if self.game.play == "simultaneous":
+            return [Turn(names, parts, size)]
+        return [Turn((name,), parts, size) for name in names]
+
+    # ---- the game step ----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One game step: every turn's direction, then the optimizer, then schedulers, then the log."""
+        live, self._noise.device = self._live(), self.device
+        step, rank = self.trainer.global_step, self.trainer.global_rank
+        seed = mix_seed(self._noise_seed or 0, rank, step)
+        with self.private_noise(seed):
+            turns = self.game_turns(batch)
+        if self._playing and self._playing != [id(p) for params in live.values() for p in params]:
+            self._start_game(live)  # a callback froze or unfroze a layer: displacements begin anew
+            self._probed = False
+        if not self._probed:
+            try:
+                self._probe(turns, live, seed)
+            except HigherDerivativeError as error:
+                self._fall_back(error)
+                self._probe(turns, live, seed)
+        lookahead, swap = Lookahead(live, self.trainer.optimizers, clip=self.clip), Swap(self, live)
+        self.last_step = played = GameStep(
+            self.game,
+            turns,
+            live,
+            optimizers=self.trainer.optimizers,
+            lookahead=lookahead,
+            make_oracle=lambda turn, turn_seed: self._oracle(turn, live, turn_seed, swap=swap, lookahead=lookahead),
+            seed=seed,
+            clip=self.clip,
+            last_step=self._counted_step,
+        ).play()
+        self._step_schedulers("step", self.trainer.global_step)
+        self.log_game_step(played.statistics, played.notes)
+
+    def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
+        """Log losses; every `log_every_n_steps`, also norms of gradients and cross terms and their cosines.
+
+        All are as this rank saw them. And what the rule notes, as a solver's iterations, where it has changed or is
+        logged; and how many turns have been skipped, once one has. The progress bar shows the losses of the first step,
+        and of the last one that was logged:
+        what is logged with `prog_bar` Lightning reads from the device after every step, bar or no bar.
+        """
+        losses = {f"loss/{name}": stats.loss for name, stats in record.items()}
+        details = {}
+        for name, stats in record.items():
+            if stats.gradient_norm is not None:
+                details[f"gradient/{name}"] = stats.gradient_norm
+            if stats.cross_norm is not None and stats.cosine is not None:
+                details |= {f"cross/{name}": stats.cross_norm, f"cross_cosine/{name}": stats.cosine}
+        self.log_dict(losses, on_step=True, on_epoch=False)
+        if self._shown(losses):
+            values = torch.stack([loss.float() for loss in losses.values()]).tolist()
+            self.trainer.progress_bar_metrics.update(zip(losses, values, strict=True))
+        due = self._due(self.trainer.global_step)
+        # an unchanged note need not be told again: Lightning keeps it, and each call takes as long as that of a loss
+        for name, value in notes.items():
+            if due or self._noted.get(name) != value:
+                details[name] = torch.as_tensor(value)
+        self._noted |= notes
+        if self.game.skipped:
+            details["skipped_turns"] = torch.as_tensor(float(self.game.skipped))
+        self.log_dict(details, on_step=True, on_epoch=False)
+
+    def _shown(self, losses: Mapping[str, Tensor]) -> bool:
+        """Whether the progress bar is to have new losses, after the step."""
+        if not losses or self.trainer.progress_bar_callback is None:
+            return False
+        return self._due(self.trainer.global_step) or not losses.keys() <= self.trainer.progress_bar_metrics.keys()
+
+    def _due(self, steps: int) -> bool:
+        """Return whether the game step after which there have been so many is logged."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and steps % every == 0
+
+    @contextmanager
+    def private_noise(self, seed: int) -> Iterator[None]:
+        """Everything random inside is a function of `seed`; every generator outside is untouched.
+
+        Args:
+            seed: any integer.
+        """
+        self._noise.device = self.device
+        with self._noise.seeded(seed):
+            yield
+
+    def sync_buffers(self) -> None:
+        """Every rank gets rank 0's buffers; all ranks must call it. Nothing to do on one process."""
+        if self._trainer is not None:
+            broadcast_buffers([self], self.trainer.strategy)
+
+    def _live(self) -> dict[str, list[nn.Parameter]]:
+        return {name: [p for p in params if p.requires_grad] for name, params in self.players().items()}
+
+    def _start_game(self, live: Mapping[str, Sequence[nn.Parameter]]) -> None:
+        check_players(live, alone=not self.game.rule.needs.uses_opponent)
+        self.game.start({name: tuple(params) for name, params in live.items()})
+        self._playing = [id(p) for params in live.values() for p in params]
+
+    def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
+        grads = [(p, p.grad) for p in self.parameters()]
+        self._by_backward = False
+        oracle = self._oracle(turns[-1], live, seed, probing=True)
+        try:
+            with frozen_buffers(self):  # in reverse passes as well, where activation checkpointing runs forwards again
+                probe_game(oracle, self, self.game.rule)
+        finally:
+            for parameter, grad in grads:
+                parameter.grad = grad
+        # a gradient that is zero on one rank's batch alone tells that rank nothing
+        self._by_backward = self.trainer.strategy.reduce_boolean_decision(oracle.by_backward, all=False)
+        self._probed = True
+
+    def _fall_back(self, error: HigherDerivativeError) -> None:
+        """Go on with what the rule has for layers without a second derivative, or raise the error."""
+        instead = self.game.rule.differentiating_once()
+        if instead is None:
+            raise error
+        rank_zero_info(f"{instead!r} plays in the place of {self.game.rule!r}: {error}")
+        check_trainer(self.trainer, instead)
+        self.game.rule = instead
+
+    def _oracle(
+        self,
+        turn: Turn,
+        live: Mapping[str, Sequence[Tensor]],
+        seed: int,
+        *,
+        swap: Swap | None = None,
+        lookahead: Lookahead | None = None,
+        probing: bool = False,
+    ) -> GameOracle:
+        """Make the oracle of a turn; that of a probe knows this rank alone."""
+        settings: dict[str, Any] = {"exhaustive": True, "inspect": True}
+        if not probing:
+            reduce = mean_over_ranks(self.trainer.strategy, turn.batch_size, equal=self._equal_batches)
+            settings = {"reduce": reduce, "lookahead": lookahead, "inspect": self._inspected()}
+        oracle = GameOracle(
+            {player: tuple(params) for player, params in live.items()},
+            [self._batch_losses(part, mix_seed(seed, k)) for k, part in enumerate(turn.micro_batches)],
+            swap=Swap(self, live) if swap is None else swap,
+            full_precision=self._full_precision,
+            **settings,
+        )
+        oracle.by_backward = self._by_backward
+        return oracle
+
+    def _batch_losses(self, batch: Any, seed: int) -> BatchLosses:
+        return BatchLosses(self, self.wanted_losses, batch, seed, noise=self._noise, repeated=self._repeated())
+
+    def _counted_step(self, optimizer: Optimizer) -> None:
+        """Step by Lightning's wrapper, which counts a global step: one per game step."""
+        wrapped = self.optimizers()
+        candidates = wrapped if isinstance(wrapped, list) else [wrapped]
+        (counting,) = (c for c in candidates if getattr(c, "optimizer", c) is optimizer)
+        counting.step()
+
+    def _repeated(self) -> bool:
+        """Return True if this step evaluates a batch more than once, so that what a forward moves must be kept."""
+        return self.game.rule.needs.repeats_batch or self.game.play == "simultaneous" or self._inspected()
+
+    def _inspected(self) -> bool:
+        """Norms and cosines are worked out on the steps that are logged, and on no others."""
+        return self._due(self.trainer.global_step + 1)
+
+    def _full_precision(self) -> AbstractContextManager[object]:
+        kind = self.device.type
+        return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+    def _step_schedulers(self, interval: str, count: int) -> None:
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == interval and count % config.frequency == 0:
+                config.scheduler.step()  # type: ignore[call-arg]
+
+    # ---- Lightning hooks --------------------------------------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[Callback]:
+        """No callbacks; the first hook of a fit, so what cannot work is refused here, before Lightning's own check."""
+        if self.trainer.state.fn == "fit":
+            check_trainer(self.trainer, self.game.rule)
+        return []
+
+    def on_fit_start(self) -> None:
+        """Check the players, give the rule its starting point, fix the seed of the noise."""
+        check_trainer(self.trainer, self.game.rule)
+        self._start_game(self._live())
+        if not self._resumed or self._noise_seed is None:
+            self._noise_seed = int(torch.randint(2**62, ()).item())
+        self._noise_seed = int(self.trainer.strategy.broadcast(self._noise_seed))
+        self._resumed, self._probed, self._noted = False, False, {}
+        self._built = implementations(self.trainer.optimizers)  # between this hook and the next they are restored
+
+    def on_train_start(self) -> None:
+        """Settle what was resumed; check optimizers and schedulers; see whether ranks' batches are of one size."""
+        if self._built:  # not where on_fit_start was overridden without super, which the first step says
+            restore_implementation(self.trainer.optimizers, self._built)
+        check_optimizers(self.trainer, self._live(), self.game.rule)
+        self._equal_batches = batches_are_equal(self.trainer.train_dataloader, self.trainer.strategy)
+
+    def on_train_epoch_end(self) -> None:
+        """Step the schedulers that ask for `interval="epoch"`."""
+        self._step_schedulers("epoch", self.current_epoch + 1)
+
+    def on_validation_start(self) -> None:
+        """Ranks' running statistics have drifted apart; make them agree."""
+        self.sync_buffers()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the game: rule, play, state, seed, and the players' shapes. All ranks must save."""
+        self.sync_buffers()
+        checkpoint[KEY] = {
+            "version": VERSION,
+            "players": parameter_shapes(self, self._live()),
+            "noise_seed": self._noise_seed,
+            "game": self.game.state_dict(),
+            "description": self.game.description,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """In a fit, take the game over, if it is the same one; elsewhere only the weights matter.
+
+        Raises:
+            CheckpointMismatchError: other networks, another rule, another play, or a checkpoint without a game.
+        """
+        if self._trainer is None or self.trainer.state.fn != "fit":
+            return  # only the weights are wanted
+        saved = saved_game(checkpoint)
+        check_same_parameters(saved["players"], parameter_shapes(self, self._live()))
+        self.game.load_state_dict(saved["game"])
+        self._noise_seed, self._resumed = saved["noise_seed"], True

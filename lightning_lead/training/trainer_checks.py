@@ -1,0 +1,100 @@
+"""Trainer settings, optimizers and schedulers that a game step cannot honour, refused before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import Tensor
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.calculus.lookahead import Lookahead
+from lightning_lead.rules.base import AbstractGameRule
+
+__all__ = ["check_optimizers", "check_trainer"]
+
+
+def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
+    """Refuse Trainer settings that cannot be honoured.
+
+    Args:
+        trainer: the Lightning Trainer, before it has set anything up.
+        rule: the game optimizer.
+
+    Raises:
+        ConfigurationError: `gradient_clip_val`, `accumulate_grad_batches`, fp16, a strategy that shards parameters, or
+            bf16 weights under a rule that subtracts gradients of one batch from each other.
+
+    Example:
+        >>> import pytorch_lightning
+        >>> from lightning_lead.rules import LEAD
+        >>> trainer = pytorch_lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+        >>> check_trainer(trainer, LEAD())
+    """
+    if trainer.gradient_clip_val:
+        raise ConfigurationError(
+            "Cannot honour Trainer(gradient_clip_val=...) because a game step has one update per player; "
+            f"pass clip={trainer.gradient_clip_val} to the module instead (got {trainer.gradient_clip_val})"
+        )
+    if trainer.accumulate_grad_batches != 1:
+        raise ConfigurationError(
+            "Cannot honour Trainer(accumulate_grad_batches=...) because a game step has one update per player; use a "
+            f"larger batch and accumulate={trainer.accumulate_grad_batches} on the module, which splits it "
+            f"(got {trainer.accumulate_grad_batches})"
+        )
+    if str(trainer.precision) in ("16-mixed", "16-true"):
+        raise ConfigurationError(
+            "Cannot train a game in fp16 because a loss scale would enter products of two players' gradients; "
+            f"use precision='bf16-mixed' or '32-true' (got {trainer.precision!r})"
+        )
+    if str(trainer.precision) == "bf16-true" and rule.needs.cancels:
+        raise ConfigurationError(
+            f"Cannot train with {rule.name} on bf16 weights because it subtracts two gradients that agree in most of "
+            "their bits, and what is left is noise; use 'bf16-mixed', which computes the difference in float32 "
+            f"(got {trainer.precision!r})"
+        )
+    if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
+        raise ConfigurationError(
+            "Cannot train a game on sharded parameters because the cross term needs both players whole on every rank; "
+            f"use strategy='ddp' (got {type(trainer.strategy).__name__})"
+        )
+
+
+def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]], rule: AbstractGameRule) -> None:
+    """Refuse optimizers and schedulers that a game step would silently leave aside, or that the rule cannot use.
+
+    Args:
+        trainer: after its optimizers are there.
+        players: name -> live parameters.
+        rule: the game optimizer.
+
+    Raises:
+        ConfigurationError: an optimizer holds trainable parameters that belong to no player, a scheduler waits for a
+            metric, which a game step does not have, a rule that takes plain steps meets an optimizer with a memory, or
+            one that reads the momentum meets an optimizer that does not say it.
+    """
+    for optimizer in trainer.optimizers if rule.needs.requires_sgd else []:
+        groups = optimizer.param_groups
+        if type(optimizer) is not torch.optim.SGD or any(g["momentum"] or g["weight_decay"] for g in groups):
+            raise ConfigurationError(
+                f"Cannot move by {type(optimizer).__name__} because {rule.name} works out whole steps itself; return "
+                "torch.optim.SGD without momentum or weight decay from configure_optimizers(), or do not override it"
+            )
+    for player in players if rule.needs.reads_momentum else []:
+        Lookahead(players, trainer.optimizers).lag(player)
+    owned = {id(p) for parameters in players.values() for p in parameters}
+    for optimizer in trainer.optimizers:
+        held = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        if strangers := sum(id(p) not in owned for p in held):
+            raise ConfigurationError(
+                f"Cannot train {strangers} parameter(s) that {type(optimizer).__name__} holds because they belong to "
+                f"no player; return them from players(), or leave them out of the optimizer (players: {list(players)})"
+            )
+    for config in trainer.lr_scheduler_configs:
+        if isinstance(config.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            raise ConfigurationError(
+                "Cannot step ReduceLROnPlateau because a game has no loss that falls to a plateau; "
+                "use a scheduler that counts steps, such as LinearLR"
+            )
