@@ -375,7 +375,8 @@ def test_pictures_deeper_than_eight_bits_are_refused(tmp_path: Path, mode: str, 
     kind: Any = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
     Image.fromarray(np.full((4, 4), 1000, kind)).save(tmp_path / f"deep.{ending}")
     data = ImageFolderDataModule(folder=str(tmp_path), image_size=4, channels=channels)
-    with pytest.raises(ConfigurationError, match=rf"deep\.{ending} because it has more than 8 bits.*got mode '{mode}'"):
+    # pillow before 10.3 reads a PNG of 16 bits as mode I
+    with pytest.raises(ConfigurationError, match=rf"deep\.{ending} because it has more than 8.*got mode '{mode[0]}"):
         data.prepare_data()
 
 
