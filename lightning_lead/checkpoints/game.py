@@ -106,7 +106,7 @@ def check_same_parameters(saved: _Shapes, mine: _Shapes) -> None:
 
 
 def implementations(optimizers: Iterable[Optimizer]) -> list[list[dict[str, Any]]]:
-    """How each optimizer was built to step its param groups (fused, foreach, ...), before a checkpoint is loaded."""
+    """List the settings by which each optimizer steps its param groups (fused, foreach, ...), as it was built."""
     return [[{k: g[k] for k in _IMPLEMENTATION if k in g} for g in optimizer.param_groups] for optimizer in optimizers]
 
 

@@ -1,4 +1,4 @@
-"""What a compact checkpoint leaves out because it is there twice or overwritten before it is read; the rest is exact.
+"""The parts that a compact checkpoint leaves out: duplicates, and what is overwritten before it is read.
 
 What a checkpoint of LEAD-Adam with an average holds, in units of all parameters P = G + D, and what is kept of it:
 

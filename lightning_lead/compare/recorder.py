@@ -1,4 +1,4 @@
-"""What a game step of a comparison costs: seconds, FLOPs, and evaluations of derivatives.
+"""The cost of a game step in a comparison: seconds, FLOPs, and evaluations of derivatives.
 
 FLOPs are counted on a few game steps, spread over the run, a whole period of the rule each time: an iterative solve
 costs more or less as training goes on.

@@ -1,4 +1,4 @@
-"""How a game step is played, without Lightning: the strategy, its turns, their losses, and the step over all of them.
+"""A game step, played without Lightning: the strategy, its turns, their losses, and the step over all of them.
 
     turns of a game step ─→ oracle (derivatives) ─→ rule (a direction) ─→ optimizer (a move) ─→ the next turn
 

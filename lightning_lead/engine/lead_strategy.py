@@ -15,7 +15,7 @@ __all__ = ["LEADStrategy", "OptimizerSettings"]
 
 
 class OptimizerSettings(NamedTuple):
-    """What `torch.optim.SGD` must be given for a strategy to be the paper's Algorithm 1."""
+    """The settings of `torch.optim.SGD` under which a strategy is the paper's Algorithm 1."""
 
     lr: float
     momentum: float

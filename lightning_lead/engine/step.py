@@ -26,7 +26,7 @@ __all__ = ["GameStep", "PlayedStep"]
 
 
 class PlayedStep(NamedTuple):
-    """What came of a game step.
+    """The outcome of a game step.
 
     Example:
         >>> PlayedStep({}, {}, {"gradients": 2}).evaluations

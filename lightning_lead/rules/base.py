@@ -40,7 +40,7 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RuleNeeds:
-    """What a rule asks of the game step that plays it; fit start checks that it can be had.
+    """The demands of a rule on the game step that plays it; fit start checks that they can be met.
 
     Attributes:
         second_order: differentiates a gradient; fit start looks for layers that forbid it.
@@ -129,7 +129,7 @@ class AbstractGameRule(abc.ABC):
     """Game steps after which the rule does the same again."""
 
     needs: RuleNeeds = RuleNeeds()
-    """What the rule asks of the game step that plays it."""
+    """The demands of the rule on the game step that plays it."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -59,7 +59,7 @@ class SharedFakes(NamedTuple):
 
 
 class Structure(NamedTuple):
-    """What is known of the losses; where a faster way is closed, the reason.
+    """The structure of the losses, as far as it is known; where a faster way is closed, the reason.
 
     Example:
         >>> Structure(None, "TanhBackward0 is not piecewise linear").piecewise_linear
