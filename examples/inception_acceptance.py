@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_lead.calculus.float32 import full_float32
+from lightning_lead.calculus._float32 import full_float32
 from lightning_lead.features import Inception2015
 from lightning_lead.fetch import find_cifar10, find_inception
 from lightning_lead.metrics import FID, ImageSet

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["check_positive", "check_range"]
+__all__ = ["check_count", "check_positive", "check_range", "require_number"]
 
 
 def check_positive(**counts: int | None) -> None:
@@ -28,3 +29,40 @@ def check_range(value_range: tuple[float, float]) -> tuple[float, float]:
             f"(got {value_range!r})"
         )
     return low, high
+
+
+def require_number(name: str, value: Any, *, low: float, high: float, why: str, closed: bool = True) -> float:
+    """A hyperparameter as a float, if it is a number in its range.
+
+    Args:
+        name: of the argument.
+        value: as it was passed.
+        low: smallest value.
+        high: largest value.
+        why: what the range is good for; follows "because".
+        closed: whether the ends belong to the range; infinity never does.
+
+    Raises:
+        ConfigurationError: no number, or out of range.
+
+    Example:
+        >>> require_number("beta", 0.5, low=-1, high=1, why="momentum must decay", closed=False)
+        0.5
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    inside = number and (low <= value <= high if closed else low < value < high)
+    if not inside or value in (float("inf"), float("-inf")):
+        left, right = "[]" if closed else "()"
+        left, right = left if low > float("-inf") else "(", right if high < float("inf") else ")"
+        raise ConfigurationError(
+            f"Cannot use {name} because {why}; pass a number in {left}{low}, {high}{right} (got {value!r})"
+        )
+    return float(value)
+
+
+def check_count(owner: str, setting: str, value: object, *, least: int = 1) -> None:
+    """Refuse what is not an integer ≥ `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(
+            f"Cannot build {owner} because {setting} must be an integer ≥ {least}; pass one (got {value!r})."
+        )

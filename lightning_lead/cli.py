@@ -118,7 +118,7 @@ def command() -> None:
 
 def _own_message(error: BaseException | None) -> str | None:
     """Return the message of the first of this package's errors in the chain; None if there is none."""
-    from lightning_lead.fetch.store import FetchError
+    from lightning_lead.fetch._store import FetchError
 
     own = (CheckpointMismatchError, ConfigurationError, DifferentiationError, DivergenceError, FetchError)
     seen: set[int] = set()

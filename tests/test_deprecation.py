@@ -9,7 +9,7 @@ import pytest
 from lightning_lead import ConfigurationError
 from lightning_lead._deprecation import renamed_argument, renamed_attribute
 from lightning_lead.rules import LEAD
-from lightning_lead.rules.coupling import renamed_alpha
+from lightning_lead.rules._coupling import renamed_alpha
 
 VERSIONS = {"since": "0.2", "until": "0.3"}
 

@@ -23,7 +23,7 @@ def loaded_modules(code: str, packages: set[str] | None = None) -> list[str]:
     [
         ("import lightning_lead", 3, set()),
         ("import lightning_lead.cli", 5, set()),
-        ("import lightning_lead.rules", 3, set()),
+        ("import lightning_lead.rules", 4, set()),
         ("from lightning_lead.rules import LEAD", 40, TORCH),
         ("from lightning_lead import LEADStrategy", 39, TORCH),
     ],

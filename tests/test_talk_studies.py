@@ -22,7 +22,7 @@ from lightning_lead.analysis import simulate
 from lightning_lead.games import QuadraticGame
 from lightning_lead.objectives import R1
 from lightning_lead.rules import LEAD
-from lightning_lead.rules.coupling import coupling_by_momentum
+from lightning_lead.rules._coupling import coupling_by_momentum
 
 TALK = Path(__file__).parents[1] / "examples" / "talk"
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from lightning_lead import GaussiansDataModule, LeadGANModule, LEADStrategy
 from lightning_lead._types import CrossForm
 from lightning_lead.calculus import CrossTerm, GameOracle, PrivateNoise, Swap
-from lightning_lead.calculus.players import inner, norm, weighted_sum
+from lightning_lead.calculus._players import inner, norm, weighted_sum
 from lightning_lead.engine.losses import BatchLosses
 from lightning_lead.networks import MLPDiscriminator, MLPGenerator
 

@@ -31,9 +31,9 @@ import yaml
 
 import lightning_lead
 from lightning_lead import GenerativeMetrics, Throughput
-from lightning_lead.callbacks.generator_scores import find_reference
+from lightning_lead._files import finite
+from lightning_lead.callbacks._generator_scores import find_reference
 from lightning_lead.cli import main as command_line
-from lightning_lead.metrics.protocol import finite
 
 METHODS = {
     "LEAD-Adam": "LEAD(coupling=1.0)",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from lightning_lead.compare.flops import counted_flops
+from lightning_lead.compare._flops import counted_flops
 
 __all__ = ["Memory", "Meter", "Traffic"]
 

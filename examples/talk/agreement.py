@@ -26,16 +26,16 @@ from drawing import parser_of
 from training import RECIPES, quiet
 
 from lightning_lead import GameStrategy
+from lightning_lead._files import write_json
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus import HessianTerm
+from lightning_lead.calculus._players import extrapolated, inner, norm, opponent_of, weighted_sum
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import extrapolated, inner, norm, opponent_of, weighted_sum
 from lightning_lead.cli import main as command_line
-from lightning_lead.compare.worker import write_json
 from lightning_lead.engine.named_rules import find_game
 from lightning_lead.rules import LEAD, AbstractGameRule
+from lightning_lead.rules._coupling import coupling_by_momentum
 from lightning_lead.rules.base import RuleNeeds, RuleState
-from lightning_lead.rules.coupling import coupling_by_momentum
 
 EARLY = 100  # game steps
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)

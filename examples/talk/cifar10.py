@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from training import quiet
 
 from lightning_lead import CIFAR10DataModule, DivergenceError, GenerativeMetrics, GeneratorEMA, LeadGANModule
-from lightning_lead.compare.worker import write_json
+from lightning_lead._files import write_json
 from lightning_lead.networks import DCGAN32Discriminator, DCGAN32Generator
 
 BETAS = (0.5, 0.8)

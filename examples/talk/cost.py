@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from training import quiet
 
 from lightning_lead import LeadGANModule
-from lightning_lead.compare.flops import counted_flops
+from lightning_lead.compare._flops import counted_flops
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator
 
 GAMES = {

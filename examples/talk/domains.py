@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from training import quiet
 
 from lightning_lead import DivergenceError, LeadModule
-from lightning_lead.compare.worker import write_json
+from lightning_lead._files import write_json
 from lightning_lead.data import DigitsDataModule
 
 WIDTH = 64

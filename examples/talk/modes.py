@@ -27,8 +27,8 @@ from training import RECIPES, add_jobs, quiet, results_of
 from lightning_lead import DivergenceError
 from lightning_lead.cli import main as command_line
 from lightning_lead.compare import Entry, plan_runs
-from lightning_lead.compare.plan import read_entries
-from lightning_lead.gan.sampling import generate
+from lightning_lead.compare._plan import read_entries
+from lightning_lead.gan._sampling import generate
 
 RECIPE = RECIPES / "gaussians.yaml"
 EIGHT = 8

@@ -25,7 +25,7 @@ from pytorch_lightning import Trainer, seed_everything
 from training import quiet
 
 from lightning_lead import DivergenceError, LeadGANModule, ModeCounter
-from lightning_lead.compare.worker import write_json
+from lightning_lead._files import write_json
 from lightning_lead.data import GaussiansDataModule
 from lightning_lead.networks import MLPDiscriminator, MLPGenerator
 

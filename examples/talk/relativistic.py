@@ -32,10 +32,10 @@ from torch.nn.functional import softplus
 from training import quiet
 
 from lightning_lead import DivergenceError, GenerativeMetrics, GeneratorEMA, LeadGANModule
-from lightning_lead.compare.worker import write_json
+from lightning_lead._files import write_json
 from lightning_lead.data import DigitsDataModule
 from lightning_lead.features import DigitsClassifier
-from lightning_lead.gan.batch import GANBatch
+from lightning_lead.gan._batch import GANBatch
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.objectives import AbstractPenalty
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
+from lightning_lead._files import write_json
 from lightning_lead.compare import Run, run_all
-from lightning_lead.compare.runner import known_result, mark_started
+from lightning_lead.compare._runner import known_result, mark_started
 from lightning_lead.compare.worker import run as play
-from lightning_lead.compare.worker import write_json
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

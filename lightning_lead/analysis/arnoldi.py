@@ -19,8 +19,8 @@ from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._scientific import scipy_module
+from lightning_lead.calculus._terms import HessianTerm
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.terms import HessianTerm
 
 __all__ = ["dense_jacobian", "game_spectrum", "jacobian_product"]
 

@@ -53,7 +53,7 @@ from lightning_lead.rules import (
     Prediction,
     SymplecticGradientAdjustment,
 )
-from lightning_lead.rules.coupling import coupling_by_momentum
+from lightning_lead.rules._coupling import coupling_by_momentum
 
 __all__ = ["block_eigenvalues", "closed_form_radius", "eigenvalues"]
 

@@ -4,14 +4,14 @@ from typing import Any
 
 from lightning_lead._deprecation import renamed_attribute
 from lightning_lead._types import Point, Vector
-from lightning_lead.calculus.derivatives import cross_term, gradient
-from lightning_lead.calculus.lookahead import Lookahead
+from lightning_lead.calculus._players import opponent_of
+from lightning_lead.calculus._rng import PrivateNoise, mix_seed, private_rng
+from lightning_lead.calculus._terms import CrossTerm, HessianTerm, OracleStatistics
+from lightning_lead.calculus.derivatives import cross_term, gradient, hessian_product
+from lightning_lead.calculus.lookahead import Lookahead, momentum_lag
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import opponent_of
 from lightning_lead.calculus.replay import SpectralRecord, frozen_buffers
-from lightning_lead.calculus.rng import PrivateNoise, mix_seed, private_rng
 from lightning_lead.calculus.swap import Swap
-from lightning_lead.calculus.terms import CrossTerm, HessianTerm, OracleStatistics
 
 __all__ = [
     "CrossTerm",
@@ -27,7 +27,9 @@ __all__ = [
     "cross_term",
     "frozen_buffers",
     "gradient",
+    "hessian_product",
     "mix_seed",
+    "momentum_lag",
     "opponent_of",
     "private_rng",
 ]

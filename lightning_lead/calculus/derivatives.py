@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lightning_lead._errors import DifferentiationError
 from lightning_lead._types import Point, Vector
-from lightning_lead.calculus.players import inner
-from lightning_lead.calculus.terms import HessianTerm
+from lightning_lead.calculus._players import inner
+from lightning_lead.calculus._terms import HessianTerm
 
 __all__ = ["cross_term", "gradient", "hessian_product"]
 

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Vector
-from lightning_lead.calculus.players import laid_out_like, weighted_sum
+from lightning_lead.calculus._players import laid_out_like, weighted_sum
 
 __all__ = ["Lookahead", "momentum_lag"]
 

@@ -24,13 +24,12 @@ import torch
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Point, Vector
-from lightning_lead.calculus.chain.backend import ChainDerivatives
-from lightning_lead.calculus.chain.links import Chain, Contexts
-from lightning_lead.calculus.float32 import float32_products, full_float32
-from lightning_lead.calculus.general import GeneralDerivatives
-from lightning_lead.calculus.lookahead import Lookahead
-from lightning_lead.calculus.players import norm, weighted_sum
-from lightning_lead.calculus.terms import (
+from lightning_lead.calculus._chain.backend import ChainDerivatives
+from lightning_lead.calculus._chain.links import Chain, Contexts
+from lightning_lead.calculus._float32 import float32_products, full_float32
+from lightning_lead.calculus._general import GeneralDerivatives
+from lightning_lead.calculus._players import norm, weighted_sum
+from lightning_lead.calculus._terms import (
     Backend,
     CrossTerm,
     HessianTerm,
@@ -38,14 +37,11 @@ from lightning_lead.calculus.terms import (
     OracleStatistics,
     average_statistics,
     cross_statistics,
+    no_reduction,
 )
+from lightning_lead.calculus.lookahead import Lookahead
 
-__all__ = ["GameOracle", "no_reduction"]
-
-
-def no_reduction(vector: Vector) -> Vector:
-    """The reduction of a single process: the vector itself."""
-    return vector
+__all__ = ["GameOracle"]
 
 
 class GameOracle:

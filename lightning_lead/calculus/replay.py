@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-__all__ = ["SpectralRecord", "frozen_buffers", "spectral_norms"]
+__all__ = ["SpectralRecord", "frozen_buffers"]
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def frozen_buffers(module: nn.Module) -> Iterator[None]:
         0
     """
     originals = [(child, n, b) for child in module.modules() for n, b in child.named_buffers(recurse=False)]
-    iterating = [child for child, _ in spectral_norms(module) if child.training]
+    iterating = [child for child, _ in _spectral_norms(module) if child.training]
     try:
         for child, name, buffer in originals:
             setattr(child, name, buffer.clone())
@@ -78,7 +78,7 @@ class SpectralRecord:
             module: whose spectral norms.
         """
         handles = []
-        for child, (u, v) in spectral_norms(module):
+        for child, (u, v) in _spectral_norms(module):
             used = self._used.setdefault(child, [])
 
             def keep(layer: nn.Module, *_: object, used: list[Any] = used, u: str = u, v: str = v) -> None:
@@ -99,7 +99,7 @@ class SpectralRecord:
             module: the one that was recorded.
         """
         handles = []
-        for child, (u, v) in spectral_norms(module):
+        for child, (u, v) in _spectral_norms(module):
             pairs = iter(self._used.get(child, []))
 
             def restore(layer: nn.Module, *_: object, pairs: Any = pairs, u: str = u, v: str = v) -> None:
@@ -116,7 +116,7 @@ class SpectralRecord:
                 handle.remove()
 
 
-def spectral_norms(module: nn.Module) -> list[tuple[nn.Module, tuple[str, str]]]:
+def _spectral_norms(module: nn.Module) -> list[tuple[nn.Module, tuple[str, str]]]:
     """List the modules whose forward iterates, by both of torch's implementations, and the names of their vectors."""
     found: list[tuple[nn.Module, tuple[str, str]]] = []
     for child in module.modules():

@@ -8,8 +8,8 @@ from lightning_lead.callbacks.mode_counter import ModeCounter
 from lightning_lead.callbacks.sample_grid import SampleGrid
 from lightning_lead.callbacks.segment import SegmentCheckpoint
 from lightning_lead.callbacks.throughput import Throughput
+from lightning_lead.gan._sampling import generate
 from lightning_lead.gan.ema import GeneratorEMA, find_ema
-from lightning_lead.gan.sampling import generate
 
 __all__ = [
     # callbacks

@@ -18,13 +18,14 @@ from torch import nn
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_lead._checks import check_positive
-from lightning_lead.callbacks.generator_scores import pass_reals, score_samples, try_samples
-from lightning_lead.callbacks.monitors import check_monitors
-from lightning_lead.checkpoints.game import saved_description
+from lightning_lead._files import write_json
+from lightning_lead.callbacks._generator_scores import pass_reals, score_samples, try_samples
+from lightning_lead.callbacks._monitors import check_monitors
+from lightning_lead.checkpoints._game import saved_description
+from lightning_lead.gan._sampling import check_generates
 from lightning_lead.gan.ema import find_ema
-from lightning_lead.gan.sampling import check_generates
 from lightning_lead.metrics import Score, kid, prdc
-from lightning_lead.metrics.protocol import describe, read_records, write_records
+from lightning_lead.metrics._protocol import describe, read_records
 from lightning_lead.metrics.scorer import Scorer
 
 __all__ = ["GenerativeMetrics"]
@@ -164,7 +165,7 @@ class GenerativeMetrics(Callback):
         try_samples(self.scorer, pl_module, find_ema(trainer), strict=start == 0)
         records = read_records(self._path) if trainer.is_global_zero else []
         if records and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            write_records(self._path, [record for record in records if record["step"] <= start])
+            write_json(self._path, [record for record in records if record["step"] <= start])
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Score if a game step was made and it is one of every n."""
@@ -232,7 +233,7 @@ class GenerativeMetrics(Callback):
         self.history.append(record)
         self._publish(trainer, pl_module, {name: values[name] for name in self.scorer.names})
         if trainer.is_global_zero:
-            write_records(self._path, [*read_records(self._path), record])
+            write_json(self._path, [*read_records(self._path), record])
             if picture is not None:
                 to_pil_image(picture).save(self._path.with_name(f"{self._stem}nearest_{step:08d}.png"))
         rank_zero_info(describe(record))

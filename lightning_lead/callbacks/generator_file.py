@@ -15,7 +15,7 @@ from pytorch_lightning.__version__ import version as lightning_version
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._files import replacing
-from lightning_lead.checkpoints.game import KEY
+from lightning_lead.checkpoints._game import KEY
 from lightning_lead.gan.ema import PREFIX, GeneratorEMA
 
 __all__ = ["check_dtype", "save_generator"]

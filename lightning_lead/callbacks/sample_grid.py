@@ -14,10 +14,10 @@ from torchvision.transforms.functional import to_pil_image
 from lightning_lead._checks import check_positive, check_range
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._images import image_grid, picture_bytes
+from lightning_lead.gan._sampling import check_generates, generate
 from lightning_lead.gan.ema import find_ema
-from lightning_lead.gan.sampling import check_generates, generate
 
-__all__ = ["SampleGrid", "check_drawable", "scatter_picture"]
+__all__ = ["SampleGrid"]
 
 
 class SampleGrid(Callback):
@@ -69,7 +69,7 @@ class SampleGrid(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """See whether the samples can be drawn at all."""
         (samples,) = generate(pl_module, 2, seed=self.seed, batch_size=2)
-        check_drawable(samples)
+        _check_drawable(samples)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """A picture if a game step was made and it is one of every n."""
@@ -98,7 +98,7 @@ class SampleGrid(Callback):
             return
         (samples,) = generate(pl_module, self.num_samples, seed=self.seed, batch_size=self.num_samples, ema=ema)
         if samples.dim() == 2:
-            picture = scatter_picture(samples)
+            picture = _scatter_picture(samples)
         else:
             picture = image_grid(picture_bytes(samples, self.value_range), self.nrow)
         assert self._folder is not None
@@ -112,7 +112,7 @@ class SampleGrid(Callback):
                 logger.log_image(key="samples", images=[image], step=step)
 
 
-def check_drawable(samples: Tensor) -> None:
+def _check_drawable(samples: Tensor) -> None:
     """Refuse samples that no picture can be made of, and points where there is no matplotlib."""
     if not (samples.dim() == 4 and samples.shape[1] in (1, 3)) and not (samples.dim() == 2 and samples.shape[1] == 2):
         raise ConfigurationError(
@@ -123,7 +123,7 @@ def check_drawable(samples: Tensor) -> None:
         _figure_classes()
 
 
-def scatter_picture(points: Tensor) -> Tensor:
+def _scatter_picture(points: Tensor) -> Tensor:
     """Return points (n, 2) as a scatter plot (3, 480, 480), uint8, without those that are not finite."""
     Figure, Canvas = _figure_classes()
     figure = Figure(figsize=(4.8, 4.8), dpi=100)

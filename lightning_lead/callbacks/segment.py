@@ -12,7 +12,6 @@ optimization; and its SLURM requeue saves inside of the signal handler, between 
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import threading
@@ -29,7 +28,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._files import replacing
+from lightning_lead._files import write_json
 from lightning_lead.callbacks.generator_file import check_dtype, save_generator
 from lightning_lead.checkpoints._whole import WholeCheckpointIO
 from lightning_lead.gan.ema import find_ema
@@ -198,8 +197,7 @@ class SegmentCheckpoint(ModelCheckpoint):
             "steps_of_segment": trainer.global_step - self._first_step,
             "seconds_of_segment": round(_clock() - self._begin, 3),
         }
-        with replacing(self.folder / "segment.json") as draft:
-            draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(self.folder / "segment.json", record)
         if ended_by:
             rank_zero_info(f"Segment ended by {ended_by} after game step {trainer.global_step}: {self.last}")
 

@@ -11,9 +11,9 @@ import torch
 from fsspec.core import url_to_fs
 
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
+from lightning_lead.checkpoints._game import COMPACT
+from lightning_lead.checkpoints._packing import pack, unpack
 from lightning_lead.checkpoints._whole import WholeCheckpointIO
-from lightning_lead.checkpoints.game import COMPACT
-from lightning_lead.checkpoints.packing import pack, unpack
 
 __all__ = ["CompactCheckpointIO"]
 

@@ -42,10 +42,10 @@ def compare(arguments: Sequence[str]) -> int:
         extra = [*extra, f"--every={chosen.every}"]
 
     # not above: help would import torch
-    from lightning_lead.compare.plan import configurations, overruled, plan_runs, read_entries
-    from lightning_lead.compare.processes import terminable, uses_one_gpu, visible_gpus
-    from lightning_lead.compare.report import write_report
-    from lightning_lead.compare.runner import run_all
+    from lightning_lead.compare._plan import configurations, overruled, plan_runs, read_entries
+    from lightning_lead.compare._processes import terminable, uses_one_gpu, visible_gpus
+    from lightning_lead.compare._report import write_report
+    from lightning_lead.compare._runner import run_all
 
     entries = read_entries(chosen.games, chosen.games_file)
     output = chosen.output if chosen.output is not None else Path("runs/compare") / chosen.config.stem

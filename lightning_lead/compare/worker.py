@@ -23,14 +23,13 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_lead import __version__
 from lightning_lead._errors import ConfigurationError, DivergenceError
-from lightning_lead._files import replacing
+from lightning_lead._files import write_json
 from lightning_lead.callbacks import GenerativeMetrics, SampleGrid, SegmentCheckpoint
-from lightning_lead.compare.recorder import Recorder
+from lightning_lead.compare._recorder import Recorder
 from lightning_lead.evaluate import evaluate_checkpoint
-from lightning_lead.metrics.protocol import finite
 from lightning_lead.recipe import QUIET, build
 
-__all__ = ["CHECKPOINT", "run", "write_json"]
+__all__ = ["CHECKPOINT", "run"]
 
 CHECKPOINT = "checkpoint.ckpt"
 
@@ -164,12 +163,6 @@ def _check_samples(callbacks: list[Callback], samples: int) -> None:
             f"--final_samples (got {samples})"
         )
     scored[0].changed(num_samples=samples)  # too few for its metrics is an error before the fit, not after it
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write all of a value of plain types, or nothing; null stands for a number that is not finite."""
-    with replacing(path) as draft:
-        draft.write_text(json.dumps(finite(value), indent=1, allow_nan=False), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.data.image_base import AbstractImageDataModule
-from lightning_lead.data.image_cache import map_images
+from lightning_lead.data._image_base import AbstractImageDataModule
+from lightning_lead.data._image_cache import map_images
 from lightning_lead.fetch import fetch_cifar10, find_cifar10
 
 __all__ = ["CIFAR10DataModule"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.data.base import AbstractTensorDataModule
+from lightning_lead.data._base import AbstractTensorDataModule
 
 __all__ = ["DigitsDataModule"]
 

@@ -20,9 +20,9 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
+from lightning_lead._checks import check_count
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.data.base import AbstractTensorDataModule
-from lightning_lead.data.loader import check_count
+from lightning_lead.data._base import AbstractTensorDataModule
 
 __all__ = ["GaussiansDataModule", "ModeCoverage", "modes_covered"]
 

@@ -10,11 +10,11 @@ from typing import Any, final
 import numpy as np
 from torch import Tensor
 
+from lightning_lead._checks import check_count
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.data.image_base import AbstractImageDataModule
-from lightning_lead.data.image_cache import cached_images
-from lightning_lead.data.loader import check_count
-from lightning_lead.data.pictures import check_mode, opaque
+from lightning_lead.data._image_base import AbstractImageDataModule
+from lightning_lead.data._image_cache import cached_images
+from lightning_lead.data._pictures import check_mode, opaque
 
 __all__ = ["ImageFolderDataModule"]
 

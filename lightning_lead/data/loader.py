@@ -23,18 +23,11 @@ from typing import Any, NamedTuple, final
 import torch
 from torch.utils.data import DataLoader, DistributedSampler, Sampler, SequentialSampler
 
+from lightning_lead._checks import check_count
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._hashing import text_number
 
-__all__ = ["EpochSampler", "ResumableDataLoader", "check_count"]
-
-
-def check_count(owner: str, setting: str, value: object, *, least: int = 1) -> None:
-    """Refuse what is not an integer ≥ `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(
-            f"Cannot build {owner} because {setting} must be an integer ≥ {least}; pass one (got {value!r})."
-        )
+__all__ = ["EpochSampler", "ResumableDataLoader"]
 
 
 def _mixed(seed: int, epoch: int) -> int:

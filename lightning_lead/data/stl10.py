@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_lead._checks import check_count
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.data.image_base import AbstractImageDataModule
-from lightning_lead.data.image_cache import cached_images
-from lightning_lead.data.loader import check_count
-from lightning_lead.fetch.store import locked
+from lightning_lead.data._image_base import AbstractImageDataModule
+from lightning_lead.data._image_cache import cached_images
+from lightning_lead.fetch._store import locked
 
 __all__ = ["STL10DataModule"]
 

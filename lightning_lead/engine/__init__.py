@@ -5,12 +5,17 @@
 `GameStep` plays it for whoever hosts it: the Lightning adapter in `training`, `analysis`, or a plain loop.
 """
 
-from lightning_lead.engine.lead_strategy import LEADStrategy
-from lightning_lead.engine.losses import BatchLosses
-from lightning_lead.engine.named_rules import as_game, find_game, game_names
-from lightning_lead.engine.step import GameStep, PlayedStep
-from lightning_lead.engine.strategy import GameStrategy, PlayedTurn
-from lightning_lead.engine.turns import Turn, batch_size, split_batch
+from typing import TYPE_CHECKING, Any
+
+from lightning_lead._lazy import lazy_attributes
+
+if TYPE_CHECKING:  # the same names as below, where type checkers and editors can see them
+    from lightning_lead.engine.lead_strategy import LEADStrategy
+    from lightning_lead.engine.losses import BatchLosses
+    from lightning_lead.engine.named_rules import as_game, find_game, game_names
+    from lightning_lead.engine.step import GameStep, PlayedStep
+    from lightning_lead.engine.strategy import GameStrategy, PlayedTurn
+    from lightning_lead.engine.turns import Turn, batch_size, split_batch
 
 __all__ = [
     "BatchLosses",
@@ -26,3 +31,15 @@ __all__ = [
     "game_names",
     "split_batch",
 ]
+
+__getattr__: Any = lazy_attributes(
+    __name__,
+    {
+        ".lead_strategy": "LEADStrategy",
+        ".losses": "BatchLosses",
+        ".named_rules": "as_game find_game game_names",
+        ".step": "GameStep PlayedStep",
+        ".strategy": "GameStrategy PlayedTurn",
+        ".turns": "Turn batch_size split_batch",
+    },
+)

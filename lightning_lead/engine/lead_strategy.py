@@ -7,14 +7,14 @@ from typing import Any, Literal, NamedTuple
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.engine.strategy import GameStrategy
-from lightning_lead.rules.coupling import renamed_alpha
+from lightning_lead.rules._coupling import renamed_alpha
 from lightning_lead.rules.lead import LEAD
 from lightning_lead.rules.lead_law import alternating_lead_law
 
-__all__ = ["LEADStrategy", "OptimizerSettings"]
+__all__ = ["LEADStrategy"]
 
 
-class OptimizerSettings(NamedTuple):
+class _OptimizerSettings(NamedTuple):
     """The settings of `torch.optim.SGD` under which a strategy is the paper's Algorithm 1."""
 
     lr: float
@@ -44,7 +44,7 @@ class LEADStrategy(GameStrategy):
     Example:
         >>> strategy, settings = LEADStrategy.from_paper(eta=0.1, beta=0.5, alpha=0.05)
         >>> strategy.rule.coupling, settings
-        (0.5, OptimizerSettings(lr=0.1, momentum=0.5))
+        (0.5, _OptimizerSettings(lr=0.1, momentum=0.5))
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class LEADStrategy(GameStrategy):
     @classmethod
     def from_paper(
         cls, *, eta: float, beta: float, alpha: float, **settings: Any
-    ) -> tuple[LEADStrategy, OptimizerSettings]:
+    ) -> tuple[LEADStrategy, _OptimizerSettings]:
         """The paper's units, x⁺ = x + β(x − x⁻) − η g − α(…): a = α/η, with SGD(lr=η, momentum=β).
 
         Args:
@@ -96,12 +96,12 @@ class LEADStrategy(GameStrategy):
             raise ConfigurationError(f"Cannot use beta because momentum must be in [0, 1) (got {beta!r})")
         if not (math.isfinite(alpha) and alpha >= 0):
             raise ConfigurationError(f"Cannot use alpha because a coupling must be finite and ≥ 0 (got {alpha!r})")
-        return cls(alpha / eta, **settings), OptimizerSettings(lr=eta, momentum=beta)
+        return cls(alpha / eta, **settings), _OptimizerSettings(lr=eta, momentum=beta)
 
     @classmethod
     def from_physics(
         cls, *, charge: float, friction: float, time_step: float, **settings: Any
-    ) -> tuple[LEADStrategy, OptimizerSettings]:
+    ) -> tuple[LEADStrategy, _OptimizerSettings]:
         """The particle's units, mass 1: η = δ², β = 1 − μδ, α = 2qδ.
 
         Args:
@@ -129,7 +129,7 @@ class LEADStrategy(GameStrategy):
     @classmethod
     def for_spectrum(
         cls, *, smallest: float, largest: float, curvature: float = 0.0, **settings: Any
-    ) -> tuple[LEADStrategy, OptimizerSettings]:
+    ) -> tuple[LEADStrategy, _OptimizerSettings]:
         """Alternating play with strong coupling and momentum, set by a law for a quadratic game of this spectrum.
 
         The law, its derivation and its rate are in `analysis.lead_law`. On the bilinear game it needs about κ game
@@ -153,4 +153,4 @@ class LEADStrategy(GameStrategy):
             'a = 4.47, lr = 0.334, momentum = 0.668'
         """
         law = alternating_lead_law(smallest, largest, curvature)
-        return cls(law.coupling, play="alternating", **settings), OptimizerSettings(lr=law.eta, momentum=law.beta)
+        return cls(law.coupling, play="alternating", **settings), _OptimizerSettings(lr=law.eta, momentum=law.beta)

@@ -15,10 +15,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.calculus._rng import mix_seed
+from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.lookahead import Lookahead
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.rng import mix_seed
-from lightning_lead.calculus.terms import OracleStatistics
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, DivergenceError
 from lightning_lead._types import Play, Point, Vector
+from lightning_lead.calculus._players import laid_out_like, norm
+from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import laid_out_like, norm
-from lightning_lead.calculus.terms import OracleStatistics
 from lightning_lead.rules.base import AbstractGameRule, RuleState
 
 __all__ = ["GameStrategy", "PlayedTurn"]

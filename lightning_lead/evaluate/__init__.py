@@ -1,9 +1,9 @@
 """Scores of a checkpoint or of a folder of images, with the protocol of each. `lightning-lead evaluate --help`."""
 
-import warnings
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lightning_lead._deprecation import renamed_attribute
+from lightning_lead._lazy import lazy_attributes
 from lightning_lead.evaluate.command import differences, evaluate
 
 if TYPE_CHECKING:  # loaded on first use, so that help costs no torch
@@ -12,14 +12,11 @@ if TYPE_CHECKING:  # loaded on first use, so that help costs no torch
 
 __all__ = ["PNGFolder", "ScoreRecord", "differences", "evaluate", "evaluate_checkpoint", "evaluate_images"]
 
-_MODULES = {"PNGFolder": "folder"}
-_MODULES |= dict.fromkeys(("ScoreRecord", "evaluate_checkpoint", "evaluate_images"), "measure")
+_lazy = lazy_attributes(
+    __name__, {".folder": "PNGFolder", ".measure": "ScoreRecord evaluate_checkpoint evaluate_images"}
+)
+_renamed = renamed_attribute(__name__, {"Evaluation": "lightning_lead.evaluate:ScoreRecord"}, since="0.2", until="0.3")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Evaluation":
-        warnings.warn("lightning_lead.evaluate.Evaluation is called ScoreRecord", FutureWarning, stacklevel=2)
-        name = "ScoreRecord"
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return _renamed(name) if name == "Evaluation" else _lazy(name)

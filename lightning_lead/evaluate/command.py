@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._files import write_json
 
 __all__ = ["differences", "evaluate"]
 
@@ -40,7 +41,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     from torchvision.transforms.functional import to_pil_image  # these not above: help would import torch
 
     from lightning_lead.evaluate.measure import evaluate_checkpoint, evaluate_images
-    from lightning_lead.metrics.protocol import protocol_table, read_records, write_records
+    from lightning_lead.metrics._protocol import protocol_table, read_records
 
     read_records(chosen.output)  # a file that cannot be added to shows before hours of scoring
     names = ("extractor", "metrics", "num_samples", "batch_size", "seed", "kid_subset_size", "is_splits", "cache")
@@ -69,7 +70,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     if found.record is None:
         return 0
     records = [*read_records(chosen.output), found.record]
-    write_records(chosen.output, records)
+    write_json(chosen.output, records)
     print(protocol_table(found.record))
     print(f"\nwritten to {chosen.output}, which holds {len(records)} record{'s' if len(records) > 1 else ''} now")
     if found.picture is not None:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.data.pictures import check_mode, opaque
+from lightning_lead.data._pictures import check_mode, opaque
 
 __all__ = ["PNGFolder"]
 

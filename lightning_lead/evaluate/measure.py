@@ -13,11 +13,11 @@ from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, find_ema
-from lightning_lead.callbacks.generator_scores import find_reference, pass_reals, score_samples
-from lightning_lead.checkpoints.game import saved_description
+from lightning_lead.callbacks._generator_scores import find_reference, pass_reals, score_samples
+from lightning_lead.checkpoints._game import saved_description
+from lightning_lead.evaluate._weights import load_weights, read_checkpoint, stored_dtype
 from lightning_lead.evaluate.folder import PNGFolder
-from lightning_lead.evaluate.weights import load_weights, read_checkpoint, stored_dtype
-from lightning_lead.gan.sampling import check_generates
+from lightning_lead.gan._sampling import check_generates
 from lightning_lead.metrics import ReferenceImages, Scorer
 from lightning_lead.metrics.scorer import Measurement
 from lightning_lead.recipe import QUIET, GameCLI, build

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError, first_line
-from lightning_lead.features.fingerprints import weights_sha256
+from lightning_lead.features._fingerprints import weights_sha256
 
 __all__ = ["Framing", "TorchvisionFeatures"]
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.features.fingerprints import weights_sha256
+from lightning_lead.features._fingerprints import weights_sha256
 
 __all__ = ["DigitsClassifier"]
 

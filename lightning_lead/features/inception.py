@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.features.fingerprints import is_counter, weights_sha256
-from lightning_lead.features.inception_weights import read_inception_weights
-from lightning_lead.features.resizing import resize_tf1
+from lightning_lead.features._fingerprints import is_counter, weights_sha256
+from lightning_lead.features._inception_weights import read_inception_weights
+from lightning_lead.features._resizing import resize_tf1
 
 __all__ = ["Inception2015", "Resize"]
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_lead.fetch.archives import Source, fetch_once
-from lightning_lead.fetch.store import FetchError, home, read_manifest
+from lightning_lead.fetch._archives import Source, fetch_once
+from lightning_lead.fetch._store import FetchError, home, read_manifest
 
 if TYPE_CHECKING:
     from numpy import ndarray

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_lead.fetch.archives import CHOICES
+from lightning_lead.fetch._archives import CHOICES
+from lightning_lead.fetch._store import FetchError
 from lightning_lead.fetch.cifar10 import fetch_cifar10
 from lightning_lead.fetch.inception import fetch_inception
-from lightning_lead.fetch.store import FetchError
 
 __all__ = ["fetch"]
 

@@ -16,8 +16,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_lead.fetch.archives import Source, fetch_once, note
-from lightning_lead.fetch.store import FetchError, home, read_manifest
+from lightning_lead.fetch._archives import Source, fetch_once, note
+from lightning_lead.fetch._store import FetchError, home, read_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor

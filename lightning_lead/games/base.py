@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus.players import Point, Vector
+from lightning_lead.calculus._players import Point, Vector
 
-__all__ = ["AbstractGame", "as_coupling", "require_unique_equilibrium"]
+__all__ = ["AbstractGame"]
 
 
 class AbstractGame(ABC):
@@ -145,57 +145,3 @@ class AbstractGame(ABC):
                     f"shape ({size},); build the point with game.point(x, y) (got shapes {shapes})."
                 )
         return point["x"][0], point["y"][0]
-
-
-def as_coupling(
-    entries: Tensor | Sequence[Sequence[float]],  # (n, m)
-    *,
-    dtype: torch.dtype,
-    owner: str,
-) -> Tensor:  # (n, m)
-    """A constant matrix A of its own from what a user passed.
-
-    Args:
-        entries: the matrix, a tensor or rows of numbers.
-        dtype: type of the result.
-        owner: name of the game, for the message.
-
-    Returns:
-        A detached copy.
-
-    Raises:
-        ConfigurationError: if it is not a matrix or not finite.
-
-    Example:
-        >>> as_coupling([[1.0, 2.0]], dtype=torch.float64, owner="QuadraticGame").shape
-        torch.Size([1, 2])
-    """
-    result = torch.as_tensor(entries, dtype=dtype).detach().clone()
-    if result.ndim != 2 or not bool(torch.isfinite(result).all()):
-        raise ConfigurationError(
-            f"Cannot build {owner} because A couples every entry of x with every entry of y; pass a finite matrix of "
-            f"shape (n, m) (got shape {tuple(result.shape)}{', with non-finite entries' if result.ndim == 2 else ''})."
-        )
-    return result
-
-
-def require_unique_equilibrium(coupling: Tensor, *, owner: str) -> None:
-    """Refuse a matrix under which the origin is not the only equilibrium of xᵀAy.
-
-    Args:
-        coupling: the matrix A, shape (n, m).
-        owner: name of the game, for the message.
-
-    Raises:
-        ConfigurationError: if A is not square or not of full rank.
-
-    Example:
-        >>> require_unique_equilibrium(torch.eye(2), owner="BilinearGame")
-    """
-    n, m = coupling.shape
-    rank = int(torch.linalg.matrix_rank(coupling))
-    if not n == m == rank:
-        raise ConfigurationError(
-            f"Cannot build {owner} because without curvature only a square matrix of full rank has a single "
-            f"equilibrium to measure the distance from; pass such a matrix (got shape {(n, m)} and rank {rank})."
-        )

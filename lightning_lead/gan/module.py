@@ -15,18 +15,18 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus.chain.links import Contexts, Structure
-from lightning_lead.calculus.rng import mix_seed
+from lightning_lead.calculus._chain.links import Contexts, Structure
+from lightning_lead.calculus._rng import mix_seed
+from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.swap import Swap
-from lightning_lead.calculus.terms import OracleStatistics
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
-from lightning_lead.gan.batch import GANBatch, call_network, first_samples, micro_batches, takes_labels
-from lightning_lead.gan.chain_losses import GANLosses, TurnSettings
-from lightning_lead.gan.penalty import check_penalty, probe_penalty
+from lightning_lead.gan._batch import GANBatch, call_network, first_samples, micro_batches, takes_labels
+from lightning_lead.gan._chain_losses import GANLosses, TurnSettings
+from lightning_lead.gan._penalty import check_penalty, probe_penalty
+from lightning_lead.gan._settings import check_batch, check_last_batch, check_schedule
+from lightning_lead.gan._structure import find_structure
 from lightning_lead.gan.problem import GANProblem
-from lightning_lead.gan.settings import check_batch, check_last_batch, check_schedule
-from lightning_lead.gan.structure import find_structure
 from lightning_lead.objectives import AbstractPenalty, adversarial_objective
 from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training.module import LeadModule
@@ -216,8 +216,8 @@ class LeadGANModule(LeadModule):
         Returns:
             Samples (n, ...); from the averaged generator where the Trainer has a `GeneratorEMA`.
         """
+        from lightning_lead.gan._sampling import generate
         from lightning_lead.gan.ema import find_ema
-        from lightning_lead.gan.sampling import generate
 
         ema = find_ema(self.trainer)
         seed = mix_seed(int(batch[0]))

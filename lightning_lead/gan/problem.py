@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus.chain.dual import uncompiled
+from lightning_lead.calculus._chain.dual import uncompiled
+from lightning_lead.calculus._rng import PrivateNoise, mix_seed
 from lightning_lead.calculus.replay import frozen_buffers
-from lightning_lead.calculus.rng import PrivateNoise, mix_seed
-from lightning_lead.gan.batch import GANBatch, call_network
+from lightning_lead.gan._batch import GANBatch, call_network
 from lightning_lead.objectives import AbstractPenalty, adversarial_objective
 
 __all__ = ["GANProblem"]

@@ -4,8 +4,8 @@
     compute(reals, fakes) -> {name: number}   for every set of fakes
 
 A score sees whole sets, in the order of one process and the same on every rank. So it need not know of ranks; one that
-shares its work among them takes `metrics.ranks`. A new score is a file of this package and a line in its `__init__`;
-`docs/your_own_score.md` writes one.
+shares its work among them takes `shared_blocks` and `combine`. A new score is a file of this package and a line in its
+`__init__`; `docs/your_own_score.md` writes one.
 """
 
 from __future__ import annotations

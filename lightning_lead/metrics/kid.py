@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus.rng import private_rng
+from lightning_lead.calculus._rng import private_rng
 from lightning_lead.metrics.base import ImageSet, Score, counted
 
 __all__ = ["KID", "SUBSETS", "SUBSET_SIZE"]

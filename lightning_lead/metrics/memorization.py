@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from lightning_lead._images import image_grid
+from lightning_lead.metrics._neighbours import check_neighbours, meet, nearest_squared
 from lightning_lead.metrics.base import ImageSet, Score, Statistics
-from lightning_lead.metrics.neighbours import check_neighbours, meet, nearest_squared
 
 __all__ = ["Memorization"]
 

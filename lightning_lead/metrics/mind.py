@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from lightning_lead._checks import check_positive
-from lightning_lead.calculus.rng import private_rng
+from lightning_lead._distributed import combine, shared_blocks
+from lightning_lead.calculus._rng import private_rng
 from lightning_lead.metrics.base import ImageSet, Score
-from lightning_lead.metrics.ranks import combine, shared_blocks
 
 __all__ = ["MIND"]
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.metrics._neighbours import check_neighbours, meet, nearest_squared
 from lightning_lead.metrics.base import ImageSet, Score, Statistics
-from lightning_lead.metrics.neighbours import check_neighbours, meet, nearest_squared
 
 __all__ = ["DENSITY_K", "PRDC", "PRECISION_K"]
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from lightning_lead._distributed import gather_in_order
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._images import to_uint8
-from lightning_lead.calculus.rng import mix_seed, private_rng
-from lightning_lead.metrics.ranks import gather_in_order
+from lightning_lead.calculus._rng import mix_seed, private_rng
 
 __all__ = ["ImageHash", "ReferenceImages"]
 

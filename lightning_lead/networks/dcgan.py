@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.networks.labels import check_labels
+from lightning_lead.networks._labels import check_labels
 
 __all__ = ["DCGANDiscriminator", "DCGANGenerator"]
 

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.networks.labels import check_labels, projected
-from lightning_lead.networks.residual import DownBlock, UpBlock, initialized, norm
+from lightning_lead.networks._labels import check_labels, projected
+from lightning_lead.networks._residual import DownBlock, UpBlock, initialized, norm
 
 __all__ = ["SNGANDiscriminator", "SNGANGenerator"]
 

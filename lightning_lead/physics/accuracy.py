@@ -21,9 +21,9 @@ import torch
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.games.base import AbstractGame
-from lightning_lead.physics.discretisation import Start, check_time_step, lead_forces, lead_path
+from lightning_lead.physics._vectors import Place, check_time_step
+from lightning_lead.physics.discretisation import Start, lead_forces, lead_path
 from lightning_lead.physics.trajectories import integrate
-from lightning_lead.physics.vectors import Place
 
 __all__ = ["Accuracy", "order_of_accuracy"]
 

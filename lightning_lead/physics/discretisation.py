@@ -18,11 +18,18 @@ from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.games.base import AbstractGame
+from lightning_lead.physics._vectors import (
+    Place,
+    check_time_step,
+    game_point,
+    joint_field,
+    joint_vector,
+    joint_velocity,
+)
 from lightning_lead.physics.forces import AbstractForce, Friction, MagneticForce, VortexForce
 from lightning_lead.physics.trajectories import Trajectory, acceleration
-from lightning_lead.physics.vectors import Place, game_point, joint_field, joint_vector, joint_velocity
 
-__all__ = ["LeadUnits", "Start", "check_time_step", "discretise", "lead_forces", "lead_path"]
+__all__ = ["LeadUnits", "Start", "discretise", "lead_forces", "lead_path"]
 
 Start = Literal["taylor", "rest"]
 
@@ -216,12 +223,6 @@ def _start(
     if start == "taylor":
         before = before + time_step**2 / 2 * force
     return here, before
-
-
-def check_time_step(time_step: float) -> None:
-    """Refuse a time step that is not finite and positive with a ConfigurationError."""
-    if not (math.isfinite(time_step) and time_step > 0):
-        raise ConfigurationError(f"Cannot use time_step because it must be finite and > 0 (got {time_step!r}).")
 
 
 def _trajectory(path: Sequence[Tensor], time_step: float) -> Trajectory:

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.games.base import AbstractGame
-from lightning_lead.physics.vectors import game_point, joint_field
+from lightning_lead.physics._vectors import constant_jacobian, game_point, joint_field
 
-__all__ = ["AbstractForce", "ConservativeForce", "Friction", "MagneticForce", "VortexForce", "constant_jacobian"]
+__all__ = ["AbstractForce", "ConservativeForce", "Friction", "MagneticForce", "VortexForce"]
 
 
 class AbstractForce(ABC):
@@ -221,32 +221,3 @@ class Friction(AbstractForce):
     def __call__(self, position: Tensor, velocity: Tensor) -> Tensor:
         """See `AbstractForce`: −μṡ; the position plays no part."""
         return -self.coefficient * velocity.detach()
-
-
-def constant_jacobian(game: AbstractGame) -> Tensor:  # (n + m, n + m)
-    """The Jacobian of a game whose field is linear, in float64.
-
-    Args:
-        game: the game.
-
-    Returns:
-        J, shape (n + m, n + m).
-
-    Raises:
-        ConfigurationError: J differs between points, so the field is not linear.
-
-    Example:
-        >>> from lightning_lead.games import BilinearGame
-        >>> constant_jacobian(BilinearGame([[2.0]])).tolist()
-        [[0.0, 2.0], [-2.0, 0.0]]
-    """
-    here = game.jacobian(game.equilibrium()).to(torch.float64)
-    for seed in range(3):  # a linear field shows the same J everywhere; three normal points tell any other one apart
-        there = game.jacobian(game.random_point(seed=seed)).to(torch.float64)
-        if not torch.allclose(here, there, rtol=1e-12, atol=1e-12):
-            raise ConfigurationError(
-                f"Cannot treat the field of {type(game).__name__} as linear because its Jacobian changes from point to "
-                "point; take a bilinear or quadratic game, or linearise with lead_system (got a difference of "
-                f"{(here - there).abs().max().item():.3g})."
-            )
-    return here

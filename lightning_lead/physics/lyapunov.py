@@ -32,7 +32,7 @@ from torch import Tensor
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._scientific import scipy_module
 from lightning_lead.games.base import AbstractGame
-from lightning_lead.physics.forces import constant_jacobian
+from lightning_lead.physics._vectors import constant_jacobian
 
 __all__ = ["LeadLyapunov", "lead_system", "lyapunov_matrix"]
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._scientific import scipy_module
+from lightning_lead.physics._vectors import Place, joint_vector, joint_velocity
 from lightning_lead.physics.forces import AbstractForce
-from lightning_lead.physics.vectors import Place, joint_vector, joint_velocity
 
 __all__ = ["Trajectory", "acceleration", "integrate"]
 

@@ -4,10 +4,11 @@ Every class that is exported here can be named on the command line, stands in th
 held to the contract in `tests/contract`.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the same names as in _EXPORTS, where type checkers and editors can see them
+from lightning_lead._lazy import lazy_attributes
+
+if TYPE_CHECKING:  # the same names as below, where type checkers and editors can see them
     from lightning_lead.rules.acgd import ACGD
     from lightning_lead.rules.alex_gda import AlexGDA
     from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
@@ -55,35 +56,28 @@ __all__ = [
     "SymplecticGradientAdjustment",
 ]
 
-_EXPORTS = {  # name -> the module that it is loaded from, on first use
-    "ACGD": "lightning_lead.rules.acgd",
-    "AlexGDA": "lightning_lead.rules.alex_gda",
-    "AbstractGameRule": "lightning_lead.rules.base",
-    "Cost": "lightning_lead.rules.base",
-    "RuleNeeds": "lightning_lead.rules.base",
-    "RuleState": "lightning_lead.rules.base",
-    "CGD": "lightning_lead.rules.cgd",
-    "ConsensusOptimization": "lightning_lead.rules.consensus",
-    "ExtraAdam": "lightning_lead.rules.extra_adam",
-    "Extragradient": "lightning_lead.rules.extragradient",
-    "GradientPlay": "lightning_lead.rules.gradient_play",
-    "LEAD": "lightning_lead.rules.lead",
-    "LevelK": "lightning_lead.rules.level_k",
-    "LookaheadMinmax": "lightning_lead.rules.lookahead_minmax",
-    "NegativeAdam": "lightning_lead.rules.negative_adam",
-    "NuPI": "lightning_lead.rules.nu_pi",
-    "ODEGAN": "lightning_lead.rules.ode_gan",
-    "OptimisticAdam": "lightning_lead.rules.optimistic_adam",
-    "OptimisticGradient": "lightning_lead.rules.optimistic_gradient",
-    "PastExtragradient": "lightning_lead.rules.past_extragradient",
-    "PolyakMomentum": "lightning_lead.rules.polyak_momentum",
-    "Prediction": "lightning_lead.rules.prediction",
-    "SymplecticGradientAdjustment": "lightning_lead.rules.symplectic_adjustment",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        value = globals()[name] = getattr(import_module(_EXPORTS[name]), name)
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__: Any = lazy_attributes(
+    __name__,
+    {
+        ".acgd": "ACGD",
+        ".alex_gda": "AlexGDA",
+        ".base": "AbstractGameRule Cost RuleNeeds RuleState",
+        ".cgd": "CGD",
+        ".consensus": "ConsensusOptimization",
+        ".extra_adam": "ExtraAdam",
+        ".extragradient": "Extragradient",
+        ".gradient_play": "GradientPlay",
+        ".lead": "LEAD",
+        ".level_k": "LevelK",
+        ".lookahead_minmax": "LookaheadMinmax",
+        ".negative_adam": "NegativeAdam",
+        ".nu_pi": "NuPI",
+        ".ode_gan": "ODEGAN",
+        ".optimistic_adam": "OptimisticAdam",
+        ".optimistic_gradient": "OptimisticGradient",
+        ".past_extragradient": "PastExtragradient",
+        ".polyak_momentum": "PolyakMomentum",
+        ".prediction": "Prediction",
+        ".symplectic_adjustment": "SymplecticGradientAdjustment",
+    },
+)

@@ -16,10 +16,11 @@ from typing import Literal, final
 
 import torch
 
+from lightning_lead._checks import require_number
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.rules.base import AbstractGameRule, RuleNeeds, RuleState, require_number
-from lightning_lead.rules.cgd import LocalSolver, as_directions
+from lightning_lead.rules._local_solver import LocalSolver, as_directions
+from lightning_lead.rules.base import AbstractGameRule, RuleNeeds, RuleState
 
 __all__ = ["ACGD"]
 

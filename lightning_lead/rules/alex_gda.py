@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from lightning_lead._checks import require_number
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.rules.anchors import gradient_by_weights, start_anchors
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState, require_number
+from lightning_lead.rules._anchors import gradient_by_weights, start_anchors
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
 __all__ = ["AlexGDA"]
 

@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from lightning_lead._deprecation import warn_renamed
-from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import CrossForm, Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 
-__all__ = ["AbstractGameRule", "Cost", "RuleNeeds", "RuleState", "require_number"]
+__all__ = ["AbstractGameRule", "Cost", "RuleNeeds", "RuleState"]
 
 RuleState = dict[str, Any]
 """Plain nested dicts, tuples, bools, numbers and detached tensors: loads with `weights_only=True`."""
@@ -206,32 +205,3 @@ class AbstractGameRule(abc.ABC):
             The parameters of the players to move, and the next state.
         """
         return {}, state
-
-
-def require_number(name: str, value: Any, *, low: float, high: float, why: str, closed: bool = True) -> float:
-    """A hyperparameter as a float, if it is a number in its range.
-
-    Args:
-        name: of the argument.
-        value: as it was passed.
-        low: smallest value.
-        high: largest value.
-        why: what the range is good for; follows "because".
-        closed: whether the ends belong to the range; infinity never does.
-
-    Raises:
-        ConfigurationError: no number, or out of range.
-
-    Example:
-        >>> require_number("beta", 0.5, low=-1, high=1, why="momentum must decay", closed=False)
-        0.5
-    """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    inside = number and (low <= value <= high if closed else low < value < high)
-    if not inside or value in (float("inf"), float("-inf")):
-        left, right = "[]" if closed else "()"
-        left, right = left if low > float("-inf") else "(", right if high < float("inf") else ")"
-        raise ConfigurationError(
-            f"Cannot use {name} because {why}; pass a number in {left}{low}, {high}{right} (got {value!r})"
-        )
-    return float(value)

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from lightning_lead._checks import require_number
 from lightning_lead._types import Point, Vector
+from lightning_lead.calculus._players import weighted_sum
+from lightning_lead.calculus._terms import HessianTerm
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import weighted_sum
-from lightning_lead.calculus.terms import HessianTerm
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState, require_number
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
 __all__ = ["ConsensusOptimization"]
 

@@ -28,15 +28,16 @@ from typing import Any, Literal, NamedTuple, final
 
 import torch
 
+from lightning_lead._checks import require_number
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import CrossForm, Point, Vector
+from lightning_lead.calculus._players import opponent_of
+from lightning_lead.calculus._terms import CrossTerm
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import opponent_of
-from lightning_lead.calculus.terms import CrossTerm
-from lightning_lead.rules.agreement import FormRecord, agreement
-from lightning_lead.rules.anchors import anchor_of, follow, gradient_ahead, start_anchors
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState, require_number
-from lightning_lead.rules.coupling import check_coupling, coupling_by_momentum, renamed_alpha
+from lightning_lead.rules._agreement import FormRecord, agreement
+from lightning_lead.rules._anchors import anchor_of, follow, gradient_ahead, start_anchors
+from lightning_lead.rules._coupling import check_coupling, coupling_by_momentum, renamed_alpha
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
 __all__ = ["LEAD"]
 

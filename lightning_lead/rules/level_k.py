@@ -16,8 +16,8 @@ from typing import final
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Play, Point, Vector
+from lightning_lead.calculus._players import opponent_of
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import opponent_of
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
 __all__ = ["LevelK"]

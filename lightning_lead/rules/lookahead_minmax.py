@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import final
 
+from lightning_lead._checks import require_number
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Point, Vector
+from lightning_lead.calculus._players import weighted_sum
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import weighted_sum
-from lightning_lead.rules.base import AbstractGameRule, RuleState, require_number
+from lightning_lead.rules.base import AbstractGameRule, RuleState
 from lightning_lead.rules.gradient_play import GradientPlay
 from lightning_lead.rules.lead import LEAD
 from lightning_lead.rules.optimistic_adam import OptimisticAdam

@@ -13,9 +13,10 @@ from typing import Any, final
 
 import torch
 
+from lightning_lead._checks import require_number
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState, require_number
+from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
 __all__ = ["NegativeAdam"]
 

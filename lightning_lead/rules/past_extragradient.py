@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from typing import final
 
 from lightning_lead._types import Play, Point, Vector
+from lightning_lead.calculus._players import snapshot
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import snapshot
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
 __all__ = ["PastExtragradient"]

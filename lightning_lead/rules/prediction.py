@@ -19,7 +19,7 @@ from typing import Literal, final
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.rules.anchors import gradient_by_weights, start_anchors
+from lightning_lead.rules._anchors import gradient_by_weights, start_anchors
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
 __all__ = ["Prediction"]

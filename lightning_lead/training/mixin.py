@@ -18,14 +18,14 @@ from torch.optim import Optimizer
 
 from lightning_lead._distributed import batches_are_equal, broadcast_buffers, mean_over_ranks
 from lightning_lead._errors import ConfigurationError, HigherDerivativeError
+from lightning_lead.calculus._players import check_players
+from lightning_lead.calculus._rng import PrivateNoise, mix_seed
+from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.lookahead import Lookahead
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.players import check_players
 from lightning_lead.calculus.replay import frozen_buffers
-from lightning_lead.calculus.rng import PrivateNoise, mix_seed
 from lightning_lead.calculus.swap import Swap
-from lightning_lead.calculus.terms import OracleStatistics
-from lightning_lead.checkpoints.game import (
+from lightning_lead.checkpoints._game import (
     KEY,
     VERSION,
     check_same_parameters,
@@ -34,15 +34,15 @@ from lightning_lead.checkpoints.game import (
     restore_implementation,
     saved_game,
 )
+from lightning_lead.engine._probe import probe_game
 from lightning_lead.engine.lead_strategy import LEADStrategy
 from lightning_lead.engine.losses import BatchLosses
 from lightning_lead.engine.named_rules import as_game
-from lightning_lead.engine.probe import probe_game
 from lightning_lead.engine.step import GameStep, PlayedStep
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn, batch_size, split_batch
 from lightning_lead.rules.base import AbstractGameRule
-from lightning_lead.training.trainer_checks import check_optimizers, check_trainer
+from lightning_lead.training._trainer_checks import check_optimizers, check_trainer
 
 __all__ = ["LeadMixin"]
 

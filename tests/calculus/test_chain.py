@@ -11,10 +11,10 @@ from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer
 from torch import nn
 from torch.autograd import forward_ad
 
-import lightning_lead.gan.chain_losses
+import lightning_lead.gan._chain_losses
 from lightning_lead import ConfigurationError, LeadGANModule, LEADStrategy
-from lightning_lead.calculus.chain.dual import dual_vector, lean_duals, split_dual
-from lightning_lead.calculus.chain.links import Structure
+from lightning_lead.calculus._chain.dual import dual_vector, lean_duals, split_dual
+from lightning_lead.calculus._chain.links import Structure
 from lightning_lead.networks import (
     ConditionalNorm,
     DCGAN32Discriminator,
@@ -424,9 +424,9 @@ def test_batch_norm_has_the_right_second_derivative(training):
 def test_with_shared_latents_the_free_correction_is_the_direct_difference(settings, dropout, monkeypatch):
     """Without spectral norm, whose vectors move on between the two players' steps."""
     served = []
-    kept = lightning_lead.gan.chain_losses.GANLosses.kept
+    kept = lightning_lead.gan._chain_losses.GANLosses.kept
     monkeypatch.setattr(
-        lightning_lead.gan.chain_losses.GANLosses, "kept", lambda self: served.append(kept(self)) or served[-1]
+        lightning_lead.gan._chain_losses.GANLosses, "kept", lambda self: served.append(kept(self)) or served[-1]
     )
     states = []
     for structured in (True, False):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_lead.calculus import float32
-from lightning_lead.calculus.float32 import float32_products, full_float32
+from lightning_lead.calculus import _float32 as float32
+from lightning_lead.calculus._float32 import float32_products, full_float32
 
 PER_OPERATION = float32._PER_OPERATION
 new = pytest.mark.skipif(not PER_OPERATION, reason="torch < 2.9 has the older flags alone")

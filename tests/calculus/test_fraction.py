@@ -7,10 +7,10 @@ import torch
 from tiny import tiny_gan, tiny_loader, tiny_points, tiny_trainer
 from torch import nn
 
-import lightning_lead.gan.chain_losses
+import lightning_lead.gan._chain_losses
 from lightning_lead import ConfigurationError, LeadGANModule, LeadModule, LEADStrategy
 from lightning_lead.calculus import CrossTerm, GameOracle
-from lightning_lead.calculus.chain.links import Structure
+from lightning_lead.calculus._chain.links import Structure
 from lightning_lead.networks import MLPDiscriminator, MLPGenerator, SNGANDiscriminator, SNGANGenerator
 
 FORMS = ["opponent", "own", "difference"]
@@ -132,8 +132,10 @@ def test_any_two_players_are_looked_at_in_part():
 
 def test_a_single_sample_is_enough(monkeypatch):
     gan = tiny_gan(game=strategy("opponent", 0.01))
-    seen, part = [], lightning_lead.gan.chain_losses.GANLosses.part
-    monkeypatch.setattr(lightning_lead.gan.chain_losses.GANLosses, "part", lambda *a: seen.append(part(*a)) or seen[-1])
+    seen, part = [], lightning_lead.gan._chain_losses.GANLosses.part
+    monkeypatch.setattr(
+        lightning_lead.gan._chain_losses.GANLosses, "part", lambda *a: seen.append(part(*a)) or seen[-1]
+    )
     tiny_trainer(2).fit(gan, tiny_loader(24))
     assert seen
     assert all(len(few._batch.latents) == len(few._batch.real) == 1 for few in seen)

@@ -13,10 +13,10 @@ from torch.autograd import forward_ad
 
 from lightning_lead import LeadGANModule, LEADStrategy
 from lightning_lead.calculus import Swap, frozen_buffers
-from lightning_lead.calculus.chain.dual import dual_vector, lean_duals, split_dual
-from lightning_lead.calculus.chain.links import Structure
-from lightning_lead.calculus.chain.piecewise import logits_along_fakes, logits_along_parameters
-from lightning_lead.gan.structure import why_not_piecewise_linear
+from lightning_lead.calculus._chain.dual import dual_vector, lean_duals, split_dual
+from lightning_lead.calculus._chain.links import Structure
+from lightning_lead.calculus._chain.piecewise import logits_along_fakes, logits_along_parameters
+from lightning_lead.gan._structure import why_not_piecewise_linear
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, SNGANDiscriminator
 
 spectral = nn.utils.parametrizations.spectral_norm

@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, SampleGrid
-from lightning_lead.metrics import neighbours
+from lightning_lead.metrics import _neighbours
 
 
 def validate(folder: Path, *, world_size: int) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def validate(folder: Path, *, world_size: int) -> dict[str, Any]:
 
     Of three chunks a fourth rank gets none, and there are several tiles for everybody.
     """
-    neighbours.ROWS, neighbours.COLUMNS = 8, 16
+    _neighbours.ROWS, _neighbours.COLUMNS = 8, 16
     every = {"metrics": ["fid", "kid", "prdc", "memorization", "mind"], "is_splits": 5, "batch_size": 20}
     found: dict[str, Any] = {}
     for name in ("frozen", "cached"):

@@ -15,12 +15,12 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
 from lightning_lead import ConfigurationError
-from lightning_lead.calculus.float32 import float32_products
+from lightning_lead.calculus._float32 import float32_products
 from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, generate, to_uint8
-from lightning_lead.callbacks.generator_scores import pass_reals
+from lightning_lead.callbacks._generator_scores import pass_reals
 from lightning_lead.metrics import FID, KID, PRDC, ClassifierScore, Score, Scorer
-from lightning_lead.metrics.collection import ScoreCollection
-from lightning_lead.metrics.protocol import describe_device
+from lightning_lead.metrics._collection import ScoreCollection
+from lightning_lead.metrics._protocol import describe_device
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import processes
 import pytest
 import torch
 
-from lightning_lead.metrics import FID, neighbours
-from lightning_lead.metrics.collection import ScoreCollection
+from lightning_lead.metrics import FID
+from lightning_lead.metrics import _neighbours as neighbours
+from lightning_lead.metrics._collection import ScoreCollection
 
 SCRIPT = Path(__file__).with_name("metric_ranks.py")
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]

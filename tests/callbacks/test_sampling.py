@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lightning_lead import ConfigurationError
-from lightning_lead.calculus.float32 import float32_products
+from lightning_lead.calculus._float32 import float32_products
 from lightning_lead.callbacks import generate, outside_range, to_uint8
 
 

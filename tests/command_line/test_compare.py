@@ -17,13 +17,16 @@ import pytest
 import torch
 
 from lightning_lead import ConfigurationError, DivergenceError, GameStrategy, ModeCounter, SegmentCheckpoint
+from lightning_lead._files import write_json
 from lightning_lead.callbacks import segment
 from lightning_lead.cli import main
-from lightning_lead.compare import Entry, Run, plan, runner, summary, worker
-from lightning_lead.compare.plan import plan_runs, read_entries
-from lightning_lead.compare.processes import visible_gpus
-from lightning_lead.compare.recorder import Recorder
-from lightning_lead.compare.report import write_report
+from lightning_lead.compare import Entry, Run, summary, worker
+from lightning_lead.compare import _plan as plan
+from lightning_lead.compare import _runner as runner
+from lightning_lead.compare._plan import plan_runs, read_entries
+from lightning_lead.compare._processes import visible_gpus
+from lightning_lead.compare._recorder import Recorder
+from lightning_lead.compare._report import write_report
 from lightning_lead.compare.worker import CHECKPOINT
 from lightning_lead.compare.worker import run as run_here
 from lightning_lead.data import ModeCoverage
@@ -50,7 +53,7 @@ def compared(tmp_path_factory):
     arguments = [*games, "--seeds", 0, 1, "--trainer.max_steps=10"]
     forking = SimpleNamespace(Popen=lambda command, **settings: processes.Process(command[1:], **settings))
     with pytest.MonkeyPatch.context() as patch:  # six processes that need not import Lightning each for itself
-        patch.setattr("lightning_lead.compare.processes.subprocess", forking)
+        patch.setattr("lightning_lead.compare._processes.subprocess", forking)
         return output, arguments, compare(output, *arguments)
 
 
@@ -214,7 +217,7 @@ def test_scores_are_not_on_the_clock(here, monkeypatch):
 
         return work
 
-    monkeypatch.setattr("lightning_lead.compare.recorder._now", lambda module: clock[0])
+    monkeypatch.setattr("lightning_lead.compare._recorder._now", lambda module: clock[0])
     monkeypatch.setattr(ModeCounter, "on_train_batch_end", slow(1000.0, score))
     monkeypatch.setattr(GameStrategy, "play_turn", slow(1.0, play))
     result = here()
@@ -307,7 +310,7 @@ def test_a_score_on_the_way_that_is_not_finite_is_null_in_the_file_and_no_number
             "skipped_turns": 0,
         }
         path = tmp_path / f"{seed}.json"
-        worker.write_json(path, kept)
+        write_json(path, kept)
         found.append(json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON")))
     assert [result["history"][0]["values"] for result in found] == [{"fid": None}, {"fid": 2.0}]
     (row,) = summary(runs, found)

@@ -10,7 +10,7 @@ import torch
 from recipe_kit import NARROW, QUIET, RECIPES, synthetic
 
 from lightning_lead.cli import main
-from lightning_lead.compare.plan import plan_runs, read_entries
+from lightning_lead.compare._plan import plan_runs, read_entries
 from lightning_lead.compare.worker import run as run_here
 from lightning_lead.engine.named_rules import find_game, game_names
 from lightning_lead.objectives import adversarial_objective

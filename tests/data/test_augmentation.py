@@ -7,8 +7,8 @@ import hashlib
 import pytest
 import torch
 
-from lightning_lead.data.augmentation import flipped, sample_keys, uniform
-from lightning_lead.data.byte_images import ByteImages, batch_as_it_is, floats
+from lightning_lead.data._augmentation import flipped, sample_keys, uniform
+from lightning_lead.data._byte_images import ByteImages, batch_as_it_is, floats
 
 WORD = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_lead import ConfigurationError
 from lightning_lead.data import CIFAR10DataModule, ImageFolderDataModule, STL10DataModule, cifar10, stl10
-from lightning_lead.fetch.store import install
+from lightning_lead.fetch._store import install
 
 SIZES = {"train": 50, "test": 10}
 

@@ -17,7 +17,7 @@ from lightning_lead.callbacks import GenerativeMetrics
 from lightning_lead.cli import main
 from lightning_lead.data import DigitsDataModule
 from lightning_lead.evaluate import ScoreRecord, differences, evaluate_checkpoint, evaluate_images
-from lightning_lead.metrics.protocol import protocol_table, read_records
+from lightning_lead.metrics._protocol import protocol_table, read_records
 
 RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "digits.yaml"
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter is intended")
@@ -454,6 +454,6 @@ def test_differences_are_named_by_their_place():
 
 
 def test_the_old_name_of_a_score_record_warns_and_is_the_same_class():
-    with pytest.warns(FutureWarning, match="is called ScoreRecord"):
+    with pytest.warns(FutureWarning, match="is called lightning_lead.evaluate.ScoreRecord"):
         from lightning_lead.evaluate import Evaluation
     assert Evaluation is ScoreRecord

@@ -12,7 +12,7 @@ from torchvision import models
 
 from lightning_lead import ConfigurationError
 from lightning_lead.features import DigitsClassifier, Inception2015, TorchvisionFeatures, feature_network
-from lightning_lead.features.extractor import FeatureNetwork
+from lightning_lead.features._extractor import FeatureNetwork
 
 
 def pixels(count: int, channels: int = 3, height: int = 32, width: int = 32) -> Tensor:

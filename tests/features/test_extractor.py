@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lightning_lead import ConfigurationError
-from lightning_lead.features.extractor import FeatureNetwork
+from lightning_lead.features._extractor import FeatureNetwork
 
 
 class Failing(nn.Module):

@@ -20,7 +20,7 @@ from torchvision import models
 
 from lightning_lead import ConfigurationError
 from lightning_lead.features import Inception2015
-from lightning_lead.features.extractor import FeatureNetwork
+from lightning_lead.features._extractor import FeatureNetwork
 
 fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
 

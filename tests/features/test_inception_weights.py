@@ -14,7 +14,7 @@ from torch import nn
 
 from lightning_lead import ConfigurationError, fetch
 from lightning_lead.features import Inception2015, feature_network
-from lightning_lead.features.inception_weights import read_inception_weights
+from lightning_lead.features._inception_weights import read_inception_weights
 
 
 def test_found_where_fetch_puts_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

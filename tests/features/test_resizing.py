@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from lightning_lead.features.resizing import resize_tf1
+from lightning_lead.features._resizing import resize_tf1
 
 
 def test_two_by_two_pixels_by_hand() -> None:

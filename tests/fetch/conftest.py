@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from lightning_lead.fetch import cifar10
-from lightning_lead.fetch.archives import Source
-from lightning_lead.fetch.store import FetchError
+from lightning_lead.fetch._archives import Source
+from lightning_lead.fetch._store import FetchError
 
 BATCH = 10  # images in a file of the archive, in place of 10,000
 

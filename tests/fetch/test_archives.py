@@ -11,8 +11,8 @@ import pytest
 
 from lightning_lead._files import replacing
 from lightning_lead.fetch import FetchError, home
-from lightning_lead.fetch.archives import Source, _obtain, _run_client
-from lightning_lead.fetch.store import read_manifest, sha256_of
+from lightning_lead.fetch._archives import Source, _obtain, _run_client
+from lightning_lead.fetch._store import read_manifest, sha256_of
 
 from .conftest import Server, source_of
 

@@ -13,8 +13,9 @@ import pytest
 from lightning_lead import ConfigurationError
 from lightning_lead.cli import command, main
 from lightning_lead.data import CIFAR10DataModule
-from lightning_lead.fetch import FetchError, archives, cifar10, fetch_cifar10, find_cifar10
-from lightning_lead.fetch.store import damaged_files, read_manifest
+from lightning_lead.fetch import FetchError, cifar10, fetch_cifar10, find_cifar10
+from lightning_lead.fetch import _archives as archives
+from lightning_lead.fetch._store import damaged_files, read_manifest
 
 from .conftest import Npm, Server, TinyCIFAR10, read_only
 

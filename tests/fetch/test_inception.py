@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_lead.fetch import FetchError, archives, fetch_inception, find_inception, inception
-from lightning_lead.fetch.store import read_manifest
+from lightning_lead.fetch import FetchError, fetch_inception, find_inception, inception
+from lightning_lead.fetch import _archives as archives
+from lightning_lead.fetch._store import read_manifest
 
 from .conftest import read_only, source_of
 

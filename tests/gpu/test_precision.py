@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from lightning_lead import LeadGANModule, LEADStrategy
 from lightning_lead.calculus import CrossTerm, GameOracle
-from lightning_lead.calculus.float32 import float32_products, full_float32
+from lightning_lead.calculus._float32 import float32_products, full_float32
 from lightning_lead.networks import SNGANDiscriminator, SNGANGenerator
 
 DEVICE = "cuda"

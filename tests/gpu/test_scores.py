@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_lead.calculus.float32 import float32_products, full_float32
+from lightning_lead.calculus._float32 import float32_products, full_float32
 from lightning_lead.metrics import FID, KID, PRDC, ReferenceImages, Scorer
-from lightning_lead.metrics.collection import ScoreCollection
+from lightning_lead.metrics._collection import ScoreCollection
 
 DEVICE = "cuda"
 pytestmark = [

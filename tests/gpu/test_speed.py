@@ -8,7 +8,7 @@ from pytorch_lightning import Callback
 from tiny import tiny_trainer
 
 from lightning_lead import GeneratorEMA, LeadGANModule, LEADStrategy, Throughput
-from lightning_lead.calculus.float32 import full_float32
+from lightning_lead.calculus._float32 import full_float32
 from lightning_lead.networks import SNGANDiscriminator, SNGANGenerator
 
 pytestmark = [

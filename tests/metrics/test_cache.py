@@ -9,7 +9,7 @@ import torch
 
 from lightning_lead.callbacks import generate
 from lightning_lead.metrics import Memorization, ReferenceImages, Scorer
-from lightning_lead.metrics.cache import WORTH_A_FILE, cache_folder
+from lightning_lead.metrics._cache import WORTH_A_FILE, cache_folder
 
 METRICS = ["fid", "kid", "prdc", "memorization"]
 
@@ -157,7 +157,7 @@ def test_a_full_disk_costs_a_warning_and_leaves_nothing(measure, tmp_path, monke
         path.write_bytes(b"half")
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
 
-    monkeypatch.setattr("lightning_lead.metrics.cache.torch.save", full)
+    monkeypatch.setattr("lightning_lead.metrics._cache.torch.save", full)
     with pytest.warns(UserWarning, match="not cached because .*file write failed"):
         values, passed = measure()
     assert passed == 60

@@ -10,7 +10,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from lightning_lead.metrics import FID, KID, PRDC, ClassifierScore
-from lightning_lead.metrics.collection import ScoreCollection
+from lightning_lead.metrics._collection import ScoreCollection
 
 SPLITS = 10
 

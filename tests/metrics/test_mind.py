@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from lightning_lead import ConfigurationError
-from lightning_lead.calculus.rng import private_rng
+from lightning_lead.calculus._rng import private_rng
 from lightning_lead.metrics import MIND, ImageSet
 
 

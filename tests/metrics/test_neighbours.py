@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_lead.metrics import Memorization, neighbours
-from lightning_lead.metrics.collection import ScoreCollection, find_scores, pixel_points
-from lightning_lead.metrics.neighbours import meet, nearest_squared
+from lightning_lead.metrics import Memorization
+from lightning_lead.metrics import _neighbours as neighbours
+from lightning_lead.metrics._collection import ScoreCollection, find_scores, pixel_points
+from lightning_lead.metrics._neighbours import meet, nearest_squared
 
 PRDC = ["precision", "recall", "density", "coverage"]
 
@@ -136,7 +137,7 @@ def test_no_images_are_not_averaged(monkeypatch):
         assert len(images)
         return images[..., : size[0], : size[1]]
 
-    monkeypatch.setattr("lightning_lead.metrics.collection.adaptive_avg_pool2d", refuse)
+    monkeypatch.setattr("lightning_lead.metrics._collection.adaptive_avg_pool2d", refuse)
     nothing = pixel_points(torch.zeros(0, 3, 128, 32, dtype=torch.uint8))
     assert (nothing.shape, nothing.dtype) == ((0, 3, 64, 32), torch.uint8)
     assert pixel_points(torch.zeros(2, 3, 128, 32, dtype=torch.uint8)).shape == (2, 3, 64, 32)

@@ -8,10 +8,10 @@ import scipy.linalg
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_lead.calculus.rng import private_rng
+from lightning_lead._distributed import gather_in_order
+from lightning_lead.calculus._rng import private_rng
 from lightning_lead.metrics import FID, KID, ClassifierScore, ImageSet
-from lightning_lead.metrics.collection import ScoreCollection
-from lightning_lead.metrics.ranks import gather_in_order
+from lightning_lead.metrics._collection import ScoreCollection
 
 
 def frechet(x, y):

@@ -15,7 +15,7 @@ from lightning_lead.analysis import Match
 from lightning_lead.calculus import GameOracle
 from lightning_lead.games import QuadraticGame
 from lightning_lead.rules import LEAD, LookaheadMinmax
-from lightning_lead.rules.agreement import agreement
+from lightning_lead.rules._agreement import agreement
 
 
 class Kinked:

@@ -15,7 +15,7 @@ from lightning_lead.calculus.lookahead import Lookahead, momentum_lag
 from lightning_lead.engine.named_rules import find_game
 from lightning_lead.games import BilinearGame
 from lightning_lead.rules import LEAD, LookaheadMinmax
-from lightning_lead.rules.coupling import check_coupling, coupling_by_momentum
+from lightning_lead.rules._coupling import check_coupling, coupling_by_momentum
 
 GAME = BilinearGame([[1.0]])
 

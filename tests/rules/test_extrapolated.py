@@ -8,7 +8,7 @@ import torch
 from lightning_lead import ConfigurationError, LEADStrategy
 from lightning_lead.analysis import simulate
 from lightning_lead.calculus import GameOracle
-from lightning_lead.calculus.players import extrapolated
+from lightning_lead.calculus._players import extrapolated
 from lightning_lead.games import AbstractGame, DiracGAN, QuadraticGame
 from lightning_lead.rules import LEAD
 

@@ -11,8 +11,8 @@ from tiny import tiny_gan, tiny_loader, tiny_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_lead import LeadGANModule, LEADStrategy
-from lightning_lead.calculus.chain.links import Structure
-from lightning_lead.calculus.float32 import float32_products
+from lightning_lead.calculus._chain.links import Structure
+from lightning_lead.calculus._float32 import float32_products
 from lightning_lead.gan import module as gan_module
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.rules import CGD

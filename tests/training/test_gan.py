@@ -29,8 +29,8 @@ from lightning_lead.rules import (
     LookaheadMinmax,
     SymplecticGradientAdjustment,
 )
+from lightning_lead.training._trainer_checks import check_trainer
 from lightning_lead.training.mixin import LeadMixin
-from lightning_lead.training.trainer_checks import check_trainer
 
 
 def fit(gan, steps=4, batch=24, **settings):

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from lightning_lead import ConfigurationError, DifferentiationError, GameStrategy, LeadGANModule, LEADStrategy
 from lightning_lead.calculus import CrossTerm
-from lightning_lead.calculus.chain.links import Structure
+from lightning_lead.calculus._chain.links import Structure
 from lightning_lead.gan import GANProblem
 from lightning_lead.networks import MLPDiscriminator, MLPGenerator, SNGANDiscriminator, SNGANGenerator
 from lightning_lead.objectives import R1, WGANGP, AbstractPenalty

@@ -17,8 +17,8 @@ from lightning_lead import (
     LEADStrategy,
 )
 from lightning_lead.calculus import GameOracle
+from lightning_lead.engine._probe import probe_game
 from lightning_lead.engine.named_rules import find_game, game_names
-from lightning_lead.engine.probe import probe_game
 from lightning_lead.rules import ACGD, CGD, LEAD, ExtraAdam, GradientPlay, LookaheadMinmax, PolyakMomentum
 
 

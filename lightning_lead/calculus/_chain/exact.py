@@ -1,0 +1,201 @@
+"""The exact cross term, link by link: u = G(z), L_i = ℓ_i(D(u)).
+
+    the discriminator's:   c_D = ∓∇_D ψ,   ψ = d/dε ℓ(D(u + εt)),       t = J_G Δ_G, one forward-mode pass through G
+    the generator's:       c_G = ∓J_Gᵀ ∂_u ψ,   ψ = d/dε ℓ(D_{θ+εΔ}(u)), added to ∂_u L_G before the one vjp through G
+
+with ℓ the opponent's loss and the minus sign in the opponent form, the own loss and the plus sign in the own form. G is
+never differentiated twice, nothing is differentiated through G more than once, and direction and cross term share one
+reverse pass: d is the gradient of the single scalar L_i + a·(∓ψ).
+
+A penalty p that depends on u enters ψ where ℓ is the discriminator's: d/dε p(u + εt) = ⟨∂_u p, t⟩ and
+d/dε p_{θ+εΔ}(u) = ⟨∇_D p, Δ⟩, by reverse passes through D alone, since p holds a reverse pass itself. It does not where
+D is piecewise linear: there p is a function of slopes that do not change with u.
+
+Cost on top of plain training, with F = one forward pass: the discriminator pays 2F of G for t and 3F of D, the
+generator 4F of D. In dual arithmetic (three products for one) none of it can be left out for a general network; a D
+that is piecewise linear sample by sample needs 1F and 2F, see `calculus.chain.piecewise`.
+
+Reference: Askari Hemmat et al., "LEAD: Min-Max Optimization from a Physical Perspective", TMLR 2023, Algorithm 1;
+Pearlmutter, "Fast Exact Multiplication by the Hessian", Neural Computation 1994.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from lightning_lead._errors import DifferentiationError
+from lightning_lead._types import Vector
+from lightning_lead.calculus._chain.dual import dual_vector, lean_duals, make_dual, split_dual
+from lightning_lead.calculus._chain.links import (
+    DISCRIMINATOR,
+    GENERATOR,
+    Chain,
+    ChainDirection,
+    Contexts,
+    cotangent_of,
+    discriminator_loss,
+    loss_of,
+    plus,
+    pull_back,
+)
+from lightning_lead.calculus._chain.piecewise import logits_along_fakes, logits_along_parameters
+from lightning_lead.calculus._players import inner
+from lightning_lead.calculus._terms import CrossTerm
+from lightning_lead.calculus.derivatives import gradient
+
+__all__ = ["discriminator_direction", "generator_direction"]
+
+
+def discriminator_direction(
+    chain: Chain,
+    own: Vector,
+    other: Vector,
+    cross: CrossTerm,
+    contexts: Contexts,
+    *,
+    replay: bool,
+    part: Chain | None = None,
+) -> ChainDirection:
+    """g_D + weight·c_D; c_D of the leading samples alone if there is a part."""
+    with torch.enable_grad(), contexts.swap({DISCRIMINATOR: own, GENERATOR: other}):
+        whole = None
+        if part is not None:
+            with chain.evaluation(replay=replay):
+                whole = discriminator_loss(chain)
+            chain, replay = part, True
+        with chain.evaluation(replay=replay):
+            # dual numbers exist inside of `lean_duals` alone
+            with torch.no_grad(), lean_duals():
+                moving = dual_vector(other, cross.displacement)
+                with contexts.swap({GENERATOR: moving}):
+                    fakes, tangent = split_dual(chain.fakes())
+            if tangent is None:
+                raise _no_interaction(GENERATOR)
+            with _logits_along_fakes(chain, fakes, tangent) as logits:
+                # a loss in which reals and fakes meet is evaluated once, together with its slope
+                meet = cross.form == "own" and not chain.separable and whole is None
+                of = DISCRIMINATOR if cross.form == "own" else GENERATOR
+                loss, slope = split_dual(chain.loss(of, logits, with_reals=meet))
+                still = split_dual(logits)[0]
+            if slope is None or not slope.requires_grad:
+                raise _no_interaction(DISCRIMINATOR)
+            if whole is None and not meet:
+                loss = chain.loss(DISCRIMINATOR, still, with_reals=True)
+            enters = cross.form == "own" and _penalty_enters(chain)
+            leaf = fakes.detach().requires_grad_(enters)
+            penalty = chain.penalty(leaf) if enters or whole is None else None
+            if enters and penalty is not None:
+                slope = slope + _along(penalty, (leaf,), (tangent,), contexts)
+            loss = plus(loss, penalty) if whole is None else whole
+        with contexts.full_precision():
+            total = loss + _signed(cross) * slope
+            return ChainDirection(gradient(total, own, label=loss_of(DISCRIMINATOR)), loss.detach())
+
+
+def generator_direction(
+    chain: Chain,
+    own: Vector,
+    other: Vector,
+    cross: CrossTerm,
+    contexts: Contexts,
+    *,
+    replay: bool,
+    part: Chain | None = None,
+) -> ChainDirection:
+    """g_G + weight·c_G; c_G of the leading samples alone if there is a part."""
+    with torch.enable_grad(), contexts.swap({GENERATOR: own, DISCRIMINATOR: other}):
+        with chain.evaluation(replay=replay):
+            fakes = chain.fakes()
+            if part is None:
+                cotangent, loss = _cotangent(chain, fakes, other, cross, contexts, with_gradient=True)
+            else:
+                cotangent, loss = cotangent_of(chain, fakes, contexts)
+        if part is not None:
+            few = part.first_of(fakes)
+            with part.evaluation(replay=True):
+                cotangent[: len(few)] += _cotangent(part, few, other, cross, contexts, with_gradient=False)[0]
+        with contexts.full_precision():
+            return ChainDirection(pull_back(fakes, own, cotangent), loss)
+
+
+def _cotangent(
+    chain: Chain, fakes: Tensor, other: Vector, cross: CrossTerm, contexts: Contexts, *, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """∂_u of the cross term, with that of the loss on request; and the loss."""
+    leaf = fakes.detach().requires_grad_()
+    with _logits_along_parameters(chain, leaf, other, cross.displacement, contexts) as logits:
+        of = GENERATOR if cross.form == "own" else DISCRIMINATOR
+        loss, slope = split_dual(chain.loss(of, logits, with_reals=False))
+        if cross.form != "own":
+            loss = chain.loss(GENERATOR, split_dual(logits)[0], with_reals=False)
+    if slope is None or not slope.requires_grad:
+        raise _no_interaction(DISCRIMINATOR)
+    if cross.form != "own" and _penalty_enters(chain):
+        moving = tuple(p.detach().requires_grad_() for p in other)
+        with contexts.swap({DISCRIMINATOR: moving}):
+            penalty = chain.penalty(leaf)
+        if penalty is not None:
+            slope = slope + _along(penalty, moving, cross.displacement, contexts)
+    correction = _signed(cross) * slope
+    with contexts.full_precision():
+        total = loss + correction if with_gradient else correction
+        return gradient(total, (leaf,), label=loss_of(GENERATOR))[0], loss.detach()
+
+
+def _penalty_enters(chain: Chain) -> bool:
+    """True if the penalty has a part in the cross terms of the discriminator's loss."""
+    return chain.penalty_sees_fakes and not chain.structure.piecewise_linear
+
+
+def _along(value: Tensor, point: Vector, tangent: Vector, contexts: Contexts) -> Tensor:
+    """⟨∇ value, tangent⟩, differentiable; zero where the value does not depend on the point, as ‖∇D‖ of a linear D."""
+    if not value.requires_grad:
+        return value.new_zeros(())
+    with contexts.full_precision():
+        grads = torch.autograd.grad(value, point, create_graph=True, allow_unused=True)
+        reached = [(g, t) for g, t in zip(grads, tangent, strict=True) if g is not None]
+        return inner(*zip(*reached, strict=True)) if reached else value.new_zeros(())
+
+
+def _signed(cross: CrossTerm) -> float:
+    return cross.weight if cross.form == "own" else -cross.weight
+
+
+@contextmanager
+def _logits_along_fakes(chain: Chain, fakes: Tensor, tangent: Tensor) -> Iterator[Tensor]:
+    """D(u + εt), a dual number, while its level is open."""
+    if chain.structure.piecewise_linear:
+        logits, slopes = logits_along_fakes(chain.fake_logits, fakes, tangent)
+        with lean_duals():
+            yield logits if slopes is None else make_dual(logits, slopes)
+    else:
+        with lean_duals():
+            yield chain.fake_logits(make_dual(fakes, tangent))
+
+
+@contextmanager
+def _logits_along_parameters(
+    chain: Chain, leaf: Tensor, parameters: Vector, displacement: Vector, contexts: Contexts
+) -> Iterator[Tensor]:
+    """D_{θ+εΔ}(u), a dual number, while its level is open."""
+    if chain.structure.piecewise_linear:
+        logits, slopes = logits_along_parameters(
+            chain.fake_logits, leaf, parameters, displacement, lambda vector: contexts.swap({DISCRIMINATOR: vector})
+        )
+        with lean_duals():
+            yield logits if slopes is None else make_dual(logits, slopes)
+    else:
+        with lean_duals(), contexts.swap({DISCRIMINATOR: dual_vector(parameters, displacement)}):
+            # a view, because some tools refuse a leaf that is handed to a module and differentiated by
+            yield chain.fake_logits(leaf.view_as(leaf))
+
+
+def _no_interaction(player: str) -> DifferentiationError:
+    return DifferentiationError(
+        f"Cannot form the cross term because the losses do not depend on {player!r}; "
+        "the players must meet in one loss (is an output detached, or an opponent left out of the loss?)"
+    )

@@ -1,0 +1,225 @@
+"""A discriminator that is piecewise linear, sample by sample: its tangents share the reverse pass of the gradient.
+
+With x the data of a layer W, y = Wx, and δ_i = ∂l_i/∂y_i for the logit l_i of sample i, the slope l̇ = d/dε l has
+
+    data that moves, u + εt:           ∂_W Σ_i (c_i l_i + e_i l̇_i) = Σ_i δ_i ⊗ (c_i x_i + e_i ẋ_i)
+    parameters that move, θ + εΔ:      l̇_i = Σ_layers ⟨Δᵀδ_i, x_i⟩,   ∂_u l̇ = δ̇,   δ̇ ← Wᵀδ̇ + Δᵀδ
+
+because a kink's position has no derivative: δ depends on ε only through the weights. So where the data moves, gradient
+and cross term share the single chain of δ, and one product per layer gives both weights' gradients; where parameters
+move, the forward pass of tangents is left out, and one reverse pass carries δ and δ̇.
+
+Cost on top of plain training, with F one forward pass of D: 1F (dual arithmetic: 3F) where the data moves, 2F (4F)
+where parameters move. The numbers are those of dual arithmetic, to rounding.
+
+Networks of linear layers, convolutions, ReLU and its kin, pooling and sums qualify, also under spectral norm. Smooth
+activations do not, and neither does anything that mixes samples (batch norm); `structure` finds out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from lightning_lead._types import Vector
+from lightning_lead.calculus._chain.bilinear import BilinearCall, BilinearRules
+from lightning_lead.calculus._chain.dual import dual_vector, lean_duals, make_dual, split_dual
+
+__all__ = ["logits_along_fakes", "logits_along_parameters"]
+
+Discriminator = Callable[[Tensor], Tensor]  # data (m, ...) -> logits, (m,) or (m, 1)
+
+
+def _per_sample(numbers: Tensor, like: Tensor) -> Tensor:
+    return numbers.reshape(-1, *[1] * (like.dim() - 1)).to(like.dtype)
+
+
+# ---- data that moves ------------------------------------------------------------------------------------------------
+
+
+class _Shares:
+    """c and e, known when the reverse pass begins."""
+
+    c: Tensor
+    e: Tensor
+
+    def combined(self, x: Tensor, dx: Tensor | None) -> Tensor:
+        """c_i x_i + e_i ẋ_i."""
+        still = x * _per_sample(self.c, x)
+        return still if dx is None else still.addcmul_(dx, _per_sample(self.e, dx))
+
+
+class _BeginWithOnes(Function):
+    """(l, l̇) as they are; backward, c and e are put where the layers find them, and δ begins with ones."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, slopes: Tensor, shares: _Shares) -> tuple[Tensor, Tensor]:
+        ctx.shares = shares
+        return logits.view_as(logits), slopes.view_as(slopes)
+
+    @staticmethod
+    def backward(ctx: Any, *weights: Any) -> tuple[Tensor, None, None]:
+        ctx.shares.c, ctx.shares.e = weights
+        return torch.ones_like(weights[0]), None, None
+
+
+class _SharingLayer(Function):
+    """The layer; backward Wᵀδ for the data, and Σ δ ⊗ (c x + e ẋ) for the weight."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, layer: Any, shares: _Shares, x: Tensor, dx: Tensor | None, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.layer, ctx.shares = layer, shares
+        ctx.save_for_backward(x, dx, weight)
+        out: Tensor = layer.forward(x, weight, bias)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *deltas: Any) -> tuple[Tensor | None, ...]:
+        (delta,), (x, dx, weight) = deltas, ctx.saved_tensors
+        to_data, _, to_weight, to_bias = ctx.needs_input_grad[2:]
+        return (
+            None,
+            None,
+            ctx.layer.to_input(delta, x, weight) if to_data else None,
+            None,
+            ctx.layer.to_weight(delta, ctx.shares.combined(x, dx), weight) if to_weight else None,
+            ctx.layer.to_bias(delta * _per_sample(ctx.shares.c, delta)) if to_bias else None,
+        )
+
+
+def logits_along_fakes(discriminator: Discriminator, data: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor | None]:
+    """D(u) and d/dε D(u + εt), differentiable with respect to D's parameters, once.
+
+    Args:
+        discriminator: D, piecewise linear and sample by sample.
+        data: u, (m, ...).
+        tangent: t, of its shape.
+
+    Returns:
+        Logits and slopes; no slopes where D does not look at its data.
+    """
+    shares = _Shares()
+
+    def rule(call: BilinearCall) -> Tensor:
+        dx = None if call.dx is None else call.dx.detach()  # a tangent has no graph of its own here
+        out: Tensor = _SharingLayer.apply(call.layer, shares, call.x, dx, call.weight, call.bias)
+        if dx is not None:
+            out = make_dual(out, call.layer.forward(dx, call.weight.detach(), None))
+        return out
+
+    with lean_duals(BilinearRules(rule)):
+        logits, slopes = split_dual(discriminator(make_dual(data, tangent)))
+    if slopes is None or not logits.requires_grad:
+        return logits, None
+    return tuple(_BeginWithOnes.apply(logits, slopes.detach(), shares))
+
+
+# ---- parameters that move -------------------------------------------------------------------------------------------
+
+
+class _Slopes:
+    """l̇ of every sample, summed up layer by layer in the reverse pass."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | None = None
+
+    def add(self, left: Tensor, right: Tensor) -> None:
+        each = (left * right).flatten(1).sum(1, dtype=torch.promote_types(left.dtype, torch.float32))
+        self.total = each if self.total is None else self.total.add_(each)
+
+
+class _MovingLayer(Function):
+    """The layer, and a placeholder for its tangent; backward δ and δ̇, and this layer's part of the slopes.
+
+    The tangent's value is never needed, only its place in the graph: what comes back along it is δ, and what comes back
+    along the layer itself is δ̇.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, call: BilinearCall, slopes: _Slopes, anchor: Tensor, x: Tensor, dx: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        ctx.layer, ctx.slopes, ctx.dbias = call.layer, slopes, call.dbias
+        ctx.save_for_backward(x, call.weight, call.dweight)
+        out = call.layer.forward(x, call.weight, call.bias)
+        return out, torch.zeros_like(out)
+
+    @staticmethod
+    def backward(ctx: Any, *deltas: Any) -> tuple[Tensor | None, ...]:
+        (moving, delta), (x, weight, dweight) = deltas, ctx.saved_tensors
+        data, placeholder = ctx.needs_input_grad[3:]
+        if ctx.dbias is not None:
+            ctx.slopes.add(delta, ctx.layer.spread(ctx.dbias, delta))
+        to_data = ctx.layer.to_input(moving, x, weight) if data else None
+        if dweight is not None:
+            turned = ctx.layer.to_input(delta, x, dweight)
+            ctx.slopes.add(turned, x)
+            to_data = None if to_data is None else to_data.add_(turned)
+        along = ctx.layer.to_input(delta, x, weight) if placeholder else None
+        return None, None, delta.new_zeros(()), to_data, along
+
+
+class _EndOfChains(Function):
+    """(l, l̇) as they are; backward c δ + e δ̇."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, data: Tensor, logits: Tensor, slopes: Tensor, delta: Tensor, moving: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(delta, moving)
+        return logits.view_as(logits), slopes.view_as(slopes)
+
+    @staticmethod
+    def backward(ctx: Any, *weights: Any) -> tuple[Tensor | None, ...]:
+        (c, e), (delta, moving) = weights, ctx.saved_tensors
+        return delta * _per_sample(c, delta) + moving * _per_sample(e, moving), None, None, None, None
+
+
+def logits_along_parameters(
+    discriminator: Discriminator,
+    data: Tensor,
+    parameters: Vector,
+    displacement: Vector,
+    swap: Callable[[Vector], AbstractContextManager[object]],
+) -> tuple[Tensor, Tensor | None]:
+    """D_θ(u) and d/dε D_{θ+εΔ}(u), differentiable with respect to u, once.
+
+    Args:
+        discriminator: D, piecewise linear and sample by sample.
+        data: u, (m, ...), requiring a gradient.
+        parameters: θ.
+        displacement: Δ.
+        swap: puts parameters into D.
+
+    Returns:
+        Logits and slopes; no slopes where D does not depend on what moves, or not on its data.
+    """
+    slopes = _Slopes()
+
+    def rule(call: BilinearCall) -> Tensor:
+        dual: Tensor = make_dual(*_MovingLayer.apply(call, slopes, anchor, call.x, call.dx))
+        return dual
+
+    leaf = data.detach().requires_grad_()
+    seed = torch.zeros_like(data, requires_grad=True)
+    anchor = data.new_zeros((), requires_grad=True)  # by which also layers are reached that do not see the data
+    with lean_duals(BilinearRules(rule)), swap(dual_vector(parameters, displacement)):
+        logits, placeholder = split_dual(discriminator(make_dual(leaf.view_as(leaf), seed)))
+    logits = logits.detach()
+    if placeholder is None or not placeholder.requires_grad:
+        return logits, None
+    moving, delta, _ = torch.autograd.grad(
+        placeholder, (leaf, seed, anchor), torch.ones_like(placeholder), allow_unused=True
+    )
+    if slopes.total is None or delta is None:
+        return logits, None
+    moving = torch.zeros_like(delta) if moving is None else moving
+    found = slopes.total.to(logits.dtype).view_as(logits)
+    return tuple(_EndOfChains.apply(data, logits, found, delta, moving))

@@ -1,0 +1,136 @@
+"""The terms that an oracle is asked for, and what it returns beside directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from lightning_lead._types import CrossForm, Point, Vector
+from lightning_lead.calculus._players import inner, norm
+
+__all__ = [
+    "Backend",
+    "CrossTerm",
+    "Direction",
+    "Divisible",
+    "HessianTerm",
+    "Losses",
+    "OracleStatistics",
+    "average_statistics",
+    "cross_statistics",
+    "no_reduction",
+]
+
+
+class Losses(Protocol):
+    """Both players' losses on one micro-batch.
+
+    `wanted` names the losses to compute. `replay=True` asks for a repeat of the first evaluation: the same random
+    numbers, frozen buffers, full precision.
+    """
+
+    def __call__(self, point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]:
+        """Evaluate the wanted losses at a point."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """Losses that can be evaluated on the first samples alone, as a repeat."""
+
+    def part(self, fraction: float) -> Losses:
+        """The losses of so many samples."""
+        ...
+
+
+class CrossTerm(NamedTuple):
+    """What to add to a gradient: `weight` · c_i, in one of three forms, for an opponent that moved by `displacement`.
+
+    With a `fraction` below 1, c_i is estimated on the first samples of each micro-batch: it is linear in the loss, so a
+    mean over some samples is an unbiased estimate of the mean over all of them.
+
+    Example:
+        >>> CrossTerm(weight=1.0, displacement=(torch.zeros(2),), form="own").form
+        'own'
+    """
+
+    weight: float
+    displacement: Vector
+    form: CrossForm
+    fraction: float = 1.0
+
+
+class HessianTerm(NamedTuple):
+    """One product of a Hessian block: (∂²L_loss / ∂θ_i ∂θ_column) · vector, for the player i that asks.
+
+    Example:
+        >>> HessianTerm(loss="x", column="y", vector=(torch.zeros(2),)).column
+        'y'
+    """
+
+    loss: str
+    column: str
+    vector: Vector
+
+
+class Direction(NamedTuple):
+    """A player's direction on one micro-batch, its loss, and what the direction is made of where that is known."""
+
+    vector: Vector  # g_i + weight · c_i
+    loss: Tensor  # detached
+    gradient: Vector | None  # g_i
+    term: Vector | None  # c_i, where one was asked for
+
+
+class Backend(Protocol):
+    """A way to take the derivatives of one micro-batch; the numbers are the same by every backend."""
+
+    def direction(
+        self, player: str, point: Point, cross: CrossTerm | None, *, replay: bool, current: bool = False
+    ) -> Direction:
+        """g_i + weight·c_i; `current` if the players stand at the point, where fakes may be handed over."""
+        ...
+
+
+class OracleStatistics(NamedTuple):
+    """What one player's update looked like on this rank: scalars, detached, still on the device.
+
+    Norms are of the gradient and of the cross term before its weight; the last two are None without a cross term, and
+    all three where nobody inspects the step.
+
+    Example:
+        >>> OracleStatistics(torch.tensor(0.7), torch.tensor(1.0), None, None).cross_norm is None
+        True
+    """
+
+    loss: Tensor
+    gradient_norm: Tensor | None
+    cross_norm: Tensor | None
+    cosine: Tensor | None
+
+
+def cross_statistics(loss: Tensor, grad: Vector, term: Vector) -> OracleStatistics:
+    """Norms of a gradient and a cross term, and the cosine between them."""
+    size, length = norm(grad), norm(term)
+    cosine = inner(grad, term) / (size * length).clamp_min(torch.finfo(size.dtype).tiny)
+    return OracleStatistics(loss, size, length, cosine)
+
+
+def average_statistics(parts: Sequence[tuple[float, OracleStatistics]]) -> OracleStatistics:
+    """Of several micro-batches, by their weights."""
+    if len(parts) == 1:
+        return parts[0][1]
+    columns = []
+    for field in range(len(OracleStatistics._fields)):
+        values = [(weight, stats[field]) for weight, stats in parts]
+        known = [(weight, value) for weight, value in values if value is not None]
+        columns.append(torch.stack([weight * value for weight, value in known]).sum() if known else None)
+    return OracleStatistics(*columns)  # type: ignore[arg-type]
+
+
+def no_reduction(vector: Vector) -> Vector:
+    """The reduction of a single process: the vector itself."""
+    return vector

@@ -1,0 +1,161 @@
+"""The losses of a GAN on one micro-batch, for the oracle: as a whole, or link by link, u = G(z), D(u), ℓ(D(u))."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from lightning_lead.calculus._chain.dual import make_dual, split_dual
+from lightning_lead.calculus._chain.links import GENERATOR, Chain, SharedFakes, Structure
+from lightning_lead.calculus._chain.power_iteration import primal_power_iteration
+from lightning_lead.calculus._rng import RandomState
+from lightning_lead.engine.losses import BatchLosses
+from lightning_lead.gan._batch import GANBatch
+from lightning_lead.gan.problem import GANProblem
+from lightning_lead.rules.base import RuleNeeds
+
+__all__ = ["GANLosses", "TurnSettings"]
+
+
+class TurnSettings(NamedTuple):
+    """The settings of a game step that decide which evaluations of a GAN its turns may share."""
+
+    needs: RuleNeeds
+    joint: bool  # both players evaluate before either moves
+    shared_latents: bool
+    accumulate: int
+
+
+@final
+class GANLosses(BatchLosses, Chain):
+    """Both losses of a GAN; see `calculus.chain.links` for the methods by which derivatives are taken link by link."""
+
+    def __init__(
+        self,
+        problem: GANProblem,
+        batch: GANBatch,
+        seed: int,
+        *,
+        settings: TurnSettings,
+        structure: Structure,
+        repeated: bool,
+        losses: Callable[[GANBatch, frozenset[str]], Mapping[str, Tensor]] | None = None,
+    ) -> None:
+        losses = losses if losses is not None else problem.losses
+        super().__init__(problem.module, losses, batch, seed, noise=problem.noise, repeated=repeated)
+        self.problem, self._settings, self._batch = problem, settings, batch
+        self.structure = structure
+        one_gradient = not settings.needs.uses_opponent or settings.needs.displaces  # which needs no structure
+        self.linked = not problem.overridden and (structure.chained or one_gradient)
+        self.joint = settings.joint
+        self.shares = batch.discriminator_moves and (self._shares_jointly() if self.joint else settings.shared_latents)
+        self._before_logits: RandomState | None = None
+        self._partner: GANLosses | None = None
+        self._shared: SharedFakes | None = None
+
+    def _shares_jointly(self) -> bool:
+        """In simultaneous play fakes take two reverse passes through the discriminator, and compiled code allows one.
+
+        With accumulation the graphs of all micro-batches would wait for the generator.
+        """
+        compiled = _compiled(self.problem.discriminator)
+        return self.structure.chained and self._settings.accumulate == 1 and not compiled
+
+    @property
+    def separable(self) -> bool:
+        """True if ℓ_D is a function of the reals' logits plus a function of the fakes' logits."""
+        return self.problem.separable
+
+    @property
+    def penalty_sees_fakes(self) -> bool:
+        """True if the penalty depends on the fakes."""
+        return self.problem.penalty_sees_fakes
+
+    @contextmanager
+    def evaluation(self, *, replay: bool) -> Iterator[None]:
+        """Seed one evaluation, of dual numbers too."""
+        duals = primal_power_iteration(self._module) if self.structure.chained else nullcontext()
+        with super().evaluation(replay=replay), duals:
+            yield
+
+    def part(self, fraction: float) -> GANLosses:
+        """The losses on a leading fraction of the micro-batch, always a replay."""
+        counts = {len(self._batch.real), len(self._batch.latents)}
+        ends = {count: max(1, math.ceil(fraction * count)) for count in counts}
+        few = GANBatch._make(t[: ends[len(t)]] if isinstance(t, Tensor) else t for t in self._batch)
+        part = GANLosses(
+            self.problem,
+            few,
+            self._seed,
+            settings=self._settings,
+            structure=self.structure,
+            repeated=self._repeated,
+            losses=self._losses,
+        )
+        part._record, part._before_logits = self._record, self._before_logits
+        return part
+
+    def first_of(self, fakes: Tensor) -> Tensor:
+        """The leading fakes, as many as there are latents here."""
+        return fakes[: len(self._batch.latents)]
+
+    def fakes(self) -> Tensor:
+        """u = G(z)."""
+        return self.problem.fakes(self._batch)
+
+    def fake_logits(self, fakes: Tensor) -> Tensor:
+        """D(u)."""
+        if self._repeated and self._before_logits is None:
+            self._before_logits = RandomState(self._noise.device)
+        return self.problem.fake_logits(self._batch, fakes)
+
+    def follow(self, partner: GANLosses) -> None:
+        """Use the random numbers, and the fakes, of the discriminator's turn on the same latents."""
+        self._partner, self._seed = partner, partner._seed
+
+    def keep(self, shared: SharedFakes) -> None:
+        """Keep fakes for the generator's turn."""
+        self._shared = shared
+
+    def kept(self) -> SharedFakes | None:
+        """Return the fakes of the discriminator's turn once; their graph goes with them."""
+        source = self if self.joint else self._partner
+        if source is None:
+            return None
+        shared, source._shared = source._shared, None
+        return shared
+
+    @contextmanager
+    def discriminator_again(self) -> Iterator[None]:
+        """Restore the random numbers with which the discriminator first began, as no fakes are computed before it."""
+        state = self._before_logits
+        if state is None and self._partner is not None:
+            state = self._partner._before_logits
+        if state is not None:
+            state.restore()
+        yield
+
+    def loss(self, player: str, fake_logits: Tensor, *, with_reals: bool) -> Tensor:
+        """ℓ of a player; without reals where the objective keeps them apart from the fakes."""
+        if player == GENERATOR:
+            return self.problem.generator_loss(fake_logits)
+        if with_reals or not self.separable:
+            return self.problem.discriminator_loss(self.problem.real_logits(self._batch), fake_logits)
+        primal, tangent = split_dual(fake_logits)
+        absent = torch.zeros_like(primal).detach()
+        if tangent is not None:  # torch takes 0.2 ms for the sum of a number that moves and one that does not
+            absent = make_dual(absent, absent)
+        return self.problem.discriminator_loss(absent, fake_logits)
+
+    def penalty(self, fakes: Tensor) -> Tensor | None:
+        """p(u), or None."""
+        return self.problem.penalty_on(self._batch, fakes)
+
+
+def _compiled(network: nn.Module) -> bool:
+    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in network.modules())

@@ -1,0 +1,163 @@
+"""The joint vector s = (x, y) of a game, flat as solvers and matrices want it, and back to the game's point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead._types import Point, Vector
+from lightning_lead.games.base import AbstractGame
+
+__all__ = [
+    "Place",
+    "check_time_step",
+    "constant_jacobian",
+    "game_point",
+    "joint_field",
+    "joint_vector",
+    "joint_velocity",
+]
+
+Place = Tensor | Sequence[float] | Point  # what a user may pass for a position or a velocity
+
+
+def joint_vector(place: Place, *, what: str = "position") -> Tensor:  # (d,)
+    """One flat float64 vector from a tensor, numbers, or a point of a game (x first).
+
+    Args:
+        place: a vector of shape (d,), d numbers, or a mapping with the vectors of "x" and "y".
+        what: name of the argument, for the message.
+
+    Returns:
+        A detached copy of shape (d,).
+
+    Raises:
+        ConfigurationError: not one finite vector with at least one entry.
+
+    Example:
+        >>> joint_vector({"x": (torch.tensor([1.0]),), "y": (torch.tensor([2.0]),)}).tolist()
+        [1.0, 2.0]
+    """
+    if isinstance(place, Mapping):
+        place = torch.cat([tensor.reshape(-1) for player in ("x", "y") for tensor in place[player]])
+    vector = torch.as_tensor(place, dtype=torch.float64).detach().clone()
+    if vector.ndim != 1 or vector.numel() == 0 or not bool(vector.isfinite().all()):
+        raise ConfigurationError(
+            f"Cannot start from this {what} because a particle has one finite coordinate per parameter; pass a vector "
+            f"of shape (d,), d ≥ 1, or a point of a game (got shape {tuple(vector.shape)}"
+            f"{', with non-finite entries' if not bool(vector.isfinite().all()) else ''})."
+        )
+    return vector
+
+
+def joint_velocity(velocity: Place | None, position: Tensor) -> Tensor:  # (d,)
+    """The velocity that belongs to a position: at rest unless given.
+
+    Args:
+        velocity: as in `joint_vector`, or None for a particle at rest.
+        position: where it starts, shape (d,).
+
+    Returns:
+        A vector of the position's shape.
+
+    Raises:
+        ConfigurationError: the two have different lengths.
+
+    Example:
+        >>> joint_velocity(None, torch.ones(2)).tolist()
+        [0.0, 0.0]
+    """
+    if velocity is None:
+        return torch.zeros_like(position)
+    vector = joint_vector(velocity, what="velocity")
+    if vector.shape != position.shape:
+        raise ConfigurationError(
+            f"Cannot start the particle because position and velocity have different lengths; pass one velocity per "
+            f"coordinate (got {position.numel()} and {vector.numel()})."
+        )
+    return vector
+
+
+def game_point(game: AbstractGame, position: Tensor) -> dict[str, Vector]:
+    """The game's point at a flat position.
+
+    Args:
+        game: whose point it is.
+        position: joint vector (x, y), shape (n + m,).
+
+    Returns:
+        Mapping from player to a one-tensor tuple, in the game's dtype.
+
+    Raises:
+        ConfigurationError: the length is not that of x and y together.
+
+    Example:
+        >>> from lightning_lead.games import BilinearGame
+        >>> game_point(BilinearGame([[1.0]]), torch.tensor([1.0, 2.0]))["y"][0].tolist()
+        [2.0]
+    """
+    n, m = game.dimensions
+    if position.shape != (n + m,):
+        raise ConfigurationError(
+            f"Cannot evaluate {type(game).__name__} here because its players have {n} and {m} coordinates; pass a flat "
+            f"vector of shape ({n + m},) (got {tuple(position.shape)})."
+        )
+    return game.point(*position.detach().split([n, m]))
+
+
+def joint_field(game: AbstractGame, position: Tensor) -> Tensor:  # (n + m,)
+    """The joint field v(s) of a game as a flat vector of the position's dtype.
+
+    Args:
+        game: whose field it is.
+        position: joint vector (x, y), shape (n + m,).
+
+    Returns:
+        (∇ₓ Lₓ, ∇ᵧ Lᵧ) of shape (n + m,).
+
+    Example:
+        >>> from lightning_lead.games import BilinearGame
+        >>> joint_field(BilinearGame([[1.0]]), torch.tensor([1.0, 2.0])).tolist()
+        [2.0, -1.0]
+    """
+    field = game.field(game_point(game, position))
+    return torch.cat([field["x"][0], field["y"][0]]).to(position.dtype)
+
+
+def check_time_step(time_step: float) -> None:
+    """Refuse a time step that is not finite and positive with a ConfigurationError."""
+    if not (math.isfinite(time_step) and time_step > 0):
+        raise ConfigurationError(f"Cannot use time_step because it must be finite and > 0 (got {time_step!r}).")
+
+
+def constant_jacobian(game: AbstractGame) -> Tensor:  # (n + m, n + m)
+    """The Jacobian of a game whose field is linear, in float64.
+
+    Args:
+        game: the game.
+
+    Returns:
+        J, shape (n + m, n + m).
+
+    Raises:
+        ConfigurationError: J differs between points, so the field is not linear.
+
+    Example:
+        >>> from lightning_lead.games import BilinearGame
+        >>> constant_jacobian(BilinearGame([[2.0]])).tolist()
+        [[0.0, 2.0], [-2.0, 0.0]]
+    """
+    here = game.jacobian(game.equilibrium()).to(torch.float64)
+    for seed in range(3):  # a linear field shows the same J everywhere; three normal points tell any other one apart
+        there = game.jacobian(game.random_point(seed=seed)).to(torch.float64)
+        if not torch.allclose(here, there, rtol=1e-12, atol=1e-12):
+            raise ConfigurationError(
+                f"Cannot treat the field of {type(game).__name__} as linear because its Jacobian changes from point to "
+                "point; take a bilinear or quadratic game, or linearise with lead_system (got a difference of "
+                f"{(here - there).abs().max().item():.3g})."
+            )
+    return here

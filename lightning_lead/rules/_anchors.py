@@ -1,0 +1,109 @@
+"""Anchors, where the players stood: the memory of rules that look ahead by the opponent's last move.
+
+    Δ_j = θ_j − anchor_j,      anchor_j is θ_j at player i's own previous update
+
+So of several discriminator steps the first alone meets a Δ_G, and the generator meets the sum of all the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lightning_lead._types import Point, Vector
+from lightning_lead.calculus._players import extrapolated, opponent_of, snapshot
+from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.rules.base import RuleState
+
+__all__ = ["anchor_of", "follow", "gradient_ahead", "gradient_by_weights", "start_anchors"]
+
+
+def start_anchors(point: Point) -> RuleState:
+    """Return the anchors before the first step, when nobody has moved.
+
+    Args:
+        point: parameters of the players whose moves are counted; copied.
+
+    Example:
+        >>> import torch
+        >>> start_anchors({"x": (torch.zeros(1),)})
+        {'anchor': {'x': (tensor([0.]),)}, 'moved': {'x': False}}
+    """
+    return {"anchor": {name: snapshot(v) for name, v in point.items()}, "moved": dict.fromkeys(point, False)}
+
+
+def anchor_of(player: str, state: RuleState) -> Vector | None:
+    """Return where a player stood when its opponent last updated, or None if it has not moved since.
+
+    A flag decides, not a norm: no synchronisation, and nothing is paid for a Δ of zero.
+
+    Args:
+        player: who has moved.
+        state: as `start_anchors` or `follow` returned it; of a player that is not in it nothing is known.
+    """
+    anchor: Vector | None = state["anchor"][player] if state["moved"].get(player) else None
+    return anchor
+
+
+def gradient_ahead(oracle: GameOracle, player: str, weight: float, before: Vector, *, replay: bool = False) -> Vector:
+    """Return ∇_i L_i(θ_i, θ_j + weight·Δ_j). Cost: one gradient.
+
+    Args:
+        oracle: of this turn.
+        player: i, who moves.
+        weight: of Δ_j = θ_j − before; −1 is the opponent as it was.
+        before: where the opponent has come from.
+        replay: whether it repeats an evaluation; otherwise it is the turn's real forward.
+    """
+    opponent = opponent_of(player, oracle.names)
+    ahead = extrapolated(oracle.point[opponent], before, weight)
+    return oracle.gradient(player, at={**oracle.point, opponent: ahead}, replay=replay)
+
+
+def gradient_by_weights(
+    oracle: GameOracle, players: Sequence[str], state: RuleState, weights: Mapping[str, float]
+) -> tuple[dict[str, Vector], RuleState]:
+    """Return the whole of a rule that faces displaced opponents: each turn's only look, and the anchors after it.
+
+    Cost: one gradient per mover, the plain one where Δ_j or its weight is zero.
+
+    Args:
+        oracle: of this turn.
+        players: who moves.
+        state: the anchors.
+        weights: player i -> the weight of the Δ_j that it faces, for both players.
+    """
+    directions = {}
+    state = _of_those_met_ahead(oracle, state, weights)
+    for player in players:
+        before, weight = anchor_of(opponent_of(player, oracle.names), state), weights[player]
+        if before is None or weight == 0:
+            directions[player] = oracle.gradient(player)
+        else:
+            directions[player] = gradient_ahead(oracle, player, weight, before)
+    return directions, follow(oracle, players, state)
+
+
+def follow(oracle: GameOracle, players: Sequence[str], state: RuleState) -> RuleState:
+    """Return the anchors after a turn: the movers have seen their opponents, and have moved themselves.
+
+    Args:
+        oracle: of this turn, whose gradients have been taken: copies come after the step's peak of memory.
+        players: who moves.
+        state: the anchors before; not changed in place.
+    """
+    anchor, moved = dict(state["anchor"]), dict(state["moved"])
+    for player in players:
+        opponent = opponent_of(player, oracle.names)
+        if moved.get(opponent):
+            anchor[opponent], moved[opponent] = snapshot(oracle.point[opponent]), False
+    moved |= dict.fromkeys(moved.keys() & set(players), True)
+    return {"anchor": anchor, "moved": moved}
+
+
+def _of_those_met_ahead(oracle: GameOracle, state: RuleState, weights: Mapping[str, float]) -> RuleState:
+    """Return the anchors that the weights ask for: a run that goes on with other weights may lack one, or have more."""
+    ahead = {name: oracle.point[name] for name in oracle.names if weights[opponent_of(name, oracle.names)] != 0}
+    if ahead.keys() == state["anchor"].keys():
+        return state
+    started = start_anchors({name: vector for name, vector in ahead.items() if name not in state["anchor"]})
+    return {part: {name: (state[part] | started[part])[name] for name in ahead} for part in ("anchor", "moved")}
