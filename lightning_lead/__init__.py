@@ -49,7 +49,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
     from lightning_lead.engine.lead_strategy import LEADStrategy
     from lightning_lead.engine.strategy import GameStrategy
     from lightning_lead.engine.turns import Turn
-    from lightning_lead.gan._batch import GANBatch
+    from lightning_lead.gan._problem import GANBatch
     from lightning_lead.gan.ema import GeneratorEMA
     from lightning_lead.gan.module import LeadGANModule
     from lightning_lead.training.mixin import LeadMixin
@@ -111,7 +111,7 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "LEADStrategy": "lightning_lead.engine.lead_strategy",
     "GameStrategy": "lightning_lead.engine.strategy",
     "LeadGANModule": "lightning_lead.gan.module",
-    "GANBatch": "lightning_lead.gan._batch",
+    "GANBatch": "lightning_lead.gan._problem",
     "Turn": "lightning_lead.engine.turns",
     "LeadModule": "lightning_lead.training.module",
     "LeadMixin": "lightning_lead.training.mixin",

@@ -1,4 +1,4 @@
-"""A probe before the first step: every derivative that the rule will ask for is taken once, on the first batch."""
+"""Probe before the first step: every derivative that the rule will ask for, taken once on the first batch."""
 
 from __future__ import annotations
 
@@ -19,16 +19,10 @@ _OFTEN_ONCE_DIFFERENTIABLE = (nn.SyncBatchNorm, nn.MultiheadAttention, nn.RNNBas
 
 
 def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) -> None:
-    """Take every derivative that the rule will ask for once, so that what cannot be differentiated shows at once.
+    """Take every derivative that the rule will ask for, on the first batch and this rank alone.
 
-    Args:
-        oracle: of the first batch; exhaustive, and it must not reduce over ranks.
-        module: whose layers are named in the error.
-        rule: the game optimizer.
-
-    Raises:
-        HigherDerivativeError: a layer without a second derivative, or players who meet through a detach.
-        DifferentiationError: a player that the other one's loss ignores.
+    Raises a HigherDerivativeError for a layer without a second derivative, or players who meet through a detach; and a
+    DifferentiationError for a player that the other one's loss ignores. `module` names the layers in the message.
     """
     if rule.needs.zero_sum:
         with full_float32():
@@ -104,7 +98,7 @@ def _finds_more(oracle: GameOracle, player: str, found: Vector | None) -> bool:
 
 
 def _check_zero_sum(oracle: GameOracle, rule: AbstractGameRule) -> None:
-    """Both losses' mixed second derivatives must cancel; what depends on one player alone does not matter."""
+    """Refuse losses whose mixed second derivatives do not cancel; terms of one player alone may differ."""
     for player in oracle.names:
         opponent = opponent_of(player, oracle.names)
         moved = tuple(1e-3 * p + 1e-6 for p in oracle.point[opponent])
@@ -120,20 +114,12 @@ def _check_zero_sum(oracle: GameOracle, rule: AbstractGameRule) -> None:
 
 
 def made_up_cross(oracle: GameOracle, player: str, rule: AbstractGameRule, *, weight: float) -> CrossTerm:
-    """A cross term as the rule asks for it, before anybody has moved."""
+    """Return a cross term as the rule asks for it, for a displacement that is made up."""
     displacement = tuple(1e-3 * p + 1e-6 for p in oracle.point[opponent_of(player, oracle.names)])
     return CrossTerm(weight, displacement, rule.needs.form if rule.needs.second_order else "difference")
 
 
 def suspects(module: nn.Module) -> list[str]:
-    """The layers of kinds that often have no second derivative, as "name (Kind)".
-
-    Args:
-        module: where to look.
-
-    Example:
-        >>> suspects(nn.Sequential(nn.Linear(2, 2), nn.SyncBatchNorm(2)))
-        ['1 (SyncBatchNorm)']
-    """
+    """Return layers of kinds that often have no second derivative, as "name (Kind)"."""
     kinds = (*_OFTEN_ONCE_DIFFERENTIABLE, torch._dynamo.eval_frame.OptimizedModule)
     return [f"{name} ({type(m).__name__})" for name, m in module.named_modules() if isinstance(m, kinds)]

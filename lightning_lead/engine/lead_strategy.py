@@ -76,7 +76,7 @@ class LEADStrategy(GameStrategy):
     def from_paper(
         cls, *, eta: float, beta: float, alpha: float, **settings: Any
     ) -> tuple[LEADStrategy, _OptimizerSettings]:
-        """The paper's units, x⁺ = x + β(x − x⁻) − η g − α(…): a = α/η, with SGD(lr=η, momentum=β).
+        """Build it in the paper's units, x⁺ = x + β(x − x⁻) − η g − α(…): a = α/η, with SGD(lr=η, momentum=β).
 
         Args:
             eta: step size η > 0.
@@ -102,7 +102,7 @@ class LEADStrategy(GameStrategy):
     def from_physics(
         cls, *, charge: float, friction: float, time_step: float, **settings: Any
     ) -> tuple[LEADStrategy, _OptimizerSettings]:
-        """The particle's units, mass 1: η = δ², β = 1 − μδ, α = 2qδ.
+        """Build it in the particle's units, mass 1: η = δ², β = 1 − μδ, α = 2qδ.
 
         Args:
             charge: q ≥ 0.
@@ -130,9 +130,9 @@ class LEADStrategy(GameStrategy):
     def for_spectrum(
         cls, *, smallest: float, largest: float, curvature: float = 0.0, **settings: Any
     ) -> tuple[LEADStrategy, _OptimizerSettings]:
-        """Alternating play with strong coupling and momentum, set by a law for a quadratic game of this spectrum.
+        """Build alternating play with strong coupling and momentum, by a law for quadratic games of this spectrum.
 
-        The law, its derivation and its rate are in `analysis.lead_law`. On the bilinear game it needs about κ game
+        The law and its rate are in `rules.lead_law`. On the bilinear game it needs about κ game
         steps per factor e, κ = largest/smallest.
 
         Args:

@@ -74,7 +74,7 @@ class BatchLosses:
                 yield
 
     def part(self, fraction: float) -> BatchLosses:
-        """The losses on the first samples, always a replay: singular vectors are the recorded ones.
+        """Return the losses on the first samples; every evaluation of them is a replay.
 
         Args:
             fraction: of the samples, in (0, 1]; at least one is taken.

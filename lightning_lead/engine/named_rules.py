@@ -54,7 +54,7 @@ def _rules() -> dict[str, type[AbstractGameRule]]:
 
 
 def game_names() -> list[str]:
-    """The names that `find_game` knows.
+    """Return the names that `find_game` knows.
 
     Example:
         >>> {"LEAD", "ExtraAdam", "AlternatingGDA"} <= set(game_names())
@@ -64,7 +64,7 @@ def game_names() -> list[str]:
 
 
 def find_game(text: str) -> GameStrategy:
-    """The strategy that a name stands for.
+    """Return the strategy that a name stands for.
 
     Args:
         text: NAME or NAME(setting=value, ...); values are Python literals.
@@ -91,7 +91,7 @@ def find_game(text: str) -> GameStrategy:
 
 
 def as_game(game: GameStrategy | AbstractGameRule | str) -> GameStrategy:
-    """A strategy from what a user passes as `game=`.
+    """Return a strategy for what a user passes as `game=`.
 
     Args:
         game: a strategy, a rule, or a name.
@@ -154,7 +154,7 @@ def _read(node: ast.expr) -> tuple[str, dict[str, Any]]:
 
 
 def _value(node: ast.expr) -> Any:
-    """A literal, or a rule inside of a rule."""
+    """Return a literal, or a rule inside of a rule."""
     if isinstance(node, (ast.Call, ast.Name, ast.Attribute)):
         name, settings = _read(node)
         return _rule(name)(**settings)

@@ -44,12 +44,12 @@ class GameStep:
 
     Args:
         game: the rule, the order of play, and their state; already started.
-        turns: who moves, on which micro-batches.
+        turns: the moves, in order, with their micro-batches.
         live: name -> the players' parameters, which are moved in place.
         optimizers: that hold these parameters; each moves once per turn of a player that it holds.
         lookahead: the optimizers' next step, for rules that look ahead; made of the same optimizers.
         make_oracle: (turn, seed) -> the derivatives of that turn.
-        seed: of everything random in the step.
+        seed: of all random numbers of the step.
         clip: largest norm of a player's direction, > 0, or None.
         last_step: moves the optimizer at the end of the step, where a host counts its steps; default
             `optimizer.step()`, as everywhere else.

@@ -28,7 +28,7 @@ _NOT_IN = {
 
 
 class PlayedTurn(NamedTuple):
-    """What came of a turn.
+    """The outcome of a turn.
 
     Example:
         >>> PlayedTurn({}, {}, {}, skipped=True).skipped
@@ -102,11 +102,11 @@ class GameStrategy:
 
     @property
     def description(self) -> str:
-        """The rule with its settings, and the order of play: what checkpoints and records of scores say."""
+        """The rule with its settings, and the order of play, as checkpoints and records of scores name them."""
         return f"{self.rule!r}, {self.play} play"
 
     def start(self, point: Point) -> None:
-        """Begin anew, or go on from a state that was just loaded, on the parameters' device.
+        """Start with the rule's initial state, or with one that was just loaded, on the parameters' device.
 
         Args:
             point: the players' parameters.
@@ -120,11 +120,11 @@ class GameStrategy:
     def play_turn(
         self, oracle: GameOracle, players: Sequence[str], parameters: Mapping[str, Sequence[Tensor]]
     ) -> PlayedTurn:
-        """One update of one player, or of both: the directions end up in `.grad`, which is None where nobody moves.
+        """Write the directions of one update into `.grad`; a skipped turn leaves None there.
 
         Args:
             oracle: derivatives on this turn's batch.
-            players: who moves.
+            players: those that move.
             parameters: name -> the live parameters.
 
         Raises:
@@ -162,7 +162,7 @@ class GameStrategy:
         Args:
             before: both players before the optimizer's step.
             parameters: name -> the live parameters; those that the rule moves are written to.
-            players: who moved.
+            players: those that moved.
         """
         after = {name: tuple(p.detach() for p in params) for name, params in parameters.items()}
         point, self.state = self.rule.adjust_weights(before, after, players, self.state or {})
@@ -171,12 +171,12 @@ class GameStrategy:
                 parameter.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Rule, play and state as plain tensors and containers; loads with `weights_only=True`."""
+        """Return rule, play and state as plain tensors and containers; loads with `weights_only=True`."""
         counts = {"skipped": self.skipped, "skipped_in_a_row": dict(self._in_a_row)}
         return {"rule": self.rule.name, "play": self.play, "state": self.state or {}, **counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state.
+        """Load a state.
 
         Args:
             state: what `state_dict` returned.

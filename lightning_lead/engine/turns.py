@@ -1,4 +1,4 @@
-"""The turns of a game step: who moves, on which part of the batch."""
+"""Turns of a game step, and the batches that they are played on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Turn", "batch_size", "cut_batch", "split_batch"]
 
 
 class Turn(NamedTuple):
-    """Who moves, and on what: one micro-batch per round of accumulation, of equal sizes.
+    """One move: the players that make it, and its micro-batches, of equal sizes, one per round of accumulation.
 
     Example:
         >>> import torch
@@ -28,7 +28,7 @@ class Turn(NamedTuple):
 
 
 def batch_size(batch: Any) -> int:
-    """Samples in a batch, by its first tensor.
+    """Return the number of samples in a batch, by its first tensor.
 
     Args:
         batch: a nest that holds a tensor.
@@ -61,7 +61,7 @@ def _tensors(batch: Any) -> Iterator[Tensor]:
 
 
 def split_batch(batch: Any, size: int, parts: int) -> list[Any]:
-    """A batch in equal parts along the first dimension of every tensor that has it.
+    """Split a batch into equal parts along the first dimension of every tensor that has it.
 
     Args:
         batch: a tensor, or a nest of mappings and sequences of tensors; anything else goes into every part as it is.
@@ -88,19 +88,7 @@ def split_batch(batch: Any, size: int, parts: int) -> list[Any]:
 
 
 def cut_batch(batch: Any, size: int, start: int, stop: int) -> Any:
-    """Some samples of a batch.
-
-    Args:
-        batch: as in `split_batch`.
-        size: samples in the batch.
-        start: the first one that is taken.
-        stop: the first one that no longer is.
-
-    Example:
-        >>> import torch
-        >>> cut_batch((torch.arange(4), "name"), 4, 1, 3)
-        (tensor([1, 2]), 'name')
-    """
+    """Return the samples from `start` to `stop` of a batch of `size`, a nest as in `split_batch`."""
 
     def cut(value: Any) -> Any:
         if isinstance(value, Tensor):

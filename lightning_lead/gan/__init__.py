@@ -5,19 +5,17 @@ from typing import TYPE_CHECKING, Any
 from lightning_lead._lazy import lazy_attributes
 
 if TYPE_CHECKING:  # the same names as below, where type checkers and editors can see them
-    from lightning_lead.gan._batch import GANBatch
+    from lightning_lead.gan._problem import GANBatch, GANProblem
     from lightning_lead.gan.ema import GeneratorEMA
     from lightning_lead.gan.module import LeadGANModule
-    from lightning_lead.gan.problem import GANProblem
 
 __all__ = ["GANBatch", "GANProblem", "GeneratorEMA", "LeadGANModule"]
 
 __getattr__: Any = lazy_attributes(
     __name__,
     {
-        "._batch": "GANBatch",
         ".ema": "GeneratorEMA",
         ".module": "LeadGANModule",
-        ".problem": "GANProblem",
+        "._problem": "GANBatch GANProblem",
     },
 )

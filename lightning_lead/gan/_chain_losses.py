@@ -1,4 +1,4 @@
-"""The losses of a GAN on one micro-batch, for the oracle: as a whole, or link by link, u = G(z), D(u), ℓ(D(u))."""
+"""Losses of a GAN on one micro-batch, for the oracle: as a whole, or link by link, u = G(z), D(u), ℓ(D(u))."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from lightning_lead.calculus._chain.links import GENERATOR, Chain, SharedFakes, 
 from lightning_lead.calculus._chain.power_iteration import primal_power_iteration
 from lightning_lead.calculus._rng import RandomState
 from lightning_lead.engine.losses import BatchLosses
-from lightning_lead.gan._batch import GANBatch
-from lightning_lead.gan.problem import GANProblem
+from lightning_lead.gan._problem import GANBatch, GANProblem
 from lightning_lead.rules.base import RuleNeeds
 
 __all__ = ["GANLosses", "TurnSettings"]
@@ -50,7 +49,8 @@ class GANLosses(BatchLosses, Chain):
         super().__init__(problem.module, losses, batch, seed, noise=problem.noise, repeated=repeated)
         self.problem, self._settings, self._batch = problem, settings, batch
         self.structure = structure
-        one_gradient = not settings.needs.uses_opponent or settings.needs.displaces  # which needs no structure
+        # a plain gradient is the same by links or as a whole, whatever the losses; links spare the reals in G's turn
+        one_gradient = not settings.needs.uses_opponent or settings.needs.displaces
         self.linked = not problem.overridden and (structure.chained or one_gradient)
         self.joint = settings.joint
         self.shares = batch.discriminator_moves and (self._shares_jointly() if self.joint else settings.shared_latents)
@@ -59,10 +59,9 @@ class GANLosses(BatchLosses, Chain):
         self._shared: SharedFakes | None = None
 
     def _shares_jointly(self) -> bool:
-        """In simultaneous play fakes take two reverse passes through the discriminator, and compiled code allows one.
-
-        With accumulation the graphs of all micro-batches would wait for the generator.
-        """
+        """Return True if simultaneous play computes fakes once for both players."""
+        # Both players differentiate through one graph of the discriminator, and compiled code allows one reverse pass.
+        # With accumulation the graphs of all micro-batches would stay in memory until the generator's part.
         compiled = _compiled(self.problem.discriminator)
         return self.structure.chained and self._settings.accumulate == 1 and not compiled
 
@@ -84,7 +83,8 @@ class GANLosses(BatchLosses, Chain):
             yield
 
     def part(self, fraction: float) -> GANLosses:
-        """The losses on a leading fraction of the micro-batch, always a replay."""
+        """Return the losses on a leading fraction of the micro-batch; every evaluation of them is a replay."""
+        # reals and latents may differ in number, and each is cut to the same fraction
         counts = {len(self._batch.real), len(self._batch.latents)}
         ends = {count: max(1, math.ceil(fraction * count)) for count in counts}
         few = GANBatch._make(t[: ends[len(t)]] if isinstance(t, Tensor) else t for t in self._batch)
@@ -111,6 +111,7 @@ class GANLosses(BatchLosses, Chain):
     def fake_logits(self, fakes: Tensor) -> Tensor:
         """D(u)."""
         if self._repeated and self._before_logits is None:
+            # where the random numbers stood after G: a replay that computes no fakes begins D from here
             self._before_logits = RandomState(self._noise.device)
         return self.problem.fake_logits(self._batch, fakes)
 
@@ -146,6 +147,7 @@ class GANLosses(BatchLosses, Chain):
             return self.problem.generator_loss(fake_logits)
         if with_reals or not self.separable:
             return self.problem.discriminator_loss(self.problem.real_logits(self._batch), fake_logits)
+        # a separable ℓ_D is a(D(x)) + b(D(u)), so constant logits in place of D(x) change it by a constant
         primal, tangent = split_dual(fake_logits)
         absent = torch.zeros_like(primal).detach()
         if tangent is not None:  # torch takes 0.2 ms for the sum of a number that moves and one that does not

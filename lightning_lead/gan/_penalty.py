@@ -14,7 +14,7 @@ from lightning_lead.calculus._chain.links import DISCRIMINATOR, Contexts
 from lightning_lead.calculus._players import inner
 from lightning_lead.engine._probe import suspects
 from lightning_lead.gan._chain_losses import GANLosses
-from lightning_lead.gan.problem import GANProblem
+from lightning_lead.gan._problem import GANProblem
 from lightning_lead.objectives import AbstractPenalty
 from lightning_lead.rules.base import RuleNeeds
 

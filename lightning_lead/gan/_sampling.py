@@ -1,4 +1,4 @@
-"""Samples for looking at: drawn in eval mode, in full precision, from private noise."""
+"""Samples of a generator in eval mode, in full precision, from private noise."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def generate(
         batch_size: samples in a chunk, ≥ 1; another one gives other samples.
         ema: draw from its averaged weights instead of the live ones.
         rank: this process.
-        world_size: how many processes share the work.
+        world_size: number of processes that share the work.
 
     Yields:
         This rank's chunks, float32, (n, C, H, W) or (n, 2), in order.

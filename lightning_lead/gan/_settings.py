@@ -1,4 +1,4 @@
-"""Settings of a GAN that must fit each other, and the sizes of batches that must fit the settings."""
+"""Checks of a GAN's settings against each other, and of batch sizes against the settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["check_batch", "check_last_batch", "check_schedule"]
@@ -19,21 +20,11 @@ def check_schedule(
     accumulate: int,
     shared_latents: bool,
 ) -> None:
-    """Refuse a schedule of a game step that contradicts itself.
+    """Refuse numbers out of their range, and settings that exclude each other.
 
-    Args:
-        simultaneous: the rule's name if both players move at once, or None.
-        discriminator_steps: discriminator updates per game step.
-        generator_batch_size: fakes per generator update, or None for the discriminator's.
-        accumulate: micro-batches per update.
-        shared_latents: whether the generator looks at the fakes of the first discriminator update.
-
-    Raises:
-        ConfigurationError: a number out of its range, or two settings that exclude each other.
+    `simultaneous` is the rule's name if both players move at once, or None.
     """
-    for name, value in (("discriminator_steps", discriminator_steps), ("generator_batch_size", generator_batch_size)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ConfigurationError(f"Cannot use {name} because it must be an integer ≥ 1 (got {value!r})")
+    check_positive(discriminator_steps=discriminator_steps, generator_batch_size=generator_batch_size)
     if simultaneous is not None and discriminator_steps != 1:
         raise ConfigurationError(
             f"Cannot play {simultaneous} simultaneously with several discriminator steps because both players move at "
@@ -52,16 +43,7 @@ def check_schedule(
 
 
 def check_batch(size: int, discriminator_steps: int, accumulate: int) -> None:
-    """Refuse a batch that does not fall into equal micro-batches.
-
-    Args:
-        size: samples in it.
-        discriminator_steps: shares of the batch.
-        accumulate: parts of a share.
-
-    Raises:
-        ConfigurationError: it does not divide.
-    """
+    """Refuse a batch of a size that does not fall into equal micro-batches."""
     parts = discriminator_steps * accumulate
     if size % parts:
         raise ConfigurationError(
@@ -71,16 +53,7 @@ def check_batch(size: int, discriminator_steps: int, accumulate: int) -> None:
 
 
 def check_last_batch(trainer: Any, discriminator_steps: int, accumulate: int) -> None:
-    """Refuse a loader of which the last, smaller batch of an epoch does not divide, if a fit gets there.
-
-    Args:
-        trainer: with its loader.
-        discriminator_steps: shares of a batch.
-        accumulate: parts of a share.
-
-    Raises:
-        ConfigurationError: it does not divide.
-    """
+    """Refuse a loader whose last, smaller batch of an epoch does not divide, if a fit gets there."""
     loader = trainer.train_dataloader
     reached = isinstance(loader, DataLoader) and trainer.num_training_batches >= len(loader)
     if reached and loader.batch_size and not loader.drop_last and not isinstance(loader.dataset, IterableDataset):

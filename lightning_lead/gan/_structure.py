@@ -5,11 +5,13 @@ It decides how derivatives are computed, never what they are.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_lead._errors import first_line
@@ -22,7 +24,12 @@ from lightning_lead.engine._probe import made_up_cross
 from lightning_lead.gan._chain_losses import GANLosses
 from lightning_lead.rules.base import AbstractGameRule
 
-__all__ = ["MakeLosses", "find_structure"]
+__all__ = ["PROBED", "MakeLosses", "find_structure", "report_structure"]
+
+PROBED = 16
+"""Samples on which the structure is found, before the first step."""
+
+_log = logging.getLogger("lightning_lead.gan")  # the name that docs/cost.md gives
 
 
 class MakeLosses(Protocol):
@@ -71,6 +78,19 @@ def find_structure(
             chain.fake_logits, fakes, parameters, lambda vector: contexts.swap({DISCRIMINATOR: vector}), replay
         )
         return Structure(None, reason or _disagreement(oracle(Structure(None, None)), general, rule))
+
+
+def report_structure(found: Structure, rule: AbstractGameRule) -> None:
+    """Log how derivatives will be taken, and say on rank 0 where that costs more than it might."""
+    _log.debug("Cross term: %s", f"general, because {found.not_chained}" if found.not_chained else "by structure")
+    if found.not_chained and rule.needs.uses_opponent and not rule.needs.displaces:
+        rank_zero_info(
+            f"The derivatives of {rule.name} are taken of the losses as a whole and not by the structure "
+            f"of a GAN, which costs more (see docs/cost.md), because {found.not_chained}"
+        )
+    if found.chained and rule.needs.second_order:
+        reason = found.not_piecewise_linear
+        _log.debug("Discriminator: %s", f"dual numbers, because {reason}" if reason else "piecewise linear")
 
 
 def _generator_bypasses_fakes(chain: GANLosses, live: Mapping[str, Sequence[Tensor]], contexts: Contexts) -> str | None:

@@ -52,12 +52,12 @@ class GeneratorEMA(Callback):
         self.halflife_images, self.rampup = halflife_images, rampup
         self._average: dict[str, Tensor] = {}
         self._seen = 0  # images
-        self._step = 0  # the game step that the average has taken in last
+        self._step = 0  # the last game step in the average
         self._images = 0  # in the game step that is under way
         self._equal_batches = False
 
     def decay(self, *, images: int, seen: int) -> float:
-        """The factor d by which one game step shrinks the old average.
+        """Return the factor d by which one game step shrinks the old average.
 
         Args:
             images: b, in this step.
@@ -68,11 +68,11 @@ class GeneratorEMA(Callback):
 
     @property
     def ready(self) -> bool:
-        """Whether there is an average: from the start of a fit on, or after a checkpoint was loaded."""
+        """True if there is an average: from the start of a fit on, or after a checkpoint was loaded."""
         return bool(self._average)
 
     def average(self, pl_module: Any) -> dict[str, Tensor]:
-        """The averaged generator under the module's names, for `torch.func.functional_call(pl_module, ...)`.
+        """Return the averaged generator under the module's names, for `torch.func.functional_call(pl_module, ...)`.
 
         Args:
             pl_module: the module with the live generator.
@@ -92,7 +92,7 @@ class GeneratorEMA(Callback):
         return averaged | {PREFIX + name: buffer for name, buffer in live.named_buffers()}
 
     def update_if_due(self, trainer: Trainer, pl_module: Any) -> None:
-        """Take in the game step that was just made, once; callbacks that run before this one call it themselves.
+        """Update the average by the last game step, once; callbacks that run before this one call it themselves.
 
         Args:
             trainer: whose `global_step` counts game steps.
@@ -111,7 +111,7 @@ class GeneratorEMA(Callback):
     # ---- Lightning hooks --------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """A new fit begins a new average; a checkpoint, which is loaded later, brings its own."""
+        """Begin a new average in a new fit; a checkpoint, which is loaded later, brings its own."""
         if not hasattr(pl_module, "generator"):
             raise ConfigurationError(
                 f"Cannot run GeneratorEMA because {type(pl_module).__name__} has no generator; name it self.generator"
@@ -147,21 +147,21 @@ class GeneratorEMA(Callback):
         self._images = images
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        """One update per game step."""
+        """Update once per game step."""
         self.update_if_due(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint written by a callback that runs before this one must hold this step's average all the same."""
+        """Update first: a callback that saves before this one must save this step's average."""
         self.update_if_due(trainer, pl_module)
         checkpoint["callbacks"][self.state_key] = self.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain tensors and numbers; loads with `weights_only=True`."""
+        """Return plain tensors and numbers; loads with `weights_only=True`."""
         average = {name: tensor.clone() for name, tensor in self._average.items()}
         return {"average": average, "seen": self._seen, "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state over; it is compared with the generator, and moved to its device, when it is first used."""
+        """Load a state; it is compared with the generator, and moved to its device, when it is first used."""
         self._average = dict(state_dict["average"])
         self._seen, self._step = int(state_dict["seen"]), int(state_dict["step"])
 
@@ -180,7 +180,7 @@ class GeneratorEMA(Callback):
 
 
 def find_ema(trainer: Trainer | None) -> GeneratorEMA | None:
-    """The Trainer's `GeneratorEMA`, if it has one that holds an average.
+    """Return the Trainer's `GeneratorEMA`, if it has one that holds an average.
 
     Args:
         trainer: or None.

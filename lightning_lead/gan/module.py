@@ -5,13 +5,11 @@ one game step = n discriminator updates, each on its share of the batch, then on
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
@@ -21,22 +19,16 @@ from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.swap import Swap
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
-from lightning_lead.gan._batch import GANBatch, call_network, first_samples, micro_batches, takes_labels
 from lightning_lead.gan._chain_losses import GANLosses, TurnSettings
 from lightning_lead.gan._penalty import check_penalty, probe_penalty
+from lightning_lead.gan._problem import GANBatch, GANProblem, HookedProblem, call_network, takes_labels
 from lightning_lead.gan._settings import check_batch, check_last_batch, check_schedule
-from lightning_lead.gan._structure import find_structure
-from lightning_lead.gan.problem import GANProblem
+from lightning_lead.gan._structure import PROBED, find_structure, report_structure
 from lightning_lead.objectives import AbstractPenalty, adversarial_objective
 from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training.module import LeadModule
 
 __all__ = ["LeadGANModule"]
-
-_log = logging.getLogger("lightning_lead.gan")  # the name that docs/cost.md gives
-
-PROBED = 16
-"""Samples that are looked at before the first step, to see which structure the losses have."""
 
 
 class LeadGANModule(LeadModule):
@@ -63,9 +55,8 @@ class LeadGANModule(LeadModule):
         scheduler: optimizer -> learning-rate scheduler, stepped once per game step; or None.
         clip: largest norm of a player's direction, > 0, or None.
         accumulate: micro-batches per update, ≥ 1; each share of the batch is split once more.
-        shared_latents: let the generator's update look at the fakes of the first discriminator update instead of fresh
-            ones. With `cross="difference"` fakes are then made once for both, and the old gradient comes out of that
-            update.
+        shared_latents: use the fakes of the first discriminator update in the generator's as well, not fresh ones. With
+            `cross="difference"` they are then computed once for both, and the old gradient comes out of that update.
         channels_last: keep images and the weights of convolutions in this order in memory (a sample's pixels side by
             side, each with its channels), in which tensor cores work; the numbers are the same to rounding.
 
@@ -139,7 +130,7 @@ class LeadGANModule(LeadModule):
     # ---- hooks a subclass may override ------------------------------------------------------------------------------
 
     def sample_latents(self, n: int) -> Tensor:
-        """Standard normal latents.
+        """Draw standard normal latents.
 
         Args:
             n: how many.
@@ -151,7 +142,7 @@ class LeadGANModule(LeadModule):
         return torch.randn(n, self.latent_dim, generator=self._noise.generator, device=self.device, dtype=dtype)
 
     def sample_labels(self, n: int) -> Tensor | None:
-        """Uniform labels for samples that follow no batch, or None for an unconditional generator.
+        """Draw uniform labels for samples that follow no batch, or None for an unconditional generator.
 
         Args:
             n: how many.
@@ -173,7 +164,7 @@ class LeadGANModule(LeadModule):
         return torch.randint(classes, (n,), generator=self._noise.generator, device=self.device)
 
     def unpack_batch(self, batch: Any) -> tuple[Tensor, Tensor | None]:
-        """A batch from the loader as (real samples, labels or None).
+        """Return a batch from the loader as (real samples, labels or None).
 
         Args:
             batch: a tensor, or a sequence that begins with samples and, if it goes on, labels.
@@ -188,7 +179,7 @@ class LeadGANModule(LeadModule):
         )
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Samples from latents.
+        """Return samples from latents.
 
         Args:
             latents: (n, latent_dim).
@@ -197,17 +188,17 @@ class LeadGANModule(LeadModule):
         return call_network(self.generator, latents, labels)
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """The generator's loss, a scalar."""
+        """Return the generator's loss, a scalar."""
         loss: Tensor = self.objective.generator_loss(fake_logits)
         return loss
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """The discriminator's loss, a scalar."""
+        """Return the discriminator's loss, a scalar."""
         loss: Tensor = self.objective.discriminator_loss(real_logits, fake_logits)
         return loss
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Samples, one per index in the batch, in eval mode.
+        """Return samples, one per index in the batch, in eval mode.
 
         Args:
             batch: sample indices (n,), as a data module's `predict_dataloader` yields them; the first one seeds the
@@ -224,18 +215,18 @@ class LeadGANModule(LeadModule):
         return torch.cat(list(generate(self, len(batch), seed=seed, batch_size=len(batch), ema=ema)))
 
     def on_train_start(self) -> None:
-        """Besides the checks of every game: an epoch's last, smaller batch must divide as well."""
+        """Check what every game checks, and that an epoch's last, smaller batch divides as well."""
         super().on_train_start()
         check_last_batch(self.trainer, self.discriminator_steps, self.accumulate)
 
     # ---- the game ---------------------------------------------------------------------------------------------------
 
     def players(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """The discriminator moves first, then the generator answers the new one."""
+        """Return both networks' parameters; the discriminator moves first."""
         return {"discriminator": self.discriminator.parameters(), "generator": self.generator.parameters()}
 
     def game_turns(self, batch: Any) -> list[Turn]:
-        """n discriminator turns on equal shares of the batch, and one generator turn."""
+        """Return n discriminator turns on equal shares of the batch, and one generator turn."""
         real, labels = self.unpack_batch(batch)
         if self.channels_last and real.dim() == 4:
             real = real.contiguous(memory_format=torch.channels_last)
@@ -258,34 +249,41 @@ class LeadGANModule(LeadModule):
         return [*turns, Turn(("generator",), self._micro(reals[-1], classes[-1], fakes, False), fakes)]
 
     def wanted_losses(self, batch: GANBatch, wanted: frozenset[str]) -> Mapping[str, Tensor]:
-        """The losses in `wanted` on one micro-batch."""
+        """Return the losses in `wanted` on one micro-batch."""
         return self.problem.losses(batch, wanted)
 
     def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
-        """Besides what every game logs, `penalty/discriminator`: the mean over the discriminator's updates."""
+        """Log what every game logs, and `penalty/discriminator`, the mean over the discriminator's updates."""
         super().log_game_step(record, notes)
         if self._penalties:
             mean = torch.stack(list(self._penalties.values())).mean()
             self.log("penalty/discriminator", mean, on_step=True, on_epoch=False)
 
     def player_losses(self, batch: Any) -> Mapping[str, Tensor]:
-        """Both losses on a batch from the loader, with fresh latents; for inspection and own evaluation loops."""
+        """Return both losses on a batch from the loader, with fresh latents; for evaluation loops of your own."""
         real, labels = self.unpack_batch(batch)
         (part,) = self._micro(real, labels, len(real), True, parts=1)
         return self.wanted_losses(part, frozenset({"discriminator", "generator"}))
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Nothing per batch: samples are judged by the `GenerativeMetrics` callback."""
+        """Do nothing per batch: the `GenerativeMetrics` callback scores samples."""
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Nothing per batch: samples are judged by the `GenerativeMetrics` callback."""
+        """Do nothing per batch: the `GenerativeMetrics` callback scores samples."""
 
     # ---- the losses of a micro-batch, and the structure that they have -----------------------------------------------
 
     @property
     def problem(self) -> GANProblem:
         """The GAN without its trainer: both networks and their losses, as they are now, with this module's hooks."""
-        return _HookedProblem(self)
+        own = type(self)
+        return HookedProblem(
+            self,
+            noise=self._noise,
+            penalties=self._penalties,
+            own_loss=own.discriminator_loss is LeadGANModule.discriminator_loss,
+            own_losses=own.wanted_losses is LeadGANModule.wanted_losses,
+        )
 
     def _losses_of(
         self, batch: Any, seed: int, *, structure: Structure | None = None, repeated: bool | None = None
@@ -316,27 +314,19 @@ class LeadGANModule(LeadModule):
         needs = self.game.rule.needs
         first = turns[0].micro_batches[0]
         if isinstance(first, GANBatch):
-            losses = self._losses_of(first_samples(first, PROBED), seed, repeated=False)
+            losses = self._losses_of(first.first(PROBED), seed, repeated=False)
             contexts = Contexts(Swap(self, live), self._full_precision)
             probe_penalty(losses.problem, losses, live, contexts, needs)
         found = self._find_structure(turns[-1].micro_batches[0], live, seed)
         self._structure = found = Structure(*self.trainer.strategy.broadcast(tuple(found)))  # one for all ranks
-        _log.debug("Cross term: %s", f"general, because {found.not_chained}" if found.not_chained else "by structure")
-        if found.not_chained and needs.uses_opponent and not needs.displaces:
-            rank_zero_info(
-                f"The derivatives of {self.game.rule.name} are taken of the losses as a whole and not by the structure "
-                f"of a GAN, which costs more (see docs/cost.md), because {found.not_chained}"
-            )
-        if found.chained and needs.second_order:
-            reason = found.not_piecewise_linear
-            _log.debug("Discriminator: %s", f"dual numbers, because {reason}" if reason else "piecewise linear")
+        report_structure(found, self.game.rule)
         super()._probe(turns, live, seed)
         self._penalties.clear()
 
     def _find_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> Structure:
         if self.problem.overridden or not isinstance(batch, GANBatch):
             return Structure("wanted_losses() is overridden", None)
-        few, contexts = first_samples(batch, PROBED), Contexts(Swap(self, live), self._full_precision)
+        few, contexts = batch.first(PROBED), Contexts(Swap(self, live), self._full_precision)
 
         def make_losses(structure: Structure, *, repeated: bool = True) -> GANLosses:
             return self._losses_of(few, seed, structure=structure, repeated=repeated)
@@ -347,45 +337,9 @@ class LeadGANModule(LeadModule):
     def _micro(
         self, real: Tensor, labels: Tensor | None, fakes: int, moves: bool, *, parts: int | None = None
     ) -> list[GANBatch]:
-        conditional = takes_labels(self.generator) or takes_labels(self.discriminator)
-        return micro_batches(
-            real,
-            labels,
-            self.sample_latents(fakes),
-            fakes_take_labels=conditional,
-            moves=moves,
-            parts=self.accumulate if parts is None else parts,
-        )
-
-
-class _HookedProblem(GANProblem):
-    """The problem of a module: its networks as they are now, and every hook that a subclass may have overridden."""
-
-    def __init__(self, module: LeadGANModule) -> None:
-        self._module = module
-        self.generator, self.discriminator = module.generator, module.discriminator
-        self.objective, self.penalty = module.objective, module.penalty
-        self.noise, self.penalties = module._noise, module._penalties
-
-    @property
-    def module(self) -> nn.Module:
-        return self._module
-
-    @property
-    def separable(self) -> bool:
-        own = type(self._module).discriminator_loss is LeadGANModule.discriminator_loss
-        return own and bool(getattr(self.objective, "separable", False))
-
-    @property
-    def overridden(self) -> bool:
-        return type(self._module).wanted_losses is not LeadGANModule.wanted_losses
-
-    def generate(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        fakes: Tensor = self._module(latents, labels)
-        return fakes
-
-    def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        return self._module.generator_loss(fake_logits)
-
-    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return self._module.discriminator_loss(real_logits, fake_logits)
+        latents, fake_labels = self.sample_latents(fakes), None
+        if labels is not None and (takes_labels(self.generator) or takes_labels(self.discriminator)):
+            # the labels of the reals, over and over if there are more fakes
+            fake_labels = labels.repeat(-(-len(latents) // len(labels)))[: len(latents)]
+        batch = GANBatch(real, labels, latents, fake_labels, moves)
+        return batch.split(self.accumulate if parts is None else parts)

@@ -19,19 +19,8 @@ __all__ = ["check_optimizers", "check_trainer"]
 def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
     """Refuse Trainer settings that cannot be honoured.
 
-    Args:
-        trainer: the Lightning Trainer, before it has set anything up.
-        rule: the game optimizer.
-
-    Raises:
-        ConfigurationError: `gradient_clip_val`, `accumulate_grad_batches`, fp16, a strategy that shards parameters, or
-            bf16 weights under a rule that subtracts gradients of one batch from each other.
-
-    Example:
-        >>> import pytorch_lightning
-        >>> from lightning_lead.rules import LEAD
-        >>> trainer = pytorch_lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-        >>> check_trainer(trainer, LEAD())
+    These are `gradient_clip_val`, `accumulate_grad_batches`, fp16, a strategy that shards parameters, and bf16 weights
+    under a rule that subtracts gradients of one batch from each other.
     """
     if trainer.gradient_clip_val:
         raise ConfigurationError(
@@ -65,15 +54,8 @@ def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
 def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]], rule: AbstractGameRule) -> None:
     """Refuse optimizers and schedulers that a game step would silently leave aside, or that the rule cannot use.
 
-    Args:
-        trainer: after its optimizers are there.
-        players: name -> live parameters.
-        rule: the game optimizer.
-
-    Raises:
-        ConfigurationError: an optimizer holds trainable parameters that belong to no player, a scheduler waits for a
-            metric, which a game step does not have, a rule that takes plain steps meets an optimizer with a memory, or
-            one that reads the momentum meets an optimizer that does not say it.
+    An optimizer may hold no parameters of other players. A scheduler may not wait for a metric. A rule that takes
+    plain steps needs an optimizer without a memory; one that reads the momentum, an optimizer that has it.
     """
     for optimizer in trainer.optimizers if rule.needs.requires_sgd else []:
         groups = optimizer.param_groups

@@ -42,6 +42,7 @@ from lightning_lead.engine.step import GameStep, PlayedStep
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn, batch_size, split_batch
 from lightning_lead.rules.base import AbstractGameRule
+from lightning_lead.training._log import GameLog, is_due
 from lightning_lead.training._trainer_checks import check_optimizers, check_trainer
 
 __all__ = ["LeadMixin"]
@@ -99,28 +100,28 @@ class LeadMixin(LightningModule):
         self._probed = False
         self._by_backward = False
         self._equal_batches = False
-        self._noted: dict[str, float] = {}
+        self._game_log = GameLog()
         self._playing: list[int] = []
         self._built: list[list[dict[str, Any]]] = []
 
     # ---- what a user implements -------------------------------------------------------------------------------------
 
     def players(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Name -> parameters of each of the two players, in the order of play."""
+        """Return name -> parameters of each of the two players, in the order of play."""
         raise NotImplementedError("Cannot play because players() is missing; return {name: parameters} for two players")
 
     def player_losses(self, batch: Any) -> Mapping[str, Tensor]:
-        """Name -> scalar loss that the player minimises, a mean over the batch."""
+        """Return name -> scalar loss that the player minimises, a mean over the batch."""
         raise NotImplementedError("Cannot play because player_losses(batch) is missing; return {name: scalar loss}")
 
     # ---- what a user may override -----------------------------------------------------------------------------------
 
     def wanted_losses(self, batch: Any, wanted: frozenset[str]) -> Mapping[str, Tensor]:
-        """The losses in `wanted`; computes all of them by default. Override it to leave out what is not wanted."""
+        """Return the losses in `wanted`, by default all of them; override it to compute no others."""
         return self.player_losses(batch)
 
     def game_turns(self, batch: Any) -> list[Turn]:
-        """The turns of one game step on a batch from the loader; by default each player once on the whole batch."""
+        """Return the turns of a game step on a batch from the loader; by default one per player, on all of it."""
         # on one process and in one piece the size is not needed, and a batch may be anything
         size = 1 if self.accumulate == 1 and self.trainer.world_size == 1 else batch_size(batch)
         parts = [batch] if self.accumulate == 1 else split_batch(batch, size, self.accumulate)
@@ -132,7 +133,7 @@ class LeadMixin(LightningModule):
     # ---- the game step ----------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One game step: every turn's direction, then the optimizer, then schedulers, then the log."""
+        """Play one game step, then step the schedulers, then log."""
         live, self._noise.device = self._live(), self.device
         step, rank = self.trainer.global_step, self.trainer.global_rank
         seed = mix_seed(self._noise_seed or 0, rank, step)
@@ -165,46 +166,15 @@ class LeadMixin(LightningModule):
     def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
         """Log losses; every `log_every_n_steps`, also norms of gradients and cross terms and their cosines.
 
-        All are as this rank saw them. And what the rule notes, as a solver's iterations, where it has changed or is
-        logged; and how many turns have been skipped, once one has. The progress bar shows the losses of the first step,
-        and of the last one that was logged:
-        what is logged with `prog_bar` Lightning reads from the device after every step, bar or no bar.
+        All are as this rank saw them. The rule's notes, as a solver's iterations, are logged where they have changed
+        and with the details; the number of skipped turns, once there is one. The progress bar shows the losses of the
+        first step, and of the last one that was logged.
         """
-        losses = {f"loss/{name}": stats.loss for name, stats in record.items()}
-        details = {}
-        for name, stats in record.items():
-            if stats.gradient_norm is not None:
-                details[f"gradient/{name}"] = stats.gradient_norm
-            if stats.cross_norm is not None and stats.cosine is not None:
-                details |= {f"cross/{name}": stats.cross_norm, f"cross_cosine/{name}": stats.cosine}
-        self.log_dict(losses, on_step=True, on_epoch=False)
-        if self._shown(losses):
-            values = torch.stack([loss.float() for loss in losses.values()]).tolist()
-            self.trainer.progress_bar_metrics.update(zip(losses, values, strict=True))
-        due = self._due(self.trainer.global_step)
-        # an unchanged note need not be told again: Lightning keeps it, and each call takes as long as that of a loss
-        for name, value in notes.items():
-            if due or self._noted.get(name) != value:
-                details[name] = torch.as_tensor(value)
-        self._noted |= notes
-        if self.game.skipped:
-            details["skipped_turns"] = torch.as_tensor(float(self.game.skipped))
-        self.log_dict(details, on_step=True, on_epoch=False)
-
-    def _shown(self, losses: Mapping[str, Tensor]) -> bool:
-        """Whether the progress bar is to have new losses, after the step."""
-        if not losses or self.trainer.progress_bar_callback is None:
-            return False
-        return self._due(self.trainer.global_step) or not losses.keys() <= self.trainer.progress_bar_metrics.keys()
-
-    def _due(self, steps: int) -> bool:
-        """Return whether the game step after which there have been so many is logged."""
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return every > 0 and steps % every == 0
+        self._game_log.write(self, record, notes, self.game.skipped)
 
     @contextmanager
     def private_noise(self, seed: int) -> Iterator[None]:
-        """Everything random inside is a function of `seed`; every generator outside is untouched.
+        """Draw all random numbers inside as a function of `seed`, and leave every generator outside as it was.
 
         Args:
             seed: any integer.
@@ -214,7 +184,7 @@ class LeadMixin(LightningModule):
             yield
 
     def sync_buffers(self) -> None:
-        """Every rank gets rank 0's buffers; all ranks must call it. Nothing to do on one process."""
+        """Give every rank the buffers of rank 0; all ranks must call it."""
         if self._trainer is not None:
             broadcast_buffers([self], self.trainer.strategy)
 
@@ -241,7 +211,7 @@ class LeadMixin(LightningModule):
         self._probed = True
 
     def _fall_back(self, error: HigherDerivativeError) -> None:
-        """Go on with what the rule has for layers without a second derivative, or raise the error."""
+        """Replace the rule by the one that it names for layers without a second derivative, or raise the error."""
         instead = self.game.rule.differentiating_once()
         if instead is None:
             raise error
@@ -289,8 +259,8 @@ class LeadMixin(LightningModule):
         return self.game.rule.needs.repeats_batch or self.game.play == "simultaneous" or self._inspected()
 
     def _inspected(self) -> bool:
-        """Norms and cosines are worked out on the steps that are logged, and on no others."""
-        return self._due(self.trainer.global_step + 1)
+        """Return True on steps that are logged, which alone need norms and cosines."""
+        return is_due(self.trainer, self.trainer.global_step + 1)
 
     def _full_precision(self) -> AbstractContextManager[object]:
         kind = self.device.type
@@ -304,7 +274,7 @@ class LeadMixin(LightningModule):
     # ---- Lightning hooks --------------------------------------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
-        """No callbacks; the first hook of a fit, so what cannot work is refused here, before Lightning's own check."""
+        """Return no callbacks; refuse what cannot work, in the first hook of a fit, before Lightning's own check."""
         if self.trainer.state.fn == "fit":
             check_trainer(self.trainer, self.game.rule)
         return []
@@ -316,11 +286,11 @@ class LeadMixin(LightningModule):
         if not self._resumed or self._noise_seed is None:
             self._noise_seed = int(torch.randint(2**62, ()).item())
         self._noise_seed = int(self.trainer.strategy.broadcast(self._noise_seed))
-        self._resumed, self._probed, self._noted = False, False, {}
+        self._resumed, self._probed, self._game_log = False, False, GameLog()
         self._built = implementations(self.trainer.optimizers)  # between this hook and the next they are restored
 
     def on_train_start(self) -> None:
-        """Settle what was resumed; check optimizers and schedulers; see whether ranks' batches are of one size."""
+        """Restore optimizers' implementations, check optimizers, and see if ranks' batches are of one size."""
         if self._built:  # not where on_fit_start was overridden without super, which the first step says
             restore_implementation(self.trainer.optimizers, self._built)
         check_optimizers(self.trainer, self._live(), self.game.rule)
@@ -331,7 +301,7 @@ class LeadMixin(LightningModule):
         self._step_schedulers("epoch", self.current_epoch + 1)
 
     def on_validation_start(self) -> None:
-        """Ranks' running statistics have drifted apart; make them agree."""
+        """Make ranks' running statistics agree; in training they drift apart."""
         self.sync_buffers()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -346,7 +316,7 @@ class LeadMixin(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """In a fit, take the game over, if it is the same one; elsewhere only the weights matter.
+        """In a fit, load the game, if it is the same one; elsewhere only the weights matter.
 
         Raises:
             CheckpointMismatchError: other networks, another rule, another play, or a checkpoint without a game.

@@ -66,7 +66,7 @@ class LeadModule(LeadMixin):
         self._optimizer, self._scheduler, self._rates = optimizer, scheduler, learning_rates
 
     def configure_optimizers(self) -> Any:
-        """One joint optimizer with one named param group per player, frozen parameters included, and the scheduler."""
+        """Return one optimizer, with a named param group per player, frozen parameters included, and the scheduler."""
         make: Callable[..., torch.optim.Optimizer] = self._optimizer or _default_optimizer
         if self.game.rule.needs.requires_sgd:
             make = torch.optim.SGD

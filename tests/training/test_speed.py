@@ -100,7 +100,7 @@ def test_a_progress_bar_reads_where_it_is_given_new_losses(reads_per_step):
     gan = dcgan(game=LEADStrategy(skip_limit=None))
     found = reads_per_step(gan, 5, enable_progress_bar=True, log_every_n_steps=4)
     assert [len(reads) > 0 for reads in found] == [True, False, False, True, False]
-    assert any("mixin.py" in place for place in found[3].where)
+    assert any("_log.py" in place for place in found[3].where)
 
 
 def test_the_counter_sees_what_it_is_to_see(reads_per_step):

@@ -1,13 +1,15 @@
-"""A GAN as two losses: the networks, the objective and the penalty, without a trainer.
+"""A GAN as two losses on a micro-batch: the networks, the objective and the penalty, without a trainer.
 
 L_G = ℓ_G(D(G(z))),   L_D = ℓ_D(D(x), D(G(z))) + p(D; x, G(z))
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -15,10 +17,37 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus._chain.dual import uncompiled
 from lightning_lead.calculus._rng import PrivateNoise, mix_seed
 from lightning_lead.calculus.replay import frozen_buffers
-from lightning_lead.gan._batch import GANBatch, call_network
 from lightning_lead.objectives import AbstractPenalty, adversarial_objective
 
-__all__ = ["GANProblem"]
+__all__ = ["GANBatch", "GANProblem", "HookedProblem", "call_network", "takes_labels"]
+
+
+class GANBatch(NamedTuple):
+    """The micro-batch of a turn: reals, and the latents of the fakes, drawn once and used in every evaluation.
+
+    `LeadGANModule.wanted_losses(batch, wanted)` gets it, and `game_turns(batch)` returns turns of it.
+
+    Example:
+        >>> import torch
+        >>> batch = GANBatch(torch.zeros(4, 2), None, torch.zeros(8, 3), None, discriminator_moves=True)
+        >>> [len(part.latents) for part in batch.split(2)], len(batch.first(3).real)
+        ([4, 4], 3)
+    """
+
+    real: Tensor  # (m, ...)
+    labels: Tensor | None  # of the reals, (m,); None for an unconditional GAN
+    latents: Tensor  # (k, latent_dim)
+    fake_labels: Tensor | None  # of the fakes, (k,)
+    discriminator_moves: bool  # otherwise the generator does
+
+    def split(self, parts: int) -> list[GANBatch]:
+        """Return as many equal micro-batches; `parts` must divide m and k."""
+        columns = (field.chunk(parts) if isinstance(field, Tensor) else [field] * parts for field in self)
+        return [GANBatch(*fields) for fields in zip(*columns, strict=True)]
+
+    def first(self, count: int) -> GANBatch:
+        """Return the first `count` reals and latents, with their labels."""
+        return GANBatch._make(field[:count] if isinstance(field, Tensor) else field for field in self)
 
 
 class GANProblem:
@@ -152,3 +181,90 @@ class GANProblem:
             labels=batch.labels,
             noise=self.noise.generator,
         )
+
+
+class HookedProblem(GANProblem):
+    """The problem of a module: its networks as they are now, and every hook that a subclass may have overridden."""
+
+    def __init__(
+        self,
+        hooks: Any,  # networks, objective, penalty, and forward, generator_loss, discriminator_loss: a LeadGANModule
+        *,
+        noise: PrivateNoise,
+        penalties: dict[int, Tensor],
+        own_loss: bool,  # the discriminator's loss is the objective's
+        own_losses: bool,  # `losses` is made of the hooks
+    ) -> None:
+        self._hooks, self._own_loss, self._own_losses = hooks, own_loss, own_losses
+        self.generator, self.discriminator = hooks.generator, hooks.discriminator
+        self.objective, self.penalty = hooks.objective, hooks.penalty
+        self.noise, self.penalties = noise, penalties
+
+    @property
+    def module(self) -> nn.Module:
+        """The module itself, which holds both networks."""
+        module: nn.Module = self._hooks
+        return module
+
+    @property
+    def separable(self) -> bool:
+        """True if the objective is, and its loss is the discriminator's."""
+        return self._own_loss and bool(getattr(self.objective, "separable", False))
+
+    @property
+    def overridden(self) -> bool:
+        """True if the module has losses of its own."""
+        return not self._own_losses
+
+    def generate(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """The module's `forward`."""
+        fakes: Tensor = self._hooks(latents, labels)
+        return fakes
+
+    def generator_loss(self, fake_logits: Tensor) -> Tensor:
+        """The module's hook."""
+        loss: Tensor = self._hooks.generator_loss(fake_logits)
+        return loss
+
+    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """The module's hook."""
+        loss: Tensor = self._hooks.discriminator_loss(real_logits, fake_logits)
+        return loss
+
+
+def takes_labels(network: nn.Module) -> bool:
+    """Return True if labels are passed to the network.
+
+    One that may take labels but names no classes is unconditional: its optional argument stays unused.
+    """
+    forward = getattr(network, "_orig_mod", network).forward  # inside of what torch.compile has wrapped
+    function = getattr(forward, "__func__", None)
+    arguments = _positional(forward) if function is None else _of_method(function)[1:]
+    return len(arguments) > 1 and (
+        arguments[1].default is inspect.Parameter.empty or getattr(network, "num_classes", None) is not None
+    )
+
+
+@functools.lru_cache
+def _of_method(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    # a function's arguments do not change, and reading them takes longer than a small layer; networks are not kept
+    return _positional(function)
+
+
+def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    parameters = inspect.signature(function).parameters.values()
+    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def call_network(network: nn.Module, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Return a network's output, with labels if it takes them; it is an error if there are none."""
+    if not takes_labels(network):
+        unconditional: Tensor = network(inputs)
+        return unconditional
+    if labels is None:
+        raise ConfigurationError(
+            f"Cannot call {type(network).__name__} because it takes labels and there are none; let the loader yield "
+            "(samples, labels), or override unpack_batch(batch) and sample_labels(n)"
+        )
+    conditional: Tensor = network(inputs, labels)
+    return conditional
