@@ -51,7 +51,7 @@ def serve(orders: Connection, workload: str, method: str, batch_size: int, devic
     METHODS[method](chosen, where, meter, traffic)
 
 
-class Contestant:
+class MethodProcess:
     """One method in its own process."""
 
     def __init__(self, workload: str, method: str, batch_size: int, device: str, *, memory: bool = False) -> None:
@@ -86,20 +86,20 @@ def measure(workload: str, methods: Sequence[str], batch_size: int, device: str,
     """Counts first, one method at a time; then rounds."""
     rows = {method: Row() for method in methods}
     for method, row in rows.items():
-        watched = Contestant(workload, method, batch_size, device, memory=True)
+        watched = MethodProcess(workload, method, batch_size, device, memory=True)
         for _ in range(WARM_UP):
             row.memory = watched.step("seconds")
         row.flops, row.traffic = watched.step("flops"), watched.step("traffic")
         watched.close()
-    contestants = {method: Contestant(workload, method, batch_size, device) for method in methods}
+    measured = {method: MethodProcess(workload, method, batch_size, device) for method in methods}
     for _ in range(WARM_UP):
-        for contestant in contestants.values():
-            contestant.step("seconds")
+        for method in measured.values():
+            method.step("seconds")
     for _ in range(rounds):
         for method in random.sample(list(methods), len(methods)):
-            rows[method].seconds.append(contestants[method].step("seconds"))
-    for contestant in contestants.values():
-        contestant.close()
+            rows[method].seconds.append(measured[method].step("seconds"))
+    for method in measured.values():
+        method.close()
     return rows
 
 
@@ -151,8 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if method != "Adam"
         ),
     ]
-    card = torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads"
-    lines = [f"{datetime.date.today()}, {card}, Python {platform.python_version()}, torch {torch.__version__}", ""]
+    device = torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads"
+    lines = [f"{datetime.date.today()}, {device}, Python {platform.python_version()}, torch {torch.__version__}", ""]
     for name in chosen.workloads or found:
         workload = found[name]
         playing = [m for m in methods if workload.discriminator_steps == 1 or m not in SIMULTANEOUS]

@@ -160,9 +160,9 @@ def segment(name: str, chosen: argparse.Namespace, changes: dict[str, Any]) -> d
     made["seconds_of_training"] = round(made["seconds_of_segment"] - sum(scoring), 3)
     scores = run.scores.history
     if not scores or scores[-1]["step"] != run.trainer.global_step:
-        judged = built(name, chosen, changes, "--trainer.limit_val_batches=1")
-        judged.trainer.validate(judged.model, judged.data, ckpt_path=str(last), verbose=False)
-        scores = judged.scores.history
+        resumed = built(name, chosen, changes, "--trainer.limit_val_batches=1")
+        resumed.trainer.validate(resumed.model, resumed.data, ckpt_path=str(last), verbose=False)
+        scores = resumed.scores.history
     return {"segment": made | speed, "curve": scores, "checkpoint_bytes": last.stat().st_size}
 
 

@@ -151,10 +151,10 @@ def extra_adam_joint(workload: Workload, device: torch.device, meter: Meter, tra
             logits = loop.discriminator(fake)
             generator_loss = loop.objective.generator_loss(logits)
             discriminator_loss = loop.objective.discriminator_loss(loop.discriminator(real), logits)
-        (push,) = torch.autograd.grad(generator_loss, [fake], retain_graph=True)
+        (cotangent,) = torch.autograd.grad(generator_loss, [fake], retain_graph=True)
         return (
             torch.autograd.grad(discriminator_loss, loop.d),
-            torch.autograd.grad(fake, loop.g, push),
+            torch.autograd.grad(fake, loop.g, cotangent),
         )
 
     def step() -> None:

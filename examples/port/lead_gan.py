@@ -60,8 +60,8 @@ class GAN(LeadMixin, pl.LightningModule):
     def forward(self, z):
         return self.generator(z)
 
-    def adversarial_loss(self, judged, truth):
-        return binary_cross_entropy(judged, torch.full_like(judged, truth))
+    def adversarial_loss(self, logits, truth):
+        return binary_cross_entropy(logits, torch.full_like(logits, truth))
 
     def players(self):
         return {"generator": self.generator.parameters(), "discriminator": self.discriminator.parameters()}

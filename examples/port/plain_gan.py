@@ -63,8 +63,8 @@ class GAN(pl.LightningModule):
     def forward(self, z):
         return self.generator(z)
 
-    def adversarial_loss(self, judged, truth):
-        return binary_cross_entropy(judged, torch.full_like(judged, truth))
+    def adversarial_loss(self, logits, truth):
+        return binary_cross_entropy(logits, torch.full_like(logits, truth))
 
     def training_step(self, batch, batch_idx):
         images, _ = batch
