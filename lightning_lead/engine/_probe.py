@@ -74,7 +74,7 @@ def _take_gradient(oracle: GameOracle, player: str, rule: AbstractGameRule) -> N
             raise
         failed = error
     # `autograd.grad` does not see what is inside of a reentrant checkpoint: it raises, or finds nothing there
-    if by_grad and (found is None or not all(part.any() for part in found)):
+    if by_grad and (found is None or not all(tensor.any() for tensor in found)):
         oracle.by_backward = _finds_more(oracle, player, found)
         if oracle.by_backward and rule.needs.second_order:
             raise HigherDerivativeError(

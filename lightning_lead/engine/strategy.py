@@ -152,8 +152,8 @@ class GameStrategy:
             self.state = state
             self._in_a_row |= dict.fromkeys(players, 0)
         for player in players:
-            for parameter, part in zip(parameters[player], directions[player], strict=True):
-                parameter.grad = None if skipped else laid_out_like(part, parameter)
+            for parameter, tensor in zip(parameters[player], directions[player], strict=True):
+                parameter.grad = None if skipped else laid_out_like(tensor, parameter)
         return PlayedTurn(statistics, oracle.notes, dict(oracle.evaluations), skipped)
 
     def adjust_weights(self, before: Point, parameters: Mapping[str, Sequence[Tensor]], players: Sequence[str]) -> None:
@@ -198,7 +198,7 @@ class GameStrategy:
 
 def _finite(directions: Mapping[str, Vector]) -> bool:
     # by the largest entry: squares would overflow where the direction does not
-    filled = [part for d in directions.values() for part in d if part.numel()]
+    filled = [tensor for d in directions.values() for tensor in d if tensor.numel()]
     largest = torch._foreach_norm(filled, math.inf)
     return math.isfinite(float(torch.stack([size.float() for size in largest]).max()))  # that of a NaN is NaN
 

@@ -51,7 +51,7 @@ class GANBatch(NamedTuple):
 
 
 class GANProblem:
-    """The losses of a GAN on a micro-batch. Subclass it to change one; each method is a part that others use.
+    """The losses of a GAN on a micro-batch. Subclass it to change one; the methods use each other.
 
     Args:
         generator: latents (k, latent_dim)[, labels (k,)] -> fakes of the shape of the reals.
@@ -96,7 +96,7 @@ class GANProblem:
 
     @property
     def overridden(self) -> bool:
-        """True if `losses` is no longer made of the parts below, so that nothing is known of its structure."""
+        """True if `losses` is no longer made of the methods below, so that nothing is known of its structure."""
         return type(self).losses is not GANProblem.losses
 
     @property

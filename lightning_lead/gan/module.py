@@ -244,7 +244,7 @@ class LeadGANModule(LeadModule):
             Turn(("discriminator",), self._micro(r, c, size, True), size) for r, c in zip(reals, classes, strict=True)
         ]
         if self.shared_latents:
-            shared = [part._replace(discriminator_moves=False) for part in turns[0].micro_batches]
+            shared = [micro._replace(discriminator_moves=False) for micro in turns[0].micro_batches]
             return [*turns, Turn(("generator",), shared, size)]
         return [*turns, Turn(("generator",), self._micro(reals[-1], classes[-1], fakes, False), fakes)]
 
@@ -262,8 +262,8 @@ class LeadGANModule(LeadModule):
     def player_losses(self, batch: Any) -> Mapping[str, Tensor]:
         """Return both losses on a batch from the loader, with fresh latents; for evaluation loops of your own."""
         real, labels = self.unpack_batch(batch)
-        (part,) = self._micro(real, labels, len(real), True, parts=1)
-        return self.wanted_losses(part, frozenset({"discriminator", "generator"}))
+        (whole,) = self._micro(real, labels, len(real), True, parts=1)
+        return self.wanted_losses(whole, frozenset({"discriminator", "generator"}))
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Do nothing per batch: the `GenerativeMetrics` callback scores samples."""

@@ -236,7 +236,7 @@ class LeadMixin(LightningModule):
             settings = {"reduce": reduce, "lookahead": lookahead, "inspect": self._inspected()}
         oracle = GameOracle(
             {player: tuple(params) for player, params in live.items()},
-            [self._batch_losses(part, mix_seed(seed, k)) for k, part in enumerate(turn.micro_batches)],
+            [self._batch_losses(micro, mix_seed(seed, k)) for k, micro in enumerate(turn.micro_batches)],
             swap=Swap(self, live) if swap is None else swap,
             full_precision=self._full_precision,
             **settings,
