@@ -51,8 +51,8 @@ class GameStep:
         make_oracle: (turn, seed) -> the derivatives of that turn.
         seed: of all random numbers of the step.
         clip: largest norm of a player's direction, > 0, or None.
-        last_step: moves the optimizer at the end of the step, where a host counts its steps; default
-            `optimizer.step()`, as everywhere else.
+        step_optimizer: (optimizer, last) -> steps it; `last` is True once, at the end of the game step. Default
+            `optimizer.step()`.
 
     Example:
         >>> import torch
@@ -86,11 +86,11 @@ class GameStep:
         make_oracle: Callable[[Turn, int], GameOracle],
         seed: int = 0,
         clip: float | None = None,
-        last_step: Callable[[Optimizer], object] = lambda optimizer: optimizer.step(),
+        step_optimizer: Callable[[Optimizer, bool], object] = lambda optimizer, last: optimizer.step(),
     ) -> None:
         self._game, self._turns, self._live = game, turns, live
         self._optimizers, self._lookahead, self._make_oracle = optimizers, lookahead, make_oracle
-        self._seed, self._clip, self._last_step = seed, clip, last_step
+        self._seed, self._clip, self._step_optimizer = seed, clip, step_optimizer
 
     def play(self) -> PlayedStep:
         """Play every turn: a direction, clipped, then the steps of the optimizers that hold the moving players."""
@@ -119,10 +119,7 @@ class GameStep:
         moving = [p for name in turn.players for p in self._live[name]]
         owners = self._owners(turn.players, {id(p) for p in moving})
         for optimizer in owners:
-            if last and optimizer is owners[-1]:
-                self._last_step(optimizer)
-            else:
-                optimizer.step()
+            self._step_optimizer(optimizer, last and optimizer is owners[-1])
         for parameter in moving:
             parameter.grad = None
         if adjusts:

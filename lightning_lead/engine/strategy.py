@@ -153,7 +153,9 @@ class GameStrategy:
             self._in_a_row |= dict.fromkeys(players, 0)
         for player in players:
             for parameter, tensor in zip(parameters[player], directions[player], strict=True):
-                parameter.grad = None if skipped else laid_out_like(tensor, parameter)
+                parameter.grad = None
+                if not skipped:
+                    _give(parameter, laid_out_like(tensor, parameter))
         return PlayedTurn(statistics, oracle.notes, dict(oracle.evaluations), skipped)
 
     def adjust_weights(self, before: Point, parameters: Mapping[str, Sequence[Tensor]], players: Sequence[str]) -> None:
@@ -196,11 +198,22 @@ class GameStrategy:
         self._in_a_row = dict(in_a_row) if isinstance(in_a_row, Mapping) else {}
 
 
+def _give(parameter: Tensor, direction: Tensor) -> None:
+    """Write a direction into `.grad`; where the parameter has gradient hooks, as a reverse pass would, through them."""
+    if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+        torch.autograd.backward(parameter, direction)
+    else:
+        parameter.grad = direction
+
+
 def _finite(directions: Mapping[str, Vector]) -> bool:
-    # by the largest entry: squares would overflow where the direction does not
     filled = [tensor for d in directions.values() for tensor in d if tensor.numel()]
-    largest = torch._foreach_norm(filled, math.inf)
-    return math.isfinite(float(torch.stack([size.float() for size in largest]).max()))  # that of a NaN is NaN
+
+    def largest(order: float) -> float:  # of the norms; NaN if one of them is
+        return float(torch.stack([size.float() for size in torch._foreach_norm(filled, order)]).max())
+
+    # torch's largest entry takes 20 times as long as its sum of squares on a CPU; that one may overflow, though
+    return math.isfinite(largest(2)) or math.isfinite(largest(math.inf))
 
 
 def _to_device(value: Any, device: torch.device) -> Any:

@@ -133,14 +133,24 @@ class GANProblem:
 
     def fake_logits(self, batch: GANBatch, fakes: Tensor) -> Tensor:
         """D(u), with the fakes' labels if the discriminator takes them."""
-        return call_network(self.discriminator, fakes, batch.fake_labels)
+        return self._logits(fakes, batch.fake_labels)
 
     def real_logits(self, batch: GANBatch) -> Tensor:
         """D(x); in the generator's turn, where a cross term alone needs it, buffers stay as they are."""
         if batch.discriminator_moves:
-            return call_network(self.discriminator, batch.real, batch.labels)
+            return self._logits(batch.real, batch.labels)
         with frozen_buffers(self.discriminator):
-            return call_network(self.discriminator, batch.real, batch.labels)
+            return self._logits(batch.real, batch.labels)
+
+    def _logits(self, samples: Tensor, labels: Tensor | None) -> Tensor:
+        logits = call_network(self.discriminator, samples, labels)
+        if not isinstance(logits, Tensor):
+            raise ConfigurationError(
+                f"Cannot use what {type(self.discriminator).__name__} returns because it is no tensor; make it return "
+                "logits, one per sample, or override wanted_losses(batch, wanted) and take what you need of it "
+                f"(got {type(logits).__name__})"
+            )
+        return logits
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
         """ℓ_G, a scalar."""

@@ -55,9 +55,10 @@ def check_batch(size: int, discriminator_steps: int, accumulate: int) -> None:
 def check_last_batch(trainer: Any, discriminator_steps: int, accumulate: int) -> None:
     """Refuse a loader whose last, smaller batch of an epoch does not divide, if a fit gets there."""
     loader = trainer.train_dataloader
-    reached = isinstance(loader, DataLoader) and trainer.num_training_batches >= len(loader)
-    if reached and loader.batch_size and not loader.drop_last and not isinstance(loader.dataset, IterableDataset):
-        last = len(loader.sampler) % loader.batch_size
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return  # a stream may have no length
+    if trainer.num_training_batches >= len(loader) and loader.batch_size and not loader.drop_last:
+        last = len(loader.sampler) % loader.batch_size  # type: ignore[arg-type]
         if last % (discriminator_steps * accumulate):
             raise ConfigurationError(
                 f"Cannot split the last batch of an epoch, of {last}, over discriminator_steps × accumulate = "

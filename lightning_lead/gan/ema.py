@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
+from lightning_lead.engine.turns import batch_size
 
 __all__ = ["GeneratorEMA", "find_ema"]
 
@@ -103,8 +104,11 @@ class GeneratorEMA(Callback):
         decay = self.decay(images=self._images, seen=self._seen)
         with torch.no_grad():
             for name, parameter in pl_module.generator.named_parameters():
-                average = self._average[name]
-                average.lerp_(parameter.to(average.dtype), 1 - decay)
+                average = self._average.get(name)
+                if average is None or average.shape != parameter.shape:  # the generator has grown
+                    self._average[name] = _wide_copy(parameter)
+                else:
+                    average.lerp_(parameter.to(average.dtype), 1 - decay)
         self._seen += self._images
         self._step = trainer.global_step
 
@@ -124,10 +128,7 @@ class GeneratorEMA(Callback):
         if self._average:
             self._align(pl_module)
             return
-        self._average = {
-            name: p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)
-            for name, p in pl_module.generator.named_parameters()
-        }
+        self._average = {name: _wide_copy(p) for name, p in pl_module.generator.named_parameters()}
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """See whether every rank is known to have the same number of images."""
@@ -138,7 +139,8 @@ class GeneratorEMA(Callback):
         """Count the images of this game step, over all ranks."""
         images = getattr(pl_module, "images_per_step", None)
         if images is None:
-            images = len(pl_module.unpack_batch(batch)[0])
+            unpack = getattr(pl_module, "unpack_batch", None)
+            images = batch_size(batch) if unpack is None else len(unpack(batch)[0])
             if self._equal_batches or trainer.world_size == 1:
                 images *= trainer.world_size
             else:  # every rank must find the same number, or their averages drift apart
@@ -177,6 +179,10 @@ class GeneratorEMA(Callback):
                 )
         for name, parameter in live.items():  # Lightning loads callbacks before the module is on its device
             self._average[name] = self._average[name].to(parameter.device)
+
+
+def _wide_copy(parameter: Tensor) -> Tensor:
+    return parameter.detach().to(torch.promote_types(parameter.dtype, torch.float32), copy=True)
 
 
 def find_ema(trainer: Trainer | None) -> GeneratorEMA | None:

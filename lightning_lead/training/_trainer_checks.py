@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder, StochasticWeightAveraging
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
@@ -16,12 +18,32 @@ from lightning_lead.rules.base import AbstractGameRule
 __all__ = ["check_optimizers", "check_trainer"]
 
 
+_NOT_WITH_A_GAME: dict[type, tuple[str, str]] = {
+    BatchSizeFinder: (
+        "find a batch size",
+        "its trial steps come before the game starts; try the size that you want by Trainer(max_steps=3)",
+    ),
+    LearningRateFinder: (
+        "find a learning rate",
+        "it looks for a loss that falls, and in a game neither has to; take those of docs/choosing.md",
+    ),
+    StochasticWeightAveraging: (
+        "average weights",
+        "it has a schedule of its own, and plays an epoch more for batch norm; use GeneratorEMA(halflife_images=...)",
+    ),
+}
+
+
 def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
     """Refuse Trainer settings that cannot be honoured.
 
-    These are `gradient_clip_val`, `accumulate_grad_batches`, fp16, a strategy that shards parameters, and bf16 weights
-    under a rule that subtracts gradients of one batch from each other.
+    These are `gradient_clip_val`, `accumulate_grad_batches`, fp16, a strategy that shards parameters, bf16 weights
+    under a rule that subtracts gradients of one batch from each other, and callbacks that train in their own way.
     """
+    for callback in trainer.callbacks:
+        for kind, (what, reason) in _NOT_WITH_A_GAME.items():
+            if isinstance(callback, kind):
+                raise ConfigurationError(f"Cannot {what} by {type(callback).__name__} because {reason}")
     if trainer.gradient_clip_val:
         raise ConfigurationError(
             "Cannot honour Trainer(gradient_clip_val=...) because a game step has one update per player; "
@@ -54,8 +76,8 @@ def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
 def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]], rule: AbstractGameRule) -> None:
     """Refuse optimizers and schedulers that a game step would silently leave aside, or that the rule cannot use.
 
-    An optimizer may hold no parameters of other players. A scheduler may not wait for a metric. A rule that takes
-    plain steps needs an optimizer without a memory; one that reads the momentum, an optimizer that has it.
+    Every parameter of a player belongs to one optimizer, and no optimizer holds others. A scheduler may not wait for a
+    metric. A rule that takes plain steps needs an optimizer without a memory; one that reads the momentum needs it.
     """
     for optimizer in trainer.optimizers if rule.needs.requires_sgd else []:
         groups = optimizer.param_groups
@@ -66,6 +88,18 @@ def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]], rule
             )
     for player in players if rule.needs.reads_momentum else []:
         Lookahead(players, trainer.optimizers).lag(player)
+    owners = Counter(id(p) for o in trainer.optimizers for group in o.param_groups for p in group["params"])
+    for name, parameters in players.items():
+        if several := sum(owners[id(p)] > 1 for p in parameters):
+            raise ConfigurationError(
+                f"Cannot train {several} parameter(s) of player {name!r} because several optimizers hold them, and "
+                "each would step them in every turn; let one hold them, and add the other's loss to the player's"
+            )
+        if lost := sum(owners[id(p)] == 0 for p in parameters):
+            raise ConfigurationError(
+                f"Cannot train {lost} parameter(s) of player {name!r} because no optimizer holds them; return one from "
+                "configure_optimizers(), or freeze them with requires_grad_(False)"
+            )
     owned = {id(p) for parameters in players.values() for p in parameters}
     for optimizer in trainer.optimizers:
         held = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]

@@ -42,7 +42,9 @@ from lightning_lead.engine.step import GameStep, PlayedStep
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn, batch_size, split_batch
 from lightning_lead.rules.base import AbstractGameRule
+from lightning_lead.training._hook_watch import HookWatch
 from lightning_lead.training._log import GameLog, is_due
+from lightning_lead.training._schedulers import Schedulers
 from lightning_lead.training._trainer_checks import check_optimizers, check_trainer
 
 __all__ = ["LeadMixin"]
@@ -103,6 +105,8 @@ class LeadMixin(LightningModule):
         self._game_log = GameLog()
         self._playing: list[int] = []
         self._built: list[list[dict[str, Any]]] = []
+        self.hooks_run: set[str] = set()
+        """Hooks of this class that have run in this fit."""
 
     # ---- what a user implements -------------------------------------------------------------------------------------
 
@@ -134,6 +138,7 @@ class LeadMixin(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Play one game step, then step the schedulers, then log."""
+        self._schedulers.check()
         live, self._noise.device = self._live(), self.device
         step, rank = self.trainer.global_step, self.trainer.global_rank
         seed = mix_seed(self._noise_seed or 0, rank, step)
@@ -158,10 +163,11 @@ class LeadMixin(LightningModule):
             make_oracle=lambda turn, turn_seed: self._oracle(turn, live, turn_seed, swap=swap, lookahead=lookahead),
             seed=seed,
             clip=self.clip,
-            last_step=self._counted_step,
+            step_optimizer=self._step_optimizer,
         ).play()
-        self._step_schedulers("step", self.trainer.global_step)
+        self._schedulers.step("step", self.trainer.global_step)
         self.log_game_step(played.statistics, played.notes)
+        self.hooks_run.add("training_step")
 
     def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
         """Log losses; every `log_every_n_steps`, also norms of gradients and cross terms and their cosines.
@@ -247,8 +253,11 @@ class LeadMixin(LightningModule):
     def _batch_losses(self, batch: Any, seed: int) -> BatchLosses:
         return BatchLosses(self, self.wanted_losses, batch, seed, noise=self._noise, repeated=self._repeated())
 
-    def _counted_step(self, optimizer: Optimizer) -> None:
-        """Step by Lightning's wrapper, which counts a global step: one per game step."""
+    def _step_optimizer(self, optimizer: Optimizer, last: bool) -> None:
+        """Step through Lightning, for its hooks; by its wrapper, which counts a global step, once per game step."""
+        if not last:
+            self.trainer.strategy.optimizer_step(optimizer, lambda: None)
+            return
         wrapped = self.optimizers()
         candidates = wrapped if isinstance(wrapped, list) else [wrapped]
         (counting,) = (c for c in candidates if getattr(c, "optimizer", c) is optimizer)
@@ -266,18 +275,17 @@ class LeadMixin(LightningModule):
         kind = self.device.type
         return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
-    def _step_schedulers(self, interval: str, count: int) -> None:
-        for config in self.trainer.lr_scheduler_configs:
-            if config.interval == interval and count % config.frequency == 0:
-                config.scheduler.step()  # type: ignore[call-arg]
-
     # ---- Lightning hooks --------------------------------------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return no callbacks; refuse what cannot work, in the first hook of a fit, before Lightning's own check."""
-        if self.trainer.state.fn == "fit":
-            check_trainer(self.trainer, self.game.rule)
-        return []
+        """Refuse what cannot work, in the first hook of a fit; return a callback that looks for forgotten hooks."""
+        if self.trainer.state.fn != "fit":
+            return []
+        check_trainer(self.trainer, self.game.rule)
+        self.hooks_run.clear()
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        watched = any(isinstance(callback, HookWatch) for callback in callbacks)  # since an earlier fit
+        return [] if watched else [HookWatch()]
 
     def on_fit_start(self) -> None:
         """Check the players, give the rule its starting point, fix the seed of the noise."""
@@ -288,17 +296,20 @@ class LeadMixin(LightningModule):
         self._noise_seed = int(self.trainer.strategy.broadcast(self._noise_seed))
         self._resumed, self._probed, self._game_log = False, False, GameLog()
         self._built = implementations(self.trainer.optimizers)  # between this hook and the next they are restored
+        self.hooks_run.add("on_fit_start")
 
     def on_train_start(self) -> None:
         """Restore optimizers' implementations, check optimizers, and see if ranks' batches are of one size."""
-        if self._built:  # not where on_fit_start was overridden without super, which the first step says
-            restore_implementation(self.trainer.optimizers, self._built)
+        restore_implementation(self.trainer.optimizers, self._built)
         check_optimizers(self.trainer, self._live(), self.game.rule)
         self._equal_batches = batches_are_equal(self.trainer.train_dataloader, self.trainer.strategy)
+        self._schedulers = Schedulers(self.trainer)
+        self.hooks_run.add("on_train_start")
 
     def on_train_epoch_end(self) -> None:
         """Step the schedulers that ask for `interval="epoch"`."""
-        self._step_schedulers("epoch", self.current_epoch + 1)
+        self._schedulers.step("epoch", self.current_epoch + 1)
+        self.hooks_run.add("on_train_epoch_end")
 
     def on_validation_start(self) -> None:
         """Make ranks' running statistics agree; in training they drift apart."""
@@ -314,6 +325,7 @@ class LeadMixin(LightningModule):
             "game": self.game.state_dict(),
             "description": self.game.description,
         }
+        self.hooks_run.add("on_save_checkpoint")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """In a fit, load the game, if it is the same one; elsewhere only the weights matter.
@@ -327,3 +339,4 @@ class LeadMixin(LightningModule):
         check_same_parameters(saved["players"], parameter_shapes(self, self._live()))
         self.game.load_state_dict(saved["game"])
         self._noise_seed, self._resumed = saved["noise_seed"], True
+        self.hooks_run.add("on_load_checkpoint")

@@ -411,7 +411,13 @@ def test_trainer_settings_that_belong_to_the_module_are_refused_by_name():
     ],
 )
 def test_fp16_and_sharding_are_refused(change, message):
-    trainer = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "precision": "32-true", "strategy": None}
+    trainer = {
+        "callbacks": [],
+        "gradient_clip_val": None,
+        "accumulate_grad_batches": 1,
+        "precision": "32-true",
+        "strategy": None,
+    }
     with pytest.raises(ConfigurationError, match=message):
         check_trainer(SimpleNamespace(**(trainer | change)), LEAD())
 

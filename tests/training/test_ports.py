@@ -1,0 +1,292 @@
+"""What a loop that was ported to a `LeadMixin` may bring along: found and named, or right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder, StochasticWeightAveraging
+from tiny import tiny_gan, tiny_loader, tiny_trainer
+from torch import nn
+from torch.nn.functional import softplus
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_lead import GeneratorEMA, LeadGANModule, LeadMixin
+from lightning_lead._errors import ConfigurationError
+
+
+class Port(LeadMixin, pl.LightningModule):
+    """A GAN on points with an optimizer per player, in float64."""
+
+    def __init__(self, game: Any = "GradientPlay") -> None:
+        super().__init__(game=game)
+        torch.manual_seed(3)
+        self.generator = nn.Linear(2, 2, dtype=torch.float64)
+        self.discriminator = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+
+    def players(self):
+        return {"d": self.discriminator.parameters(), "g": self.generator.parameters()}
+
+    def player_losses(self, batch):
+        (real,) = batch
+        fake = self.discriminator(self.generator(real))
+        return {"d": softplus(-self.discriminator(real)).mean() + softplus(fake).mean(), "g": softplus(-fake).mean()}
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(m.parameters(), lr=0.1) for m in (self.discriminator, self.generator)]
+
+
+class Scheduled(Port):
+    """One optimizer with a scheduler, per epoch."""
+
+    interval = "epoch"
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=1.0)
+        scheduler = {"scheduler": ExponentialLR(optimizer, 0.5), "interval": self.interval}
+        return [optimizer], [scheduler]
+
+
+def fit(module: pl.LightningModule, **settings: Any) -> pl.Trainer:
+    trainer = tiny_trainer(**({"max_steps": -1, "max_epochs": 3} | settings))
+    trainer.fit(module, tiny_loader(24))
+    return trainer
+
+
+def without_super(hook: str, base: type[Port] = Port) -> Port:
+    """A module whose override of a hook forgets `super()`."""
+    return type("Forgetful", (base,), {hook: lambda self, *args: None})()
+
+
+# ---- hooks that were forgotten --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hook", ["on_fit_start", "on_train_start", "training_step"])
+def test_an_override_without_super_is_refused_within_a_step(hook):
+    module = without_super(hook)
+    with pytest.raises(ConfigurationError, match=rf"Forgetful\.{hook}\(\) does not call super"):
+        fit(module)
+    assert module._trainer is None or module.trainer.global_step <= 1
+
+
+def test_an_epoch_end_without_super_is_refused_where_schedulers_wait_for_it():
+    fit(without_super("on_train_epoch_end"))  # nothing to step
+    with pytest.raises(
+        ConfigurationError, match=r"on_train_epoch_end\(\) does not call super.*did not step"
+    ):
+        fit(without_super("on_train_epoch_end", Scheduled))
+
+
+def test_a_checkpoint_that_would_hold_no_game_is_refused(tmp_path):
+    class Saving(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+    with pytest.raises(ConfigurationError, match=r"on_save_checkpoint\(\) does not call super"):
+        fit(without_super("on_save_checkpoint"), callbacks=[Saving()])
+
+
+def test_a_game_that_a_resume_did_not_read_is_refused(tmp_path):
+    fit(Port("LEAD(coupling=3.0)"), max_steps=2).save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(ConfigurationError, match=r"on_load_checkpoint\(\) does not call super"):
+        tiny_trainer(4).fit(without_super("on_load_checkpoint"), tiny_loader(24), ckpt_path=tmp_path / "a.ckpt")
+
+
+def test_overrides_that_call_super_pass():
+    class Careful(Scheduled):
+        def training_step(self, batch, batch_idx):
+            self.steps = getattr(self, "steps", 0) + 1
+            return super().training_step(batch, batch_idx)
+
+        def on_train_epoch_end(self):
+            super().on_train_epoch_end()
+
+    module = Careful()
+    trainer = fit(module)
+    assert module.steps == trainer.global_step == 12
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.125
+
+
+def test_one_watch_is_enough_for_several_fits():
+    trainer = tiny_trainer(2)
+    trainer.fit(Port(), tiny_loader(24))
+    trainer.fit_loop.epoch_loop.max_steps = 4
+    trainer.fit(Port(), tiny_loader(24))
+    assert [type(callback).__name__ for callback in trainer.callbacks].count("HookWatch") == 1
+
+
+# ---- schedulers and optimizers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_before_optimizer_step"])
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_a_scheduler_stepped_by_hand_is_refused(interval, hook):
+    def step(self, *_):
+        self.lr_schedulers().step()
+
+    module = type("Hand", (Scheduled,), {hook: step, "interval": interval})()
+    with pytest.raises(ConfigurationError, match="ExponentialLR was stepped by hand"):
+        fit(module)
+
+
+def test_schedulers_of_one_s_own_are_left_alone():
+    class Own(Port):
+        def configure_optimizers(self):
+            optimizers = super().configure_optimizers()
+            self.mine = LambdaLR(optimizers[0], lambda epoch: 0.5**epoch)
+            return optimizers
+
+        def on_train_batch_end(self, *_):
+            self.mine.step()
+
+    module = Own()
+    assert fit(module, max_steps=3).optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 / 8)
+
+
+def test_a_parameter_in_two_optimizers_is_refused():
+    class Third(Port):
+        def configure_optimizers(self):
+            return [*super().configure_optimizers(), torch.optim.Adam(self.generator.parameters())]
+
+    with pytest.raises(
+        ConfigurationError, match=r"2 parameter\(s\) of player 'g' because several optimizers"
+    ):
+        fit(Third())
+
+
+def test_a_parameter_in_no_optimizer_is_refused():
+    class Lost(Port):
+        def configure_optimizers(self):
+            return [torch.optim.SGD([*self.discriminator.parameters(), self.generator.weight], lr=0.1)]
+
+    with pytest.raises(ConfigurationError, match=r"1 parameter\(s\) of player 'g' because no optimizer holds them"):
+        fit(Lost())
+
+
+# ---- gradients as other tools see them ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_on_before_optimizer_step_comes_for_every_optimizer_with_gradients_in_place(joint):
+    seen = []
+
+    class Watching(Port):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1) if joint else super().configure_optimizers()
+
+        def on_before_optimizer_step(self, optimizer):
+            held = {id(p) for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
+            seen.append([name for name, params in self.players().items() if all(id(p) in held for p in params)])
+
+    fit(Watching(), max_steps=2)
+    assert seen == [["d"], ["g"]] * 2
+
+
+def test_an_edit_of_gradients_in_the_hook_decides_the_step():
+    class Halved(Port):
+        def on_before_optimizer_step(self, optimizer):
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    p.grad *= 0.5
+
+    class Slow(Port):
+        def configure_optimizers(self):
+            return [torch.optim.SGD(m.parameters(), lr=0.05) for m in (self.discriminator, self.generator)]
+
+    halved, slow = Halved(), Slow()
+    for module in (halved, slow):
+        fit(module, max_steps=3)
+    for a, b in zip(halved.parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_gradient_hooks_of_parameters_see_each_turn_s_direction_once(kind):
+    module, plain, seen = Port(), Port(), []
+    for name, p in module.named_parameters():
+        if kind == "register_hook":  # wandb.watch looks here
+            p.register_hook(lambda grad, name=name: seen.append((name, grad.norm().item())))
+        else:
+            p.register_post_accumulate_grad_hook(lambda p, name=name: seen.append((name, p.grad.norm().item())))
+    fit(module, max_steps=2)
+    fit(plain, max_steps=2)
+    assert sorted({name for name, _ in seen}) == sorted(name for name, _ in module.named_parameters())
+    assert len(seen) == 2 * len(list(module.parameters()))
+    assert all(size > 0 for _, size in seen)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), plain.parameters(), strict=True))
+
+
+def test_a_gradient_mask_set_by_a_hook_holds():
+    module = Port()
+    before = module.generator.weight[0].detach().clone()
+    module.generator.weight.register_hook(lambda grad: grad * torch.tensor([[0.0], [1.0]], dtype=grad.dtype))
+    fit(module, max_steps=3)
+    assert torch.equal(module.generator.weight[0], before)
+    assert not torch.equal(module.generator.weight[1], Port().generator.weight[1])
+
+
+# ---- callbacks and data ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("callback", "remedy"),
+    [
+        (BatchSizeFinder(), "max_steps=3"),
+        (LearningRateFinder(), "docs/choosing.md"),
+        (StochasticWeightAveraging(swa_lrs=0.01), "GeneratorEMA"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_callbacks_that_train_in_their_own_way_are_refused(callback, remedy):
+    with pytest.raises(ConfigurationError, match=rf"by {type(callback).__name__} because .*{remedy}"):
+        fit(tiny_gan(), callbacks=[callback])
+
+
+@pytest.mark.parametrize("batch_size", [8, 7])
+def test_a_stream_without_a_length_trains(batch_size):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(torch.zeros(32, 2, dtype=torch.float64))
+
+    trainer = tiny_trainer(4)
+    trainer.fit(tiny_gan(), DataLoader(Stream(), batch_size=batch_size))
+    assert trainer.global_step == 4
+
+
+def test_a_discriminator_that_returns_no_tensor_is_named():
+    class Two(nn.Linear):
+        def forward(self, x):
+            return super().forward(x), x
+
+    gan = LeadGANModule(nn.Linear(3, 2), Two(2, 1), latent_dim=3)
+    with pytest.raises(ConfigurationError, match=r"what Two returns because it is no tensor.*got tuple"):
+        tiny_trainer(2).fit(gan, DataLoader(torch.zeros(16, 2), 8))
+
+
+# ---- the average ----------------------------------------------------------------------------------------------------
+
+
+def test_the_average_counts_the_images_of_any_module():
+    ema = GeneratorEMA(halflife_images=48, rampup=None)
+    module = Port()
+    fit(module, max_steps=3, callbacks=[ema])
+    assert ema.state_dict()["seen"] == 3 * 24
+    assert ema.average(module).keys() == {"generator.weight", "generator.bias"}
+
+
+def test_the_average_of_a_generator_that_grows_takes_the_new_layer_as_it_is():
+    class Grow(pl.Callback):
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch == 1:
+                module.generator.append(nn.Linear(2, 2, dtype=torch.float64))
+                trainer.optimizers[0].add_param_group({"params": list(module.generator[-1].parameters())})
+
+    ema, gan = GeneratorEMA(halflife_images=100), tiny_gan()
+    fit(gan, max_epochs=2, callbacks=[Grow(), ema])
+    averaged = ema.average(gan)
+    assert averaged.keys() == {f"generator.{name}" for name, _ in gan.generator.named_parameters()}
+    assert not torch.equal(averaged["generator.3.weight"], gan.generator[3].weight)
