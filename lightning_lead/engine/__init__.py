@@ -12,7 +12,7 @@ from lightning_lead._lazy import lazy_attributes
 if TYPE_CHECKING:  # the same names as below, where type checkers and editors can see them
     from lightning_lead.engine.lead_strategy import LEADStrategy
     from lightning_lead.engine.losses import BatchLosses
-    from lightning_lead.engine.named_rules import as_game, find_game, game_names
+    from lightning_lead.engine.named_rules import as_game, find_game, game_names, name_game
     from lightning_lead.engine.step import GameStep, PlayedStep
     from lightning_lead.engine.strategy import GameStrategy, PlayedTurn
     from lightning_lead.engine.turns import Turn, batch_size, split_batch
@@ -29,6 +29,7 @@ __all__ = [
     "batch_size",
     "find_game",
     "game_names",
+    "name_game",
     "split_batch",
 ]
 
@@ -37,7 +38,7 @@ __getattr__: Any = lazy_attributes(
     {
         ".lead_strategy": "LEADStrategy",
         ".losses": "BatchLosses",
-        ".named_rules": "as_game find_game game_names",
+        ".named_rules": "as_game find_game game_names name_game",
         ".step": "GameStep PlayedStep",
         ".strategy": "GameStrategy PlayedTurn",
         ".turns": "Turn batch_size split_batch",

@@ -17,7 +17,7 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.rules import AbstractGameRule, GradientPlay, PolyakMomentum
 
-__all__ = ["as_game", "find_game", "game_names"]
+__all__ = ["as_game", "find_game", "game_names", "name_game"]
 
 
 def _gradient_descent(**settings: Any) -> GameStrategy:
@@ -113,6 +113,22 @@ def as_game(game: GameStrategy | AbstractGameRule | str) -> GameStrategy:
         f"Cannot use game={game!r}; pass a GameStrategy such as LEADStrategy(), a rule, or a name such as "
         f"'ExtraAdam' (got {type(game).__name__})"
     )
+
+
+def name_game(game: GameStrategy | AbstractGameRule) -> str:
+    """Return the text for which `find_game` builds the same game, without its state.
+
+    Example:
+        >>> name_game(find_game("ExtraAdam"))
+        "ExtraAdam(play='simultaneous', skip_limit=10)"
+    """
+    game = as_game(game)
+    rule = type(game.rule)
+    name, _, settings = repr(game.rule).partition("(")
+    if _rules().get(name) is not rule:  # one of the user's own
+        name = f"{rule.__module__}.{rule.__qualname__}"
+    own = settings.removesuffix(")")
+    return f"{name}({own + ', ' if own else ''}play={game.play!r}, skip_limit={game.skip_limit!r})"
 
 
 def _rule(name: str) -> Callable[..., AbstractGameRule]:

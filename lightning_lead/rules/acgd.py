@@ -60,7 +60,8 @@ class ACGD(AbstractGameRule):
         tolerance: float = 1e-6,
         max_iterations: int = 50,
     ) -> None:
-        self.solver = LocalSolver.checked(solver, tolerance, max_iterations)
+        self._local = LocalSolver.checked(solver, tolerance, max_iterations)
+        self.solver, self.tolerance, self.max_iterations = self._local
         self.needs = RuleNeeds(
             second_order=True, repeats_batch=True, uses_opponent=True, requires_sgd=True, zero_sum=solver == "cg"
         )
@@ -92,7 +93,7 @@ class ACGD(AbstractGameRule):
             scales[player] = tuple(
                 rate * correction / (v.sqrt() + self.eps) for v, rate in zip(now, rates[player], strict=True)
             )
-        moves, guess, found = self.solver.moves(oracle, field, scales, state["guess"])
-        failures = self.solver.counted(oracle, found, state["failures"], self.name)
+        moves, guess, found = self._local.moves(oracle, field, scales, state["guess"])
+        failures = self._local.counted(oracle, found, state["failures"], self.name)
         new = {"squares": squares, "count": count, "guess": guess, "failures": failures}
         return as_directions(moves, rates), new

@@ -58,7 +58,8 @@ class CGD(AbstractGameRule):
     def __init__(
         self, solver: Literal["cg", "gmres"] = "gmres", *, tolerance: float = 1e-6, max_iterations: int = 50
     ) -> None:
-        self.solver = LocalSolver.checked(solver, tolerance, max_iterations)
+        self._local = LocalSolver.checked(solver, tolerance, max_iterations)
+        self.solver, self.tolerance, self.max_iterations = self._local
         self.needs = RuleNeeds(
             second_order=True, repeats_batch=True, uses_opponent=True, requires_sgd=True, zero_sum=solver == "cg"
         )
@@ -82,6 +83,6 @@ class CGD(AbstractGameRule):
             player: tuple(torch.full_like(g, rate) for g, rate in zip(field[player], rates[player], strict=True))
             for player in players
         }
-        moves, guess, found = self.solver.moves(oracle, field, scales, state["guess"])
-        failures = self.solver.counted(oracle, found, state["failures"], self.name)
+        moves, guess, found = self._local.moves(oracle, field, scales, state["guess"])
+        failures = self._local.counted(oracle, found, state["failures"], self.name)
         return as_directions(moves, rates), {"guess": guess, "failures": failures}

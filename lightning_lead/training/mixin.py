@@ -37,7 +37,7 @@ from lightning_lead.checkpoints._game import (
 from lightning_lead.engine._probe import probe_game
 from lightning_lead.engine.lead_strategy import LEADStrategy
 from lightning_lead.engine.losses import BatchLosses
-from lightning_lead.engine.named_rules import as_game
+from lightning_lead.engine.named_rules import as_game, name_game
 from lightning_lead.engine.step import GameStep, PlayedStep
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn, batch_size, split_batch
@@ -325,6 +325,10 @@ class LeadMixin(LightningModule):
             "game": self.game.state_dict(),
             "description": self.game.description,
         }
+        hyper_parameters = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        for name, value in hyper_parameters.items():
+            if isinstance(value, (GameStrategy, AbstractGameRule)):  # `weights_only=True` loads text, and no objects
+                hyper_parameters[name] = name_game(value)
         self.hooks_run.add("on_save_checkpoint")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

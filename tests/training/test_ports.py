@@ -14,8 +14,10 @@ from torch.nn.functional import softplus
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_lead import GeneratorEMA, LeadGANModule, LeadMixin
+from lightning_lead import GameStrategy, GeneratorEMA, LeadGANModule, LeadMixin, LEADStrategy
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.engine import find_game, game_names, name_game
+from lightning_lead.rules import LEAD
 
 
 class Port(LeadMixin, pl.LightningModule):
@@ -74,9 +76,7 @@ def test_an_override_without_super_is_refused_within_a_step(hook):
 
 def test_an_epoch_end_without_super_is_refused_where_schedulers_wait_for_it():
     fit(without_super("on_train_epoch_end"))  # nothing to step
-    with pytest.raises(
-        ConfigurationError, match=r"on_train_epoch_end\(\) does not call super.*did not step"
-    ):
+    with pytest.raises(ConfigurationError, match=r"on_train_epoch_end\(\) does not call super.*did not step"):
         fit(without_super("on_train_epoch_end", Scheduled))
 
 
@@ -152,9 +152,7 @@ def test_a_parameter_in_two_optimizers_is_refused():
         def configure_optimizers(self):
             return [*super().configure_optimizers(), torch.optim.Adam(self.generator.parameters())]
 
-    with pytest.raises(
-        ConfigurationError, match=r"2 parameter\(s\) of player 'g' because several optimizers"
-    ):
+    with pytest.raises(ConfigurationError, match=r"2 parameter\(s\) of player 'g' because several optimizers"):
         fit(Third())
 
 
@@ -290,3 +288,35 @@ def test_the_average_of_a_generator_that_grows_takes_the_new_layer_as_it_is():
     averaged = ema.average(gan)
     assert averaged.keys() == {f"generator.{name}" for name, _ in gan.generator.named_parameters()}
     assert not torch.equal(averaged["generator.3.weight"], gan.generator[3].weight)
+
+
+# ---- hyperparameters ------------------------------------------------------------------------------------------------
+
+
+class WithHyperparameters(LeadGANModule):
+    def __init__(self, game: Any = None, width: int = 4) -> None:
+        super().__init__(nn.Linear(3, width), nn.Linear(width, 1), latent_dim=3, game=game)
+        self.save_hyperparameters()
+
+
+@pytest.mark.parametrize("game", [LEADStrategy(coupling=3.0, cross="difference"), LEAD(2.0), "ExtraAdam", None])
+def test_a_game_among_the_hyperparameters_loads_and_resumes(game, tmp_path):
+    data, path = DataLoader(torch.zeros(32, 4), 8), tmp_path / "a.ckpt"
+    module = WithHyperparameters(game)
+    trainer = tiny_trainer(2)
+    trainer.fit(module, data)
+    trainer.save_checkpoint(path)
+    loaded = WithHyperparameters.load_from_checkpoint(path, weights_only=True)
+    assert loaded.game.description == module.game.description
+    assert loaded.hparams.width == 4
+    tiny_trainer(4).fit(loaded, data, ckpt_path=path)
+
+
+def test_every_game_is_named_by_a_text_that_builds_it_again():
+    for name in game_names():
+        for rule in [find_game(name).rule, *type(find_game(name).rule).variants()]:
+            for play in rule.plays:
+                game = GameStrategy(rule, play=play, skip_limit=3)
+                again = find_game(name_game(game))
+                assert (again.description, again.skip_limit) == (game.description, 3)
+                assert type(again.rule) is type(rule)
