@@ -124,10 +124,10 @@ def name_game(game: GameStrategy | AbstractGameRule) -> str:
     """
     game = as_game(game)
     rule = type(game.rule)
-    name, _, settings = repr(game.rule).partition("(")
+    name = rule.__name__
     if _rules().get(name) is not rule:  # one of the user's own
         name = f"{rule.__module__}.{rule.__qualname__}"
-    own = settings.removesuffix(")")
+    own = repr(game.rule).removeprefix(game.rule.name)[1:-1]  # a wrapper's name names the rule inside as well
     return f"{name}({own + ', ' if own else ''}play={game.play!r}, skip_limit={game.skip_limit!r})"
 
 
