@@ -1,8 +1,8 @@
 """float32 that is float32: no TF32, which keeps 10 bits of a factor instead of 23, in convolutions and matrix products.
 
-torch allows TF32 in cuDNN's convolutions unless told not to. A step of training can bear that. What subtracts two
-nearly equal results cannot (the difference form, the comparison of two ways to a derivative), and a score would depend
-on it.
+torch allows TF32 in cuDNN's convolutions unless told not to. A step of training can bear that. A
+difference of two nearly equal results cannot (the difference form, the comparison of two ways to a derivative), and a
+score would depend on it.
 
 torch 2.9 has a setting per operation, `torch.backends.cudnn.conv.fp32_precision`. All versions have the older flags
 `torch.backends.cudnn.allow_tf32` and `torch.set_float32_matmul_precision`. Reading an older flag that contradicts the

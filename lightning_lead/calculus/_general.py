@@ -51,7 +51,7 @@ class GeneralDerivatives:
             now, loss = grad, values[player].detach()
             if cross is None:
                 return Direction(tuple(g.detach() for g in grad), loss)
-            if divided:
+            if divided:  # the term is of a part alone, so the part is evaluated by itself, as a replay
                 losses = _part(losses, cross.fraction)
                 with forward():
                     values = losses(here, wanted, replay=True)
@@ -101,6 +101,7 @@ class GeneralDerivatives:
         """c_i = ∓∇_i ⟨∇_j L, Δ_j⟩, L being the opponent's loss or the own one."""
         of, sign = (opponent, -1.0) if cross.form == "opponent" else (player, 1.0)
         label = f"the gradient of {of!r}'s loss with respect to {opponent!r}"
+        # double backward: the graph of the opponent's gradient is differentiated once more
         field = gradient(values[of], other, create_graph=True, label=label)
         product = cross_term(field, own, cross.displacement, label=label, exhaustive=self._exhaustive)
         return weighted_sum([(sign, product)])

@@ -45,7 +45,7 @@ class RandomState:
                 self._module.manual_seed(seed)
 
     def restore(self) -> None:
-        """Draw from here again."""
+        """Set the generators back to this state."""
         torch.set_rng_state(self._cpu)
         if self._module is not None:
             self._module.set_rng_state(self._own, *self._where)

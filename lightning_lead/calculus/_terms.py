@@ -46,10 +46,10 @@ class Divisible(Protocol):
 
 
 class CrossTerm(NamedTuple):
-    """What to add to a gradient: `weight` · c_i, in one of three forms, for an opponent that moved by `displacement`.
+    """A term beside a gradient: `weight` · c_i, in one of three forms, for an opponent that moved by `displacement`.
 
     With a `fraction` below 1, c_i is estimated on the first samples of each micro-batch. The estimate is unbiased,
-    because c_i is linear in the loss, a mean over samples.
+    because c_i is linear in the loss, which is a mean over samples.
 
     Example:
         >>> CrossTerm(weight=1.0, displacement=(torch.zeros(2),), form="own").form

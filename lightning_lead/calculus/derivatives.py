@@ -81,7 +81,7 @@ def cross_term(
     Cost: one backward pass through the graph of a gradient; frees the graph.
 
     Args:
-        field: the gradient of a loss with respect to the opponent, made with `create_graph=True`.
+        field: the gradient of a loss with respect to the opponent, taken with `create_graph=True`.
         parameters: the player's own parameters.
         displacement: of the opponent, of the shapes of `field`.
         label: how the error names the field.

@@ -144,8 +144,8 @@ class GameOracle:
     def hessian_product(self, player: str, terms: Sequence[HessianTerm], *, at: Point | None = None) -> Vector:
         """Σ (∂²L_loss / ∂θ_player ∂θ_column) · vector: products of Hessian blocks, in one double backward pass.
 
-        Always a replay. It is linear in the losses, so one reduction makes it that of the joint batch, if the vectors
-        are averaged over ranks.
+        Always a replay. It is linear in the losses, so one reduction makes it that of the joint batch; the vectors are
+        to be averages over ranks.
 
         Cost: one gradient and its derivative for each term.
 

@@ -35,7 +35,7 @@ __all__ = ["R1", "WGANGP", "AbstractPenalty"]
 
 
 class AbstractPenalty(ABC):
-    """A mean over samples of a function of ‖∇D‖², at points made of reals and fakes; to be used as `penalty=`.
+    """A mean over samples of a function of ‖∇D‖², at points taken from reals and fakes; to be used as `penalty=`.
 
     A penalty of your own defines the points and the price of a slope:
 
@@ -156,7 +156,7 @@ class R1(AbstractPenalty):
 class WGANGP(AbstractPenalty):
     """λ·E (‖∇D(x̂)‖ − 1)² between reals and fakes: the discriminator's slope is pulled towards 1.
 
-    Made for the "wasserstein" objective. Each sample has its own ε.
+    It belongs to the "wasserstein" objective. Each sample has its own ε.
 
     Args:
         weight: λ, ≥ 0.
@@ -202,7 +202,7 @@ def _check_weight(penalty: R1 | WGANGP) -> None:
 
 
 def _usable(samples: Tensor) -> Tensor:
-    """The samples, or a copy of those that inference mode made, which no derivative can be taken by."""
+    """The samples, copied if they come from inference mode, because those cannot be differentiated by."""
     return samples.clone() if samples.is_inference() else samples
 
 

@@ -2,8 +2,7 @@
 
     to the input  Wᵀδ,      to the weight  Σ_i δ_i ⊗ x_i,      to the bias  Σ_i δ_i
 
-`BilinearRules` hands every such layer of a network to a function, so that a derivative may combine the products in its
-own way. All other operations stay torch's.
+`BilinearRules` hands every such layer to a function, which may combine the products. All else stays torch's.
 """
 
 from __future__ import annotations

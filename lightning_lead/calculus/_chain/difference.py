@@ -3,9 +3,9 @@
     the discriminator's:   c_D = ∇_D [ℓ_D(D(u)) + p(u) − ℓ_D(D(u⁻)) − p(u⁻)],   u⁻ = G(z) at θ_G − Δ_G
     the generator's:       c_G = J_Gᵀ ∂_u [ℓ_G(D(u)) − ℓ_G(D⁻(u))],   D⁻ at θ_D − Δ_D
 
-What does not depend on u cancels, so D sees the reals once, and the generator's fakes are computed once. Where the
-generator's turn uses the latents of the discriminator's turn, it takes over those fakes and ∂_u ℓ_G(D⁻(u)), which was
-taken while D still was D⁻: the generator's correction then costs nothing in its own turn.
+Terms without u cancel, so D is evaluated on the reals once, and the generator's fakes are computed once. If the
+generator's turn uses the latents of the discriminator's turn, it takes over those fakes and ∂_u ℓ_G(D⁻(u)). That was
+taken while D still was D⁻, so the generator's correction costs nothing in its own turn.
 
 The two gradients agree in most of their bits, so both are computed in float32: without autocast, without TF32.
 """

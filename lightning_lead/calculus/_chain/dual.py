@@ -10,8 +10,8 @@ In the generator's cross term, and in the discriminator's, that is a third of th
 torch's rule takes μ and r as given numbers. That is right for the tangent itself. A reverse derivative of the tangent,
 as in a cross term, then misses how both depend on x; here they are functions of x.
 
-Close the level before taking a reverse derivative of what came out of it. Inside, tensors that the graph has saved
-still carry tangents, and the backward pass would compute with those as well, at three times its cost.
+Close the level before taking a reverse derivative of its results. Inside, saved tensors of the graph still carry
+tangents, and the backward pass would compute with those as well, at three times its cost.
 
 Reference: Griewank and Walther, "Evaluating Derivatives", SIAM 2008, section 3.1.
 """

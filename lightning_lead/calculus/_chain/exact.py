@@ -3,13 +3,13 @@
     the discriminator's:   c_D = ∓∇_D ψ,   ψ = d/dε ℓ(D(u + εt)),       t = J_G Δ_G, one forward-mode pass through G
     the generator's:       c_G = ∓J_Gᵀ ∂_u ψ,   ψ = d/dε ℓ(D_{θ+εΔ}(u)), added to ∂_u L_G before the one vjp through G
 
-with ℓ the opponent's loss and the minus sign in the opponent form, the own loss and the plus sign in the own form. G is
-never differentiated twice, nothing is differentiated through G more than once, and direction and cross term share one
+In the opponent form ℓ is the opponent's loss and the sign is minus; in the own form ℓ is the own loss and the sign is
+plus. G is never differentiated twice, and there is at most one derivative through G. Direction and cross term share one
 reverse pass: d is the gradient of the single scalar L_i + a·(∓ψ).
 
 A penalty p that depends on u enters ψ where ℓ is the discriminator's: d/dε p(u + εt) = ⟨∂_u p, t⟩ and
-d/dε p_{θ+εΔ}(u) = ⟨∇_D p, Δ⟩, by reverse passes through D alone, since p holds a reverse pass itself. It does not where
-D is piecewise linear: there p is a function of slopes that do not change with u.
+d/dε p_{θ+εΔ}(u) = ⟨∇_D p, Δ⟩. Both are reverse passes through D alone, since p holds a reverse pass itself. If D is
+piecewise linear, p does not enter: it is a function of slopes that do not change with u.
 
 Cost on top of plain training, with F = one forward pass: the discriminator pays 2F of G for t and 3F of D, the
 generator 4F of D. In dual arithmetic (three products for one) none of it can be left out for a general network; a D

@@ -156,8 +156,8 @@ class _MovingLayer(Function):
             pulled = ctx.layer.to_input(delta, x, dweight)  # Δᵀδ
             ctx.slopes.add(pulled, x)
             to_data = None if to_data is None else to_data.add_(pulled)
-        along = ctx.layer.to_input(delta, x, weight) if placeholder else None  # Wᵀδ
-        return None, None, delta.new_zeros(()), to_data, along
+        to_tangent = ctx.layer.to_input(delta, x, weight) if placeholder else None  # Wᵀδ
+        return None, None, delta.new_zeros(()), to_data, to_tangent
 
 
 class _EndOfChains(Function):
