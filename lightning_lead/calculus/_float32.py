@@ -1,12 +1,12 @@
 """float32 that is float32: no TF32, which keeps 10 bits of a factor instead of 23, in convolutions and matrix products.
 
-torch allows TF32 in cuDNN's convolutions unless told not to. A step of training can bear that; what subtracts two
-nearly equal results cannot (the difference form, the comparison of two ways to a derivative), and a score would depend
-on it.
+torch allows TF32 in cuDNN's convolutions unless told not to. A step of training can bear that. A
+difference of two nearly equal results cannot (the difference form, the comparison of two ways to a derivative), and a
+score would depend on it.
 
-torch 2.9 has a setting per operation, `torch.backends.cudnn.conv.fp32_precision`, beside the older flags of all
-versions, `torch.backends.cudnn.allow_tf32` and `torch.set_float32_matmul_precision`; reading an older flag that
-contradicts the settings raises. So both are moved together, and read where they agree.
+torch 2.9 has a setting per operation, `torch.backends.cudnn.conv.fp32_precision`. All versions have the older flags
+`torch.backends.cudnn.allow_tf32` and `torch.set_float32_matmul_precision`. Reading an older flag that contradicts the
+settings raises. So both are moved together, and read where they agree.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 __all__ = ["float32_products", "full_float32", "plain_computation"]
 
-# what `torch.backends` asks itself; by its own attributes a look takes 8 µs, and a game step would take dozens of them
+# what `torch.backends` calls itself; by its own attributes a read takes 8 µs, and a game step needs dozens of them
 _PER_OPERATION = hasattr(torch._C, "_get_fp32_precision_getter")  # torch ≥ 2.9
 _OPERATIONS = [(backend, operation) for backend in ("cuda", "mkldnn") for operation in ("conv", "rnn", "matmul")]
 _NAMES = {"convolution": "conv", "matmul": "matmul"}
@@ -30,19 +30,10 @@ _COARSE = ("tf32", "bf16")
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Inside, convolutions, recurrent layers and matrix products of float32 are computed in float32, on every device.
+    """Compute convolutions, recurrent layers and matrix products of float32 in float32, on every device.
 
     Afterwards every setting reads as before. Kernels are chosen when they are queued, so nothing waits for the device.
-    For the process as a whole: no other thread should compute meanwhile. Where nothing is coarser, nothing is set.
-
-    Example:
-        >>> torch.backends.cudnn.allow_tf32  # torch's default
-        True
-        >>> with full_float32():
-        ...     torch.backends.cudnn.allow_tf32
-        False
-        >>> torch.backends.cudnn.allow_tf32
-        True
+    The settings are the whole process's, so no other thread should compute meanwhile.
     """
     with _settings_moved() if _PER_OPERATION else _flags_moved():
         yield
@@ -52,32 +43,15 @@ def full_float32() -> Iterator[None]:
 def plain_computation(device: torch.device) -> Iterator[None]:
     """Compute without gradients, autocast and TF32, and make ordinary tensors.
 
-    Lightning validates in inference mode, and a tensor that was made there cannot be written to during training;
-    statistics of the real images are kept across both.
-
-    Args:
-        device: whose autocast to switch off.
-
-    Example:
-        >>> with torch.inference_mode(), plain_computation(torch.device("cpu")):
-        ...     torch.ones(1).is_inference()
-        False
+    Lightning validates in inference mode, and a tensor that was made there cannot be written to during training.
+    Statistics of the real images are kept across both.
     """
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), full_float32():
         yield
 
 
 def float32_products(device: torch.device | str) -> dict[str, str]:
-    """In what the device computes products of float32 now: "float32", "tf32" or "bf16".
-
-    Args:
-        device: of the tensors.
-
-    Example:
-        >>> with full_float32():
-        ...     float32_products("cuda")
-        {'convolution': 'float32', 'matmul': 'float32'}
-    """
+    """The dtypes in which the device now computes products of float32: "float32", "tf32" or "bf16"."""
     kind = torch.device(device).type
     if _PER_OPERATION:
         backend = "cuda" if kind == "cuda" else "mkldnn"  # oneDNN, of CPUs
@@ -98,9 +72,10 @@ def _settings_moved() -> Iterator[None]:
         return
     try:
         _set(["ieee"] * len(_OPERATIONS))
-        _warned()
+        _silence_first_read()
         level = torch.get_float32_matmul_precision()  # now that no setting contradicts it
         allowed = _cudnn_flag(before[0] == "tf32")
+        # the flags too, so that code which reads them inside meets no contradiction
         try:
             torch.set_float32_matmul_precision("highest")
             torch._C._set_cudnn_allow_tf32(False)
@@ -139,7 +114,7 @@ def _set(settings: Sequence[str]) -> None:
 
 
 def _cudnn_flag(guess: bool) -> bool:
-    """The older flag, whatever the settings are, which then agree with the guess: an error takes torch 0.2 ms."""
+    """The older flag, read where the settings agree with a guess at it, because an error takes torch 0.2 ms."""
     for operation in ("conv", "rnn"):
         torch._C._set_fp32_precision_setter("cuda", operation, "tf32" if guess else "ieee")
     try:
@@ -149,8 +124,8 @@ def _cudnn_flag(guess: bool) -> bool:
 
 
 @functools.cache
-def _warned() -> None:
-    """torch 2.9 warns once per process of its older flags, whoever reads them; not of what nobody has asked for."""
+def _silence_first_read() -> None:
+    """Use up the warning that torch 2.9 gives once per process at the first read of an older flag."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.get_float32_matmul_precision()

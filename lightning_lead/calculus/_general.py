@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import torch
 from torch import Tensor
 
 from lightning_lead._errors import DifferentiationError
 from lightning_lead._types import Point, Vector
-from lightning_lead.calculus._float32 import full_float32
-from lightning_lead.calculus._players import opponent_of, weighted_sum
-from lightning_lead.calculus._terms import CrossTerm, Direction, Divisible, HessianTerm, Losses
+from lightning_lead.calculus._players import leaves_of, moved_back, opponent_of, weighted_sum
+from lightning_lead.calculus._terms import Contexts, CrossTerm, Direction, Divisible, HessianTerm, Losses
 from lightning_lead.calculus.derivatives import cross_term, gradient, hessian_product
 
 __all__ = ["GeneralDerivatives"]
@@ -21,21 +20,11 @@ __all__ = ["GeneralDerivatives"]
 class GeneralDerivatives:
     """The backend of one micro-batch that assumes nothing of the losses.
 
-    Attributes:
-        by_backward: take gradients by `backward()`, as reentrant checkpointing asks; see `derivatives.gradient`.
+    `by_backward` takes gradients by `backward()`, as reentrant checkpointing asks; see `derivatives.gradient`.
     """
 
-    def __init__(
-        self,
-        losses: Losses,
-        names: Sequence[str],
-        *,
-        swap: Callable[[Point], AbstractContextManager[object]],
-        full_precision: Callable[[], AbstractContextManager[object]],
-        exhaustive: bool = False,
-    ) -> None:
-        self._losses, self._names, self._swap, self._full_precision = losses, tuple(names), swap, full_precision
-        self._exhaustive = exhaustive
+    def __init__(self, losses: Losses, names: Sequence[str], contexts: Contexts, *, exhaustive: bool = False) -> None:
+        self._losses, self._names, self._contexts, self._exhaustive = losses, tuple(names), contexts, exhaustive
         self.by_backward = False
 
     def direction(
@@ -44,33 +33,30 @@ class GeneralDerivatives:
         """g_i + weight·c_i at a point; c_i of the leading samples alone if it asks for a fraction."""
         exact = cross is not None and cross.form != "difference"
         subtracts = cross is not None and not exact
-        opponent = opponent_of(player, self._names) if len(self._names) > 1 else player  # descent knows no opponent
-        own = tuple(p.detach().requires_grad_() for p in point[player])
-        other = tuple(p.detach().requires_grad_(exact) for p in point[opponent])
         divided = cross is not None and cross.fraction < 1
+        opponent = opponent_of(player, self._names) if len(self._names) > 1 else player  # descent knows no opponent
+        own, other = leaves_of(point[player]), leaves_of(point[opponent], requires_grad=exact)
         wanted = frozenset({player, opponent} if cross is not None and cross.form == "opponent" else {player})
         # a difference of gradients needs the forward in full precision too
-        forward: Callable[[], AbstractContextManager[object]] = self._precise if subtracts else nullcontext
-        reverse = self._precise if subtracts else self._full_precision
-        label = f"the loss of player {player!r}"
+        contexts, losses = self._contexts, self._losses
+        forward: Callable[[], AbstractContextManager[object]] = contexts.full_float32 if subtracts else nullcontext
+        reverse = contexts.full_float32 if subtracts else contexts.full_precision
         here = self._ordered(player, own, other)
-        losses = self._losses
-        with torch.enable_grad(), self._swap(here):
+        with torch.enable_grad(), contexts.swap(here):
             with forward():
                 values = losses(here, frozenset({player}) if divided else wanted, replay=replay)
             with reverse():
-                keep = exact and not divided
-                grad = gradient(values[player], own, retain_graph=keep, by_backward=self.by_backward, label=label)
+                # an exact term of the whole batch is taken from the graph of the same forward
+                grad = self._gradient(player, values, own, retain_graph=exact and not divided)
             now, loss = grad, values[player].detach()
-            if divided and cross is not None:
+            if cross is None:
+                return Direction(tuple(g.detach() for g in grad), loss)
+            if divided:  # the term is of a part alone, so the part is evaluated by itself, as a replay
                 losses = _part(losses, cross.fraction)
                 with forward():
                     values = losses(here, wanted, replay=True)
                     if not exact:
-                        now = gradient(values[player], own, by_backward=self.by_backward, label=label)
-            if cross is None:
-                grad = tuple(g.detach() for g in grad)
-                return Direction(grad, loss, grad, None)
+                        now = self._gradient(player, values, own)
             with reverse():
                 if exact:
                     term = self._exact(player, opponent, values, own, other, cross)
@@ -81,26 +67,33 @@ class GeneralDerivatives:
 
     def hessian_product(self, player: str, point: Point, terms: Sequence[HessianTerm]) -> Vector:
         """Σ (∂²L_loss / ∂θ_player ∂θ_column) · vector, in one double backward pass of a replay."""
-        here = {name: tuple(p.detach().requires_grad_() for p in point[name]) for name in self._names}
-        with torch.enable_grad(), self._swap(here):
+        here = {name: leaves_of(point[name]) for name in self._names}
+        with torch.enable_grad(), self._contexts.swap(here):
             values = self._losses(here, frozenset(term.loss for term in terms), replay=True)
-            with self._full_precision():
+            with self._contexts.full_precision():
                 return hessian_product(values, here, here[player], terms)
 
     def interacts(self, player: str, point: Point) -> bool:
         """True if the loss depends on the opponent, also where that is detached; by replays that leave no trace."""
         opponent = opponent_of(player, self._names)
-        here = {name: tuple(p.detach().requires_grad_() for p in vector) for name, vector in point.items()}
-        with torch.enable_grad(), self._swap(here):
-            loss = self._losses(here, frozenset({player}), replay=True)[player]
+        here = {name: leaves_of(vector) for name, vector in point.items()}
+        with torch.enable_grad(), self._contexts.swap(here):
+            values = self._losses(here, frozenset({player}), replay=True)
             with suppress(DifferentiationError):
-                gradient(loss, here[opponent], by_backward=self.by_backward)
+                gradient(values[player], here[opponent], by_backward=self.by_backward)
                 return True
-        # far enough for every precision; a loss that is not the same number twice gets the benefit of the doubt
+        # No gradient: is the loss another number where the opponent stands elsewhere? The step is far enough for every
+        # precision. A loss that is not the same number twice, as nan, counts as dependent.
         here[opponent] = tuple((1.25 * p.detach() + 0.125).requires_grad_() for p in here[opponent])
-        with torch.enable_grad(), self._swap(here):
-            elsewhere = self._losses(here, frozenset({player}), replay=True)[player]
-        return not torch.equal(loss.detach(), elsewhere.detach())
+        with torch.enable_grad(), self._contexts.swap(here):
+            elsewhere = self._losses(here, frozenset({player}), replay=True)
+        return not torch.equal(values[player].detach(), elsewhere[player].detach())
+
+    def _gradient(
+        self, player: str, values: Mapping[str, Tensor], own: Vector, *, retain_graph: bool = False, where: str = ""
+    ) -> Vector:
+        label = f"the loss of player {player!r}{where}"
+        return gradient(values[player], own, retain_graph=retain_graph, by_backward=self.by_backward, label=label)
 
     def _exact(
         self, player: str, opponent: str, values: Mapping[str, Tensor], own: Vector, other: Vector, cross: CrossTerm
@@ -108,26 +101,20 @@ class GeneralDerivatives:
         """c_i = ∓∇_i ⟨∇_j L, Δ_j⟩, L being the opponent's loss or the own one."""
         of, sign = (opponent, -1.0) if cross.form == "opponent" else (player, 1.0)
         label = f"the gradient of {of!r}'s loss with respect to {opponent!r}"
+        # double backward: the graph of the opponent's gradient is differentiated once more
         field = gradient(values[of], other, create_graph=True, label=label)
         product = cross_term(field, own, cross.displacement, label=label, exhaustive=self._exhaustive)
         return weighted_sum([(sign, product)])
 
     def _difference(
-        self, player: str, losses: Losses, own: Vector, other: Vector, grad: Vector, cross: CrossTerm
+        self, player: str, losses: Losses, own: Vector, other: Vector, now: Vector, cross: CrossTerm
     ) -> Vector:
         """c_i = g_i now minus g_i against the opponent as it was."""
-        before = tuple((p - d.to(p.dtype)).detach() for p, d in zip(other, cross.displacement, strict=True))
-        here = self._ordered(player, own, before)
-        with self._swap(here):
+        here = self._ordered(player, own, moved_back(other, cross.displacement))
+        with self._contexts.swap(here):
             values = losses(here, frozenset({player}), replay=True)
-            label = f"the loss of player {player!r} against the earlier opponent"
-            earlier = gradient(values[player], own, by_backward=self.by_backward, label=label)
-        return weighted_sum([(1.0, grad), (-1.0, earlier)])
-
-    @contextmanager
-    def _precise(self) -> Iterator[None]:
-        with self._full_precision(), full_float32():
-            yield
+            earlier = self._gradient(player, values, own, where=" against the earlier opponent")
+        return weighted_sum([(1.0, now), (-1.0, earlier)])
 
     def _ordered(self, player: str, own: Vector, other: Vector) -> dict[str, Vector]:
         return {name: own if name == player else other for name in self._names}

@@ -1,7 +1,7 @@
 """Solve A x = b by products with A alone: conjugate gradients for symmetric positive definite A, GMRES for any other.
 
-Both begin at a guess and stop when ‖b − A x‖ ≤ tolerance · ‖b‖. All inner products are of vectors that are the same on
-every rank, so every rank takes the same number of iterations.
+Both begin at a guess, by default 0, and stop when ‖b − A x‖ ≤ tolerance · ‖b‖. All inner products are of vectors that
+are the same on every rank, so every rank takes the same number of iterations.
 
 References: Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems", 1952; Saad and Schultz,
 "GMRES", 1986, Algorithm 4.
@@ -24,15 +24,10 @@ Operator = Callable[[Vector], Vector]
 
 
 class Solution(NamedTuple):
-    """What a solver found.
-
-    Example:
-        >>> Solution((torch.ones(1),), iterations=3, residual=1e-9, converged=True).converged
-        True
-    """
+    """A solver's result."""
 
     x: Vector
-    iterations: int  # products with A, besides the one that judges the guess
+    iterations: int  # products with A, besides the one for the residual of the guess
     residual: float  # ‖b − A x‖ / ‖b‖
     converged: bool
 
@@ -40,24 +35,11 @@ class Solution(NamedTuple):
 def conjugate_gradient(
     operator: Operator, b: Vector, *, guess: Vector | None = None, tolerance: float = 1e-6, max_iterations: int = 100
 ) -> Solution:
-    """x with A x = b, for a symmetric positive definite A.
-
-    Args:
-        operator: v -> A v.
-        b: the right-hand side.
-        guess: where to begin; default 0.
-        tolerance: of the relative residual, > 0.
-        max_iterations: products with A, ≥ 1.
-
-    Example:
-        >>> conjugate_gradient(lambda v: (2 * v[0],), (torch.tensor([2.0, 4.0]),)).x
-        (tensor([1., 2.]),)
-    """
+    """x with A x = b, for a symmetric positive definite A."""
     size = float(norm(b))
     if size == 0:
         return Solution(_zeros(b), 0, 0.0, True)
-    x = guess if guess is not None else _zeros(b)
-    residual = b if guess is None else weighted_sum([(1.0, b), (-1.0, operator(guess))])
+    x, residual = _start(operator, b, guess)
     direction, square = residual, float(inner(residual, residual))
     iterations = 0
     while square**0.5 > tolerance * size and iterations < max_iterations:
@@ -77,36 +59,23 @@ def conjugate_gradient(
 def gmres(
     operator: Operator, b: Vector, *, guess: Vector | None = None, tolerance: float = 1e-6, max_iterations: int = 100
 ) -> Solution:
-    """x with A x = b, for any regular A; the residual never grows. Memory: one vector per iteration.
-
-    Args:
-        operator: v -> A v.
-        b: the right-hand side.
-        guess: where to begin; default 0.
-        tolerance: of the relative residual, > 0.
-        max_iterations: products with A, ≥ 1.
-
-    Example:
-        >>> quarter_turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
-        >>> gmres(lambda v: (quarter_turn @ v[0],), (torch.tensor([0.0, 1.0]),)).x[0].abs().round(decimals=5)
-        tensor([1., 0.])
-    """
+    """x with A x = b, for any regular A; the residual never grows. Memory: one vector per iteration."""
     size = float(norm(b))
     if size == 0:
         return Solution(_zeros(b), 0, 0.0, True)
-    start = guess if guess is not None else _zeros(b)
-    residual = b if guess is None else weighted_sum([(1.0, b), (-1.0, operator(guess))])
+    start, residual = _start(operator, b, guess)
     beta = float(norm(residual))
     if beta <= tolerance * size:
         return Solution(start, 0, beta / size, True)
-    if not beta < float("inf"):
+    if not beta < float("inf"):  # or nan
         return Solution(start, 0, float("nan"), False)
     basis = [weighted_sum([(1 / beta, residual)])]
     hessenberg = torch.zeros(max_iterations + 1, max_iterations, dtype=torch.float64)
     rest, solution = beta, torch.zeros(0, dtype=torch.float64)
     for k in range(max_iterations):
+        # Arnoldi: A v_k, made orthogonal to the basis, is the next basis vector; the overlaps are column k of H
         w = operator(basis[k])
-        for _ in range(2):  # twice is enough to stay orthogonal
+        for _ in range(2):  # Gram and Schmidt's process twice is enough to stay orthogonal
             for i, v in enumerate(basis):
                 overlap = float(inner(w, v))
                 hessenberg[i, k] += overlap
@@ -115,16 +84,24 @@ def gmres(
         hessenberg[k + 1, k] = length
         if not bool(hessenberg[: k + 2, k].isfinite().all()):
             return Solution(_combined(start, basis[: len(solution)], solution), k + 1, float("nan"), False)
+        # min ‖b − A x‖ over the basis is min ‖β e₁ − H y‖, a small problem on the host
         target = torch.zeros(k + 2, dtype=torch.float64)
         target[0] = beta
         block = hessenberg[: k + 2, : k + 1]
         solution = torch.linalg.lstsq(block, target[:, None], driver="gelsd").solution[:, 0]
         rest = float((target - block @ solution).norm())
-        if rest <= tolerance * size or length <= 1e-14 * beta:
+        if rest <= tolerance * size or length <= 1e-14 * beta:  # the latter: the basis holds the solution
             break
         basis.append(weighted_sum([(1 / length, w)]))
     x = _combined(start, basis[: len(solution)], solution)
     return Solution(x, len(solution), rest / size, rest <= tolerance * size)
+
+
+def _start(operator: Operator, b: Vector, guess: Vector | None) -> tuple[Vector, Vector]:
+    """The guess, by default 0, and its residual."""
+    if guess is None:
+        return _zeros(b), b
+    return guess, weighted_sum([(1.0, b), (-1.0, operator(guess))])
 
 
 def _zeros(vector: Vector) -> Vector:

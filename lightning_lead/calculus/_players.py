@@ -11,19 +11,20 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._types import Point, Vector
+from lightning_lead._types import Vector
 
 __all__ = [
-    "Point",
-    "Vector",
     "check_players",
     "extrapolated",
     "inner",
     "laid_out_like",
+    "leaves_of",
+    "moved_back",
     "norm",
     "opponent_of",
     "snapshot",
     "weighted_sum",
+    "zeros_for_none",
 ]
 
 
@@ -34,11 +35,8 @@ def opponent_of(player: str, names: Sequence[str]) -> str:
         player: the name of one player.
         names: both names.
 
-    Returns:
-        The name that is not `player`.
-
     Raises:
-        ConfigurationError: if `player` is not one of exactly two names.
+        ConfigurationError: `player` is not one of exactly two names.
 
     Example:
         >>> opponent_of("generator", ("generator", "discriminator"))
@@ -53,18 +51,7 @@ def opponent_of(player: str, names: Sequence[str]) -> str:
 
 
 def check_players(players: Mapping[str, Sequence[Tensor]], *, alone: bool = False) -> None:
-    """Refuse anything but two players with parameters of their own.
-
-    Args:
-        players: name -> that player's parameters.
-        alone: whether one player will do, as for a rule that knows of no opponent.
-
-    Raises:
-        ConfigurationError: not two players, a player without parameters, or a parameter that both own.
-
-    Example:
-        >>> check_players({"x": [torch.zeros(2)], "y": [torch.zeros(3)]})
-    """
+    """Refuse anything but two players with parameters of their own; with `alone`, one player will do as well."""
     if len(players) != 2 and not (alone and len(players) == 1):
         raise ConfigurationError(
             f"Cannot play with {len(players)} players because the cross term couples exactly two; "
@@ -84,19 +71,7 @@ def check_players(players: Mapping[str, Sequence[Tensor]], *, alone: bool = Fals
 
 
 def inner(a: Vector, b: Vector) -> Tensor:
-    """The inner product of two vectors, in at least float32.
-
-    Args:
-        a: one tensor per parameter.
-        b: tensors of the same shapes.
-
-    Returns:
-        A scalar tensor; it can be differentiated with respect to either side.
-
-    Example:
-        >>> inner((torch.ones(2), torch.ones(1)), (torch.full((2,), 2.0), torch.ones(1))).item()
-        5.0
-    """
+    """Σ a·b over all tensors, a scalar in at least float32; differentiable with respect to either side."""
     return torch.stack([_product(p.to(_wide(p)), q.to(_wide(p))) for p, q in zip(a, b, strict=True)]).sum()
 
 
@@ -106,18 +81,7 @@ def _product(p: Tensor, q: Tensor) -> Tensor:
 
 
 def norm(vector: Vector) -> Tensor:
-    """The Euclidean norm of a vector over all of its tensors, a scalar tensor.
-
-    Args:
-        vector: one tensor per parameter.
-
-    Returns:
-        A scalar tensor on the vector's device; no synchronisation with the host.
-
-    Example:
-        >>> norm((torch.tensor([3.0]), torch.tensor([4.0]))).item()
-        5.0
-    """
+    """The Euclidean norm over all tensors, a scalar on their device; nothing waits for it."""
     length: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(vector))))
     return length
 
@@ -125,17 +89,8 @@ def norm(vector: Vector) -> Tensor:
 def laid_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """A tensor in a parameter's dtype and in its order in memory.
 
-    Fused optimizers walk through a parameter and its gradient side by side and do not look whether both are in one
-    order: with channels last in one of them alone, they step along a shuffled gradient (seen in torch 2.14 on CPUs).
-
-    Args:
-        tensor: of the parameter's shape.
-        parameter: whose order counts.
-
-    Example:
-        >>> weight = torch.zeros(2, 3, 2, 2).to(memory_format=torch.channels_last)
-        >>> laid_out_like(torch.ones(2, 3, 2, 2), weight).stride() == weight.stride()
-        True
+    Fused optimizers walk through a parameter and its gradient side by side, without a check that both are in one order.
+    With channels last in one of them alone, they step along a shuffled gradient (seen in torch 2.14 on CPUs).
     """
     if tensor.stride() != parameter.stride():
         tensor = torch.empty_like(parameter).copy_(tensor)
@@ -143,20 +98,7 @@ def laid_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:
 
 
 def extrapolated(now: Vector, before: Vector, weight: float) -> Vector:
-    """θ + weight · (θ − θ⁻): where a player would be after `weight` more moves like its last one.
-
-    Args:
-        now: θ.
-        before: θ⁻, of the same shapes, in at least the precision of θ.
-        weight: of the move; 0 gives θ, −1 gives θ⁻.
-
-    Returns:
-        A new vector, in the dtypes of θ.
-
-    Example:
-        >>> extrapolated((torch.tensor(3.0),), (torch.tensor(2.0),), 1.5)
-        (tensor(4.5000),)
-    """
+    """θ + weight · (θ − θ⁻), in the dtypes of θ; θ⁻ is of at least the precision of θ."""
     wide = [p.to(b.dtype) for p, b in zip(now, before, strict=True)]
     # lerp computes θ + weight · (θ − θ⁻) where its own weight, 1 + weight, is at least ½, and θ⁻ exactly at −1
     ahead = torch._foreach_lerp(list(before), wide, 1 + weight)
@@ -166,32 +108,29 @@ def extrapolated(now: Vector, before: Vector, weight: float) -> Vector:
 def snapshot(vector: Vector) -> Vector:
     """Return copies to remember, in at least float32.
 
-    An alias would change with what it is of: optimizers move weights in place, and clips and optimizers work on
-    gradients in place. In bf16 an average would stall, and a displacement be rounding.
-
-    Args:
-        vector: parameters or a direction.
-
-    Example:
-        >>> snapshot((torch.ones(1, dtype=torch.bfloat16),))
-        (tensor([1.]),)
+    Copies, because optimizers and clips change tensors in place. In bf16 an average would stall, and a displacement be
+    rounding.
     """
     return tuple(p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True) for p in vector)
 
 
+def leaves_of(vector: Vector, *, requires_grad: bool = True) -> Vector:
+    """Detach a vector into leaves of a graph of their own."""
+    return tuple(p.detach().requires_grad_(requires_grad) for p in vector)
+
+
+def moved_back(vector: Vector, displacement: Vector) -> Vector:
+    """θ − Δ, detached."""
+    return tuple((p - d.to(p.dtype)).detach() for p, d in zip(vector, displacement, strict=True))
+
+
+def zeros_for_none(grads: Sequence[Tensor | None], parameters: Vector) -> Vector:
+    """Gradients, with zeros for parameters that nothing depends on."""
+    return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(grads, parameters, strict=True))
+
+
 def weighted_sum(terms: Sequence[tuple[float, Vector]]) -> Vector:
-    """The linear combination Σ weight · vector.
-
-    Args:
-        terms: (weight, vector) pairs, at least one; all vectors of the same shapes.
-
-    Returns:
-        A new vector; a single term of weight 1 is handed back as it is.
-
-    Example:
-        >>> weighted_sum([(2.0, (torch.ones(1),)), (-1.0, (torch.ones(1),))])
-        (tensor([1.]),)
-    """
+    """Σ weight · vector over at least one term; a single term of weight 1 is returned as it is."""
     (weight, first), *rest = terms
     total = list(first) if weight == 1.0 else list(torch._foreach_mul(list(first), weight))
     for weight, vector in rest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ def mix_seed(*parts: int) -> int:
     """A 63-bit seed from any integers, unrelated to those of their neighbours.
 
     Args:
-        *parts: what the noise is to depend on, such as (seed, rank, step).
+        *parts: what the random numbers depend on, such as (seed, rank, step).
 
     Example:
         >>> mix_seed(0, 1) == mix_seed(0, 1), mix_seed(0, 1) == mix_seed(1, 0)
@@ -27,43 +27,33 @@ def mix_seed(*parts: int) -> int:
 
 
 class RandomState:
-    """The global generators' state, on the CPU and on one device, as it is now.
-
-    Args:
-        device: of which the generator counts, besides the CPU's.
-
-    Example:
-        >>> state = RandomState("cpu")
-        >>> first = torch.rand(1)
-        >>> state.restore()
-        >>> torch.equal(first, torch.rand(1))
-        True
-    """
+    """The global generators' state, on the CPU and on one device, as it is now."""
 
     def __init__(self, device: torch.device | str) -> None:
-        self._device = torch.device(device)
-        self._cpu = torch.get_rng_state()
-        self._own = None if self._device.type == "cpu" else _backend(self._device)[0].get_rng_state(*self._where)
+        device = torch.device(device)
+        # torch.cuda, torch.xpu, or torch.mps, which has one device and never names it
+        self._module: Any = None if device.type == "cpu" else getattr(torch, device.type)
+        self._where = () if device.type == "mps" else (device,)
+        self._cpu = torch.get_rng_state()  # torch's `fork_rng` looks for accelerators every time, which takes longer
+        self._own = None if self._module is None else self._module.get_rng_state(*self._where)
 
-    @property
-    def _where(self) -> tuple[torch.device, ...]:
-        return _backend(self._device)[1]
+    def seed(self, seed: int) -> None:
+        """Seed the generators whose state this is."""
+        torch.default_generator.manual_seed(seed)
+        if self._module is not None:
+            with self._module.device(*self._where) if self._where else nullcontext():
+                self._module.manual_seed(seed)
 
     def restore(self) -> None:
-        """Draw from here again."""
+        """Set the generators back to this state."""
         torch.set_rng_state(self._cpu)
-        if self._own is not None:
-            _backend(self._device)[0].set_rng_state(self._own, *self._where)
-
-
-def _backend(device: torch.device) -> tuple[Any, tuple[torch.device, ...]]:
-    """torch.cuda, torch.xpu, and torch.mps, which has one device and never names it."""
-    return getattr(torch, device.type), () if device.type == "mps" else (device,)
+        if self._module is not None:
+            self._module.set_rng_state(self._own, *self._where)
 
 
 @contextmanager
 def private_rng(seed: int, device: torch.device | str = "cpu") -> Iterator[torch.Generator]:
-    """Random numbers that are a function of `seed`; the global generators outside are untouched.
+    """Random numbers that are a function of the seed; the global generators outside are untouched.
 
     Args:
         seed: any integer; taken modulo 2⁶³.
@@ -80,44 +70,22 @@ def private_rng(seed: int, device: torch.device | str = "cpu") -> Iterator[torch
         >>> torch.equal(a, b)
         True
     """
-    device = torch.device(device)
     seed %= 2**63
-    state = torch.get_rng_state()  # torch's `fork_rng` looks for accelerators every time, which takes longer
+    state = RandomState(device)
     try:
-        with _seeded(device, seed):
-            torch.default_generator.manual_seed(seed)
-            yield torch.Generator(device).manual_seed(seed + 1)
+        state.seed(seed)
+        yield torch.Generator(device).manual_seed(seed + 1)
     finally:
-        torch.set_rng_state(state)
-
-
-@contextmanager
-def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """An accelerator's global generator, seeded inside and put back."""
-    if device.type == "cpu":
-        yield
-        return
-    backend, where = _backend(device)
-    state = backend.get_rng_state(*where)
-    if device.type == "mps":
-        backend.manual_seed(seed)
-    else:
-        with backend.device(device):
-            backend.manual_seed(seed)
-    try:
-        yield
-    finally:
-        backend.set_rng_state(state, *where)
+        state.restore()
 
 
 class PrivateNoise:
     """The random numbers of a game step, handed to whatever draws them.
 
     Args:
-        device: where `generator` draws.
+        device: where `generator` draws; an attribute that may be changed between uses.
 
     Attributes:
-        device: the same; it may be changed between uses.
         generator: for draws that name their generator; None outside of `seeded`, where the global one draws.
 
     Example:
@@ -135,11 +103,7 @@ class PrivateNoise:
 
     @contextmanager
     def seeded(self, seed: int) -> Iterator[None]:
-        """Make everything random inside a function of the seed; nested uses put the outer generator back.
-
-        Args:
-            seed: any integer.
-        """
+        """Make everything random inside a function of the seed, any integer; contexts may be nested."""
         outer = self.generator
         with private_rng(seed, self.device) as self.generator:
             try:

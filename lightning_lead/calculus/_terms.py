@@ -1,18 +1,21 @@
-"""The terms that an oracle is asked for, and what it returns beside directions."""
+"""The terms that an oracle is asked for, what it returns beside directions, and what backends of it share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from lightning_lead._types import CrossForm, Point, Vector
+from lightning_lead.calculus._float32 import full_float32
 from lightning_lead.calculus._players import inner, norm
 
 __all__ = [
     "Backend",
+    "Contexts",
     "CrossTerm",
     "Direction",
     "Divisible",
@@ -26,31 +29,27 @@ __all__ = [
 
 
 class Losses(Protocol):
-    """Both players' losses on one micro-batch.
-
-    `wanted` names the losses to compute. `replay=True` asks for a repeat of the first evaluation: the same random
-    numbers, frozen buffers, full precision.
-    """
+    """Both players' losses on one micro-batch."""
 
     def __call__(self, point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]:
-        """Evaluate the wanted losses at a point."""
+        """Evaluate the wanted losses; a replay has the same random numbers, frozen buffers and full precision."""
         ...
 
 
 @runtime_checkable
 class Divisible(Protocol):
-    """Losses that can be evaluated on the first samples alone, as a repeat."""
+    """Losses that can be evaluated on the first samples alone, in a replay."""
 
     def part(self, fraction: float) -> Losses:
-        """The losses of so many samples."""
+        """Return the losses on a leading fraction of the samples."""
         ...
 
 
 class CrossTerm(NamedTuple):
-    """What to add to a gradient: `weight` · c_i, in one of three forms, for an opponent that moved by `displacement`.
+    """A term beside a gradient: `weight` · c_i, in one of three forms, for an opponent that moved by `displacement`.
 
-    With a `fraction` below 1, c_i is estimated on the first samples of each micro-batch: it is linear in the loss, so a
-    mean over some samples is an unbiased estimate of the mean over all of them.
+    With a `fraction` below 1, c_i is estimated on the first samples of each micro-batch. The estimate is unbiased,
+    because c_i is linear in the loss, which is a mean over samples.
 
     Example:
         >>> CrossTerm(weight=1.0, displacement=(torch.zeros(2),), form="own").form
@@ -76,13 +75,26 @@ class HessianTerm(NamedTuple):
     vector: Vector
 
 
+class Contexts(NamedTuple):
+    """The contexts in which derivatives are taken."""
+
+    swap: Callable[[Point], AbstractContextManager[object]]  # other tensors in the networks' slots
+    full_precision: Callable[[], AbstractContextManager[object]]  # without autocast, for reverse passes
+
+    @contextmanager
+    def full_float32(self) -> Iterator[None]:
+        """Compute with neither autocast nor TF32, for gradients that are subtracted from each other."""
+        with self.full_precision(), full_float32():
+            yield
+
+
 class Direction(NamedTuple):
-    """A player's direction on one micro-batch, its loss, and what the direction is made of where that is known."""
+    """A player's direction on one micro-batch, its loss, and the two terms of the direction where they are known."""
 
     vector: Vector  # g_i + weight · c_i
     loss: Tensor  # detached
-    gradient: Vector | None  # g_i
-    term: Vector | None  # c_i, where one was asked for
+    gradient: Vector | None = None  # g_i, beside a cross term
+    term: Vector | None = None  # c_i
 
 
 class Backend(Protocol):
@@ -96,10 +108,10 @@ class Backend(Protocol):
 
 
 class OracleStatistics(NamedTuple):
-    """What one player's update looked like on this rank: scalars, detached, still on the device.
+    """One player's update on this rank in numbers: scalars, detached, still on the device.
 
-    Norms are of the gradient and of the cross term before its weight; the last two are None without a cross term, and
-    all three where nobody inspects the step.
+    Norms are of the gradient and of the cross term before its weight. The last two are None without a cross term, and
+    all three where the step is not inspected.
 
     Example:
         >>> OracleStatistics(torch.tensor(0.7), torch.tensor(1.0), None, None).cross_norm is None
@@ -120,17 +132,16 @@ def cross_statistics(loss: Tensor, grad: Vector, term: Vector) -> OracleStatisti
 
 
 def average_statistics(parts: Sequence[tuple[float, OracleStatistics]]) -> OracleStatistics:
-    """Of several micro-batches, by their weights."""
+    """Average the statistics of micro-batches by their weights."""
     if len(parts) == 1:
         return parts[0][1]
     columns = []
     for field in range(len(OracleStatistics._fields)):
-        values = [(weight, stats[field]) for weight, stats in parts]
-        known = [(weight, value) for weight, value in values if value is not None]
+        known = [(weight, value) for weight, stats in parts if (value := stats[field]) is not None]
         columns.append(torch.stack([weight * value for weight, value in known]).sum() if known else None)
     return OracleStatistics(*columns)  # type: ignore[arg-type]
 
 
 def no_reduction(vector: Vector) -> Vector:
-    """The reduction of a single process: the vector itself."""
+    """Return the vector itself, as the reduction of a single process."""
     return vector

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_lead._errors import DifferentiationError
 from lightning_lead._types import Point, Vector
-from lightning_lead.calculus._players import inner
+from lightning_lead.calculus._players import inner, zeros_for_none
 from lightning_lead.calculus._terms import HessianTerm
 
 __all__ = ["cross_term", "gradient", "hessian_product"]
@@ -31,24 +31,21 @@ def gradient(
     by_backward: bool = False,
     label: str = "the loss",
 ) -> Vector:
-    """The gradient of a scalar with respect to a vector; a parameter that the loss does not touch gets zeros.
+    """The gradient of a scalar, one tensor per parameter; zeros for a parameter that the loss does not depend on.
 
     Cost: one backward pass.
 
     Args:
         loss: scalar tensor.
-        parameters: one tensor per parameter, each requiring a gradient.
+        parameters: tensors that require gradients.
         create_graph: keep the result differentiable.
         retain_graph: keep the loss' graph for another derivative.
         by_backward: collect what `backward()` leaves on the parameters, which must be leaves without a `.grad`. No
             other way leads through reentrant activation checkpointing. Other leaves of the graph get theirs as well.
         label: how the error names the loss.
 
-    Returns:
-        One tensor per parameter, of its shape.
-
     Raises:
-        DifferentiationError: the loss depends on none of the parameters.
+        DifferentiationError: the loss is no scalar, or depends on none of the parameters.
 
     Example:
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -59,22 +56,16 @@ def gradient(
         raise DifferentiationError(
             f"Cannot differentiate {label} because it is not a scalar; return its mean (got shape {tuple(loss.shape)})"
         )
-    grads: tuple[Tensor | None, ...] = (None,) * len(parameters)
-    if loss.requires_grad and by_backward:
-        loss.backward(retain_graph=retain_graph)
-        grads = tuple(p.grad for p in parameters)
+    grads = _grads(loss, parameters, create_graph=create_graph, retain_graph=retain_graph, by_backward=by_backward)
+    if by_backward:
         for p in parameters:
             p.grad = None
-    elif loss.requires_grad:
-        grads = torch.autograd.grad(
-            loss, parameters, create_graph=create_graph, retain_graph=retain_graph or create_graph, allow_unused=True
-        )
     if all(g is None for g in grads):
         raise DifferentiationError(
             f"Cannot differentiate {label} because it depends on none of the {len(parameters)} parameters it was asked "
             "for; check that the player's output reaches it and is not detached"
         )
-    return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(grads, parameters, strict=True))
+    return zeros_for_none(grads, parameters)
 
 
 def cross_term(
@@ -85,21 +76,18 @@ def cross_term(
     label: str = "the opponent's gradient",
     exhaustive: bool = False,
 ) -> Vector:
-    """∇_i ⟨∇_j L, Δ_j⟩: the mixed second derivative times the opponent's displacement.
+    """∇_i ⟨∇_j L, Δ_j⟩: the mixed second derivative times the opponent's displacement, one tensor per parameter.
 
     Cost: one backward pass through the graph of a gradient; frees the graph.
 
     Args:
-        field: the gradient of a loss with respect to the opponent, made with `create_graph=True`.
+        field: the gradient of a loss with respect to the opponent, taken with `create_graph=True`.
         parameters: the player's own parameters.
-        displacement: the opponent's displacement, of the shapes of `field`.
+        displacement: of the opponent, of the shapes of `field`.
         label: how the error names the field.
-        exhaustive: visit the whole graph, not just the paths that lead to the parameters. A layer that says it cannot
-            be differentiated twice cuts its path, and then its share of the result is silently missing; only a full
-            visit meets the error that the layer left there. Leaves `.grad` on the leaves of the graph.
-
-    Returns:
-        One tensor per parameter of the player.
+        exhaustive: visit the whole graph, not just the paths that lead to the parameters. A layer without a second
+            derivative cuts its path, and its share of the result is silently missing. Only a full visit meets the
+            error that the layer left there. Leaves `.grad` on the leaves of the graph.
 
     Raises:
         DifferentiationError: the field does not depend on the player, so the game has no interaction.
@@ -110,19 +98,13 @@ def cross_term(
         >>> cross_term(field, (x,), (torch.tensor(0.5),))
         (tensor(3.),)
     """
-    product = inner(field, displacement)
-    grads: tuple[Tensor | None, ...] = (None,) * len(parameters)
-    if product.requires_grad and exhaustive:
-        product.backward()
-        grads = tuple(p.grad for p in parameters)
-    elif product.requires_grad:
-        grads = torch.autograd.grad(product, parameters, allow_unused=True)
+    grads = _grads(inner(field, displacement), parameters, by_backward=exhaustive)
     if all(g is None for g in grads):
         raise DifferentiationError(
             f"Cannot form the cross term because {label} does not depend on the player; "
             "the players must meet in one loss (is an output detached, or an opponent left out of the loss?)"
         )
-    return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(grads, parameters, strict=True))
+    return zeros_for_none(grads, parameters)
 
 
 def hessian_product(
@@ -131,7 +113,7 @@ def hessian_product(
     parameters: Vector,  # θ_i, the row
     terms: Sequence[HessianTerm],
 ) -> Vector:
-    """Σ (∂²L_loss / ∂θ_i ∂θ_column) · vector, in one double backward pass; zeros where nothing depends on θ_i.
+    """Σ (∂²L_loss / ∂θ_i ∂θ_column) · vector, detached; zeros for a parameter that no loss depends on.
 
     Cost: one gradient and its derivative for each term.
 
@@ -140,9 +122,6 @@ def hessian_product(
         point: where they were evaluated.
         parameters: of the player that asks, as they stand in the point.
         terms: at least one.
-
-    Returns:
-        One tensor per parameter of the player, detached.
 
     Raises:
         DifferentiationError: a loss does not depend on its column.
@@ -157,8 +136,24 @@ def hessian_product(
     for loss, column, vector in terms:
         label = f"the loss of player {loss!r}"
         products.append(inner(gradient(values[loss], point[column], create_graph=True, label=label), vector))
-    total = torch.stack(products).sum()
-    grads: tuple[Tensor | None, ...] = (None,) * len(parameters)
-    if total.requires_grad:
-        grads = torch.autograd.grad(total, parameters, allow_unused=True)
-    return tuple(torch.zeros_like(p) if g is None else g.detach() for g, p in zip(grads, parameters, strict=True))
+    grads = _grads(torch.stack(products).sum(), parameters)
+    return tuple(g.detach() for g in zeros_for_none(grads, parameters))
+
+
+def _grads(
+    scalar: Tensor,
+    parameters: Vector,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool = False,
+    by_backward: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of a scalar, None where it does not depend on a parameter; those by `backward()` stay in `.grad`."""
+    if not scalar.requires_grad:
+        return (None,) * len(parameters)
+    if by_backward:
+        scalar.backward(retain_graph=retain_graph)
+        return tuple(p.grad for p in parameters)
+    return torch.autograd.grad(
+        scalar, parameters, create_graph=create_graph, retain_graph=retain_graph or create_graph, allow_unused=True
+    )

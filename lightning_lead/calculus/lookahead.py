@@ -3,8 +3,8 @@
     ahead(d, c):   θ + c · u(d / c),    u(d) the step that the optimizer would make of the direction d
     lag:           β/(1 − β), or β²/(1 − β) with Nesterov's momentum: the mean age of the gradients in a step, in steps
 
-For SGD without momentum, ahead is θ − η d for every c. For Adam, whose step hardly depends on the size of d, c says
-which part of a step is meant. The lag is Σ k·wₖ / Σ wₖ, where wₖ is the weight of the gradient of k steps ago.
+For SGD without momentum, ahead is θ − η d for every c. Adam's step hardly depends on the size of d, so there c is the
+part of a step. The lag is Σ k·wₖ / Σ wₖ, where wₖ is the weight of the gradient of k steps ago.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ def momentum_lag(group: Mapping[str, Any]) -> float | None:
         group: one of an optimizer's `param_groups`.
 
     Returns:
-        β/(1 − β), with Nesterov's momentum β²/(1 − β); None where neither is there, or β is no number in [0, 1) on the
-        host.
+        β/(1 − β), with Nesterov's momentum β²/(1 − β); None if the host holds no such β in [0, 1).
 
     Example:
         >>> momentum_lag({"betas": (0.5, 0.9)}), momentum_lag({"momentum": 0.5, "nesterov": True}), momentum_lag({})
@@ -51,7 +50,7 @@ def momentum_lag(group: Mapping[str, Any]) -> float | None:
 
 
 class Lookahead:
-    """The optimizers' next step, asked for as often as a rule likes; nothing moves.
+    """The optimizers' next step, computed on copies; no parameter moves.
 
     Args:
         players: name -> live parameters.
@@ -73,11 +72,7 @@ class Lookahead:
         self._remembered: list[tuple[Optimizer, Tensor, dict[str, Any]]] = []
 
     def rates(self, player: str) -> tuple[float, ...]:
-        """The learning rate of each of the player's parameters, now.
-
-        Args:
-            player: whose.
-        """
+        """The learning rate of each of the player's parameters, now."""
         found: dict[int, float] = {}
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
@@ -92,11 +87,8 @@ class Lookahead:
     def lag(self, player: str) -> float:
         """Return the mean age of the gradients in the player's next step, in its own steps; see `momentum_lag`.
 
-        Args:
-            player: whose.
-
         Raises:
-            ConfigurationError: an optimizer does not say its momentum, or two of the player's groups differ in it.
+            ConfigurationError: an optimizer has no momentum to read, or two of the player's groups differ in it.
         """
         owned = {id(p) for p in self._players[player]}
         lags: set[float] = set()
@@ -123,16 +115,12 @@ class Lookahead:
     def ahead(
         self, directions: Mapping[str, Vector], *, fraction: float = 1.0, remember: bool = False
     ) -> dict[str, Vector]:
-        """Where the players would be after a step along the directions; they do not move.
+        """Return copies of the players as they would be after a step along the directions.
 
         Args:
             directions: player -> d, averaged over ranks.
-            fraction: c, the part of a step that is meant, > 0.
-            remember: let the optimizers keep, once the step is made, what their memory would be after this one; so
-                Adam's moments see the look-ahead too.
-
-        Returns:
-            player -> parameters, copies.
+            fraction: c, the part of a step, > 0.
+            remember: keep the optimizers' state after this step for `hand_over`, so that Adam's moments see it too.
         """
         copies: dict[int, Tensor] = {}
         for player, direction in directions.items():
@@ -144,6 +132,7 @@ class Lookahead:
             copies |= {id(p): clone for p, clone in zip(self._players[player], clones, strict=True)}
         if remember:
             self._remembered = []
+        # each optimizer's own `step` runs on the copies, so any optimizer serves
         for optimizer in self._optimizers:
             shadow = _shadow(optimizer, copies)
             if shadow is None:
@@ -160,18 +149,14 @@ class Lookahead:
         return result
 
     def hand_over(self, *, keep: bool = True) -> None:
-        """Hand the remembered state to the optimizers, just before their step.
-
-        Args:
-            keep: otherwise it is forgotten, because the step is not made.
-        """
+        """Hand the remembered state to the optimizers, just before their step; without `keep`, forget it."""
         for optimizer, parameter, state in self._remembered if keep else []:
             optimizer.state[parameter] = state
         self._remembered = []
 
 
 def _shadow(optimizer: Optimizer, copies: Mapping[int, Tensor]) -> Optimizer | None:
-    """The optimizer on copies of some parameters and of its state; None if it owns none of them."""
+    """The optimizer on copies of some parameters (by id) and of its state; None if it owns none of them."""
     groups: list[dict[str, Any]] = []
     state: defaultdict[Tensor, Any] = defaultdict(dict)
     for group in optimizer.param_groups:
@@ -182,6 +167,7 @@ def _shadow(optimizer: Optimizer, copies: Mapping[int, Tensor]) -> Optimizer | N
             state[copies[id(p)]] = {k: v.clone() if isinstance(v, Tensor) else v for k, v in kept.items()}
     if not any(group["params"] for group in groups):
         return None
+    # no constructor call, whose arguments are unknown: a new object with the attributes of the old one
     shadow: Optimizer = object.__new__(type(optimizer))
     # neither hooks nor a scheduler's counter, which is an attribute `step` bound to the original
     own = {key: value for key, value in vars(optimizer).items() if key != "step" and not key.endswith("_hooks")}

@@ -1,15 +1,14 @@
 """The oracle: every derivative a game optimizer may ask for, at any point, detached and averaged over ranks.
 
     gradient(i)                 g_i
-    gradient(i, at=…)           g_i elsewhere: a repeat, or the turn's real forward
+    gradient(i, at=…)           g_i elsewhere: a replay, or the turn's real forward
     gradient(i, cross=…)        g_i + weight · c_i          (one reduction, because the sum is linear in the losses)
     hessian_product(i, …)       Σ (∂²L_k / ∂θ_i ∂θ_j) w     (one reduction)
     ahead(d)                    where the optimizer would take the players along d
 
-The losses are functions of a point, one per micro-batch; each replays the same data and the same random numbers
-whenever it is called again. The oracle counts, weighs and reduces; two backends take the derivatives, one of any losses
-(`calculus.general`) and a faster one of L(D(G(z))) (`calculus.chain`). Forms of c_i: see `calculus.derivatives`, and
-for "difference"
+The losses are functions of a point, one per micro-batch; every call has the same data and the same random numbers. The
+oracle counts, weighs and reduces. Two backends take the derivatives, one of any losses (`calculus._general`) and a
+faster one of L(D(G(z))) (`calculus._chain`). Forms of c_i: see `calculus.derivatives`, and for "difference"
 
     c_i = ∇_i L_i(θ_i, θ_j) − ∇_i L_i(θ_i, θ_j − Δ_j)       (same batch, same latents, same masks, frozen buffers).
 """
@@ -25,12 +24,13 @@ import torch
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus._chain.backend import ChainDerivatives
-from lightning_lead.calculus._chain.links import Chain, Contexts
-from lightning_lead.calculus._float32 import float32_products, full_float32
+from lightning_lead.calculus._chain.links import Chain
+from lightning_lead.calculus._float32 import float32_products
 from lightning_lead.calculus._general import GeneralDerivatives
 from lightning_lead.calculus._players import norm, weighted_sum
 from lightning_lead.calculus._terms import (
     Backend,
+    Contexts,
     CrossTerm,
     HessianTerm,
     Losses,
@@ -48,22 +48,22 @@ class GameOracle:
     """Derivatives of a two-player game on one batch.
 
     Args:
-        point: the players' parameters now; name -> vector. The order of names is the order of play.
+        point: the players' parameters; name -> vector, in the order of play.
         losses: one function per micro-batch.
         weights: the share of each micro-batch in this rank's batch; sums to 1.
         reduce: averages a vector over ranks.
         swap: puts a point into the module that the losses evaluate, for as long as derivatives are taken.
-        full_precision: a context in which autocast is off; used for derivatives, and for the difference form as a
-            whole, where TF32 is off as well.
+        full_precision: a context in which autocast is off; for derivatives, and for the whole difference form, where
+            TF32 is off as well.
         exhaustive: visit the whole graph of a cross term, for a probe; see `derivatives.cross_term`.
-        inspect: whether norms and cosines are wanted; where the cross term has structure they cost one more
-            gradient. The direction is the same, bit for bit.
+        inspect: take norms and cosines, at the cost of one more gradient where the cross term has structure. The
+            direction is the same, bit for bit.
         lookahead: the optimizers' next step, for rules that look ahead.
 
     Attributes:
-        evaluations: how many "gradients" and "hessian_products" this oracle was asked for; a cross term counts as what
-            it is made of. Per batch, however many micro-batches that is.
-        notes: what the rule wants to have logged, name -> number.
+        evaluations: the numbers of "gradients" and "hessian_products" that were asked for; a cross term counts as its
+            parts. Per batch, whatever the number of micro-batches.
+        notes: numbers of the rule for the log, by name.
 
     Example:
         >>> x, y = torch.tensor(3.0), torch.tensor(2.0)
@@ -96,19 +96,11 @@ class GameOracle:
         self.evaluations: Counter[str] = Counter()
         self.notes: dict[str, float] = {}
         self._weights = list(weights) if weights is not None else [1.0 / len(losses)] * len(losses)
-        self._reduce = reduce
+        self._reduce, self._inspect, self._lookahead = reduce, inspect, lookahead
         self._evaluated: set[int] = set()  # the micro-batches that have had their real forward
-        self._full_precision = full_precision
-        self._inspect = inspect
-        contexts = Contexts(swap, full_precision)
-        self._backends = [
-            (
-                ChainDerivatives(batch, contexts) if isinstance(batch, Chain) else None,
-                GeneralDerivatives(batch, self.names, swap=swap, full_precision=full_precision, exhaustive=exhaustive),
-            )
-            for batch in losses
-        ]
-        self._lookahead = lookahead
+        self._contexts = contexts = Contexts(swap, full_precision)
+        self._chains = [ChainDerivatives(each, contexts) if isinstance(each, Chain) else None for each in losses]
+        self._generals = [GeneralDerivatives(each, self.names, contexts, exhaustive=exhaustive) for each in losses]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,9 +119,8 @@ class GameOracle:
             player: whose gradient.
             at: where; default the current point.
             cross: the cross term to add, or None.
-            replay: whether the evaluation repeats another one and leaves buffers alone; by default it does elsewhere
-                than at the current point. With False it is the turn's real forward, if the batch has not had one:
-                buffers, spectral norms and random numbers move as they would at the current point.
+            replay: leave buffers alone; by default elsewhere than at the current point. With False it is the turn's
+                real forward, if the batch has not had one: buffers, spectral norms and random numbers move.
 
         Returns:
             One tensor per parameter, detached, averaged over ranks.
@@ -140,27 +131,27 @@ class GameOracle:
         difference = cross is not None and cross.form == "difference"
         self.evaluations["gradients"] += 2 if difference else 1
         self.evaluations["hessian_products"] += cross is not None and not difference
-        repeats = at is not None if replay is None else replay
+        replay = at is not None if replay is None else replay
         directions, statistics = [], []
         for k, weight in enumerate(self._weights):
-            direction, stats = self._local(player, k, at, cross, repeats)
+            direction, stats = self._local(player, k, at, cross, replay)
             directions.append((weight, direction))
             statistics.append((weight, stats))
-        if not repeats:
+        if not replay:
             self.statistics[player] = average_statistics(statistics)
         return self._reduce(weighted_sum(directions))
 
     def hessian_product(self, player: str, terms: Sequence[HessianTerm], *, at: Point | None = None) -> Vector:
         """Σ (∂²L_loss / ∂θ_player ∂θ_column) · vector: products of Hessian blocks, in one double backward pass.
 
-        Always a repeat of an evaluation, so it leaves buffers alone. Linear in the losses, so one reduction makes it
-        that of the joint batch if the vectors are themselves averaged over ranks.
+        Always a replay. It is linear in the losses, so one reduction makes it that of the joint batch; the vectors are
+        to be averages over ranks.
 
         Cost: one gradient and its derivative for each term.
 
         Args:
             player: the row of the blocks.
-            terms: whose loss, by whose parameters, times what; at least one.
+            terms: at least one.
             at: where; default the current point.
 
         Returns:
@@ -173,36 +164,22 @@ class GameOracle:
         point = self.point if at is None else at
         products = [
             (weight, general.hessian_product(player, point, terms))
-            for weight, (_, general) in zip(self._weights, self._backends, strict=True)
+            for weight, general in zip(self._weights, self._generals, strict=True)
         ]
         return self._reduce(weighted_sum(products))
 
     def ahead(
         self, directions: Mapping[str, Vector], *, fraction: float = 1.0, remember: bool = False
     ) -> dict[str, Vector]:
-        """The point where the optimizer would take the players along the directions; who has none stays.
-
-        Args:
-            directions: player -> d, averaged over ranks.
-            fraction: the part of a step that is meant; see `calculus.lookahead`.
-            remember: let the optimizer's memory see this step too.
-        """
+        """The point where the optimizers would take the players; one without a direction stays. See `Lookahead`."""
         return self.point | self._moves().ahead(directions, fraction=fraction, remember=remember)
 
     def rates(self, player: str) -> tuple[float, ...]:
-        """The learning rate of each of the player's parameters.
-
-        Args:
-            player: whose.
-        """
+        """The learning rate of each of the player's parameters."""
         return self._moves().rates(player)
 
     def lag(self, player: str) -> float:
-        """The mean age of the gradients in the player's next step, in its own steps; see `calculus.lookahead`.
-
-        Args:
-            player: whose.
-        """
+        """The mean age of the gradients in the player's next step, in its own steps; see `momentum_lag`."""
         return self._moves().lag(player)
 
     def _moves(self) -> Lookahead:
@@ -216,19 +193,15 @@ class GameOracle:
     def arrive(self, point: Point) -> None:
         """Take a point as the current one.
 
-        A rule that looks from elsewhere, both players from one point, arrives there before its first gradient; what
-        they share at the current point, as fakes, they then share there.
-
-        Args:
-            point: the players' parameters.
+        A rule whose players both evaluate elsewhere calls this before its first gradient; then they share fakes there.
         """
         self.point = {name: tuple(p.detach() for p in vector) for name, vector in point.items()}
 
     def _local(
         self, player: str, k: int, at: Point | None, cross: CrossTerm | None, replay: bool
     ) -> tuple[Vector, OracleStatistics]:
-        """This rank's direction on one micro-batch, and what it looked like."""
-        # the first evaluation is the real forward; whatever comes after it repeats it
+        """This rank's direction on one micro-batch, and its statistics."""
+        # the first evaluation is the real forward; all others are replays of it
         real, replay = not replay, replay or k in self._evaluated
         if real:
             self._evaluated.add(k)
@@ -237,49 +210,39 @@ class GameOracle:
         found = backend.direction(player, point, cross, replay=replay, current=real and at is None)
         if not self._inspect:
             return found.vector, OracleStatistics(found.loss, None, None, None)
-        grad, term = found.gradient, found.term
         if cross is None:
             return found.vector, OracleStatistics(found.loss, norm(found.vector), None, None)
+        grad, term = found.gradient, found.term
         if grad is None or term is None:  # one reverse pass gave their sum: the gradient is taken once more, alone
-            with self._float32() if cross.form == "difference" else nullcontext():
+            with self._contexts.full_float32() if cross.form == "difference" else nullcontext():
                 grad = self._backend(k, None).direction(player, point, None, replay=True).vector
             term = weighted_sum([(1 / cross.weight, found.vector), (-1 / cross.weight, grad)])
         return found.vector, cross_statistics(found.loss, grad, term)
 
     def _backend(self, k: int, cross: CrossTerm | None) -> Backend:
         """The faster backend where it serves."""
-        chain, general = self._backends[k]
+        chain, general = self._chains[k], self._generals[k]
         return chain if chain is not None and chain.serves(cross) and not general.by_backward else general
 
     @contextmanager
     def precisely(self) -> Iterator[bool]:
-        """Take gradients that are to be subtracted, with neither autocast nor TF32; yields True if either was on."""
+        """Take gradients that are to be subtracted, with neither autocast nor TF32; yield True if either was on."""
         device = next(iter(self.point.values()))[0].device
-        rounded = any(dtype != "float32" for dtype in float32_products(device).values())
-        coarse = rounded or torch.is_autocast_enabled(device.type)
-        with self._float32():
+        products = set(float32_products(device).values())  # read before TF32 is off
+        coarse = products != {"float32"} or torch.is_autocast_enabled(device.type)
+        with self._contexts.full_float32():
             yield coarse
 
-    @contextmanager
-    def _float32(self) -> Iterator[None]:
-        """Neither autocast nor TF32, for gradients that are subtracted from each other."""
-        with self._full_precision(), full_float32():
-            yield
-
     def interacts(self, player: str) -> bool:
-        """Return True if the loss depends on the opponent, also where that is detached.
-
-        Args:
-            player: whose loss.
-        """
-        return self._backends[0][1].interacts(player, self.point)
+        """True if the player's loss depends on the opponent, also where that is detached."""
+        return self._generals[0].interacts(player, self.point)
 
     @property
     def by_backward(self) -> bool:
         """True if gradients are taken of whole losses by `backward()`, as reentrant checkpointing asks."""
-        return self._backends[0][1].by_backward
+        return self._generals[0].by_backward
 
     @by_backward.setter
     def by_backward(self, value: bool) -> None:
-        for _, general in self._backends:
+        for general in self._generals:
             general.by_backward = value

@@ -1,7 +1,7 @@
 """Replays of a forward: buffers frozen, and spectral norms that use the singular vectors of the first one.
 
 A replay (a displaced opponent, a probe, a sample for a metric) must not move batch-norm statistics or spectral-norm
-vectors, and must normalise by what the first evaluation normalised by.
+vectors. It must normalise by the statistics and vectors of the first evaluation.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ __all__ = ["SpectralRecord", "frozen_buffers"]
 def frozen_buffers(module: nn.Module) -> Iterator[None]:
     """Run forwards that leave every buffer of `module` as it was.
 
-    Buffers are replaced by copies, and power iteration is off, so that a spectral norm is the same function of the
-    weights in every evaluation of a pair. Copies rather than a restore afterwards: the graph of an earlier forward may
-    have saved the buffer itself, and writing to it in place would spoil the backward pass.
+    Buffers are replaced by copies. Power iteration is off, so that a spectral norm is the same function of the weights
+    in every evaluation of a pair.
 
     Args:
         module: any module; its train mode stays as it is.
@@ -39,6 +38,8 @@ def frozen_buffers(module: nn.Module) -> Iterator[None]:
     originals = [(child, n, b) for child in module.modules() for n, b in child.named_buffers(recurse=False)]
     iterating = [child for child, _ in _spectral_norms(module) if child.training]
     try:
+        # copies, not a restore afterwards: the graph of an earlier forward may have saved the buffer itself, and
+        # writing to it in place would spoil the backward pass
         for child, name, buffer in originals:
             setattr(child, name, buffer.clone())
         for child in iterating:
@@ -52,9 +53,9 @@ def frozen_buffers(module: nn.Module) -> Iterator[None]:
 
 
 class SpectralRecord:
-    """The singular vectors that every spectral norm used, forward by forward, for a repeat of the same forwards.
+    """The singular vectors that every spectral norm used, forward by forward, for a replay of the same forwards.
 
-    A train-mode forward moves the vectors, so a second evaluation would be another function of the weights: the
+    A train-mode forward moves the vectors, so a second evaluation would be another function of the weights. The
     difference of two gradients would not vanish where nothing has moved.
 
     Example:
@@ -72,11 +73,7 @@ class SpectralRecord:
 
     @contextmanager
     def recording(self, module: nn.Module) -> Iterator[None]:
-        """Keep copies of the vectors of each forward, after those that were kept before.
-
-        Args:
-            module: whose spectral norms.
-        """
+        """Keep copies of the vectors of each forward, after those that were kept before."""
         handles = []
         for child, (u, v) in _spectral_norms(module):
             used = self._used.setdefault(child, [])
@@ -93,11 +90,7 @@ class SpectralRecord:
 
     @contextmanager
     def replaying(self, module: nn.Module) -> Iterator[None]:
-        """Use them again, in the same order; inside of `frozen_buffers`.
-
-        Args:
-            module: the one that was recorded.
-        """
+        """Use the recorded vectors in the same order; inside of `frozen_buffers`."""
         handles = []
         for child, (u, v) in _spectral_norms(module):
             pairs = iter(self._used.get(child, []))

@@ -1,8 +1,8 @@
-"""Put a point into a module for a while: every slot that holds a player's parameter holds another tensor instead.
+"""A swap: for a while, every slot of a module that holds a player's parameter holds another tensor instead.
 
 Slots, not names: a network that is registered twice, or a parameter that two layers share, has several names and one
-place in a vector. The context stays open while derivatives are taken, so that a forward which is recomputed in the
-backward pass (activation checkpointing) meets the same tensors.
+index in a vector. The context stays open while derivatives are taken: a forward that the backward pass recomputes
+(activation checkpointing) then finds the same tensors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Swap"]
 
 
 class Swap:
-    """Where the players' parameters sit in a module.
+    """The slots of the players' parameters in a module, and a context in which they hold another point.
 
     Args:
         module: that holds both players.
@@ -41,7 +41,7 @@ class Swap:
     """
 
     def __init__(self, module: nn.Module, players: Mapping[str, Sequence[Tensor]]) -> None:
-        homes: dict[int, list[tuple[dict[str, Any], str]]] = {}
+        homes: dict[int, list[tuple[dict[str, Any], str]]] = {}  # id of a parameter -> its slots
         for child in module.modules():
             for name, parameter in child._parameters.items():
                 if parameter is not None:
@@ -57,7 +57,7 @@ class Swap:
 
     @contextmanager
     def __call__(self, point: Point) -> Iterator[None]:
-        """The module at `point`; afterwards exactly as before. Contexts may be nested.
+        """Hold the module at a point; afterwards it is exactly as before. Contexts may be nested.
 
         Args:
             point: name -> one tensor per live parameter, of its shape; players that are left out stay as they are.
@@ -71,5 +71,6 @@ class Swap:
                         parameters[name] = tensor
             yield
         finally:
+            # backwards, so that a slot that was filled twice ends with its first tensor
             for parameters, name, tensor in reversed(before):
                 parameters[name] = tensor

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus._players import Point, Vector
+from lightning_lead._types import Point, Vector
 
 __all__ = ["AbstractGame"]
 

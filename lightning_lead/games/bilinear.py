@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus._players import Point, Vector
+from lightning_lead._types import Point, Vector
 from lightning_lead.games._matrices import as_coupling, require_unique_equilibrium
 from lightning_lead.games.base import AbstractGame
 

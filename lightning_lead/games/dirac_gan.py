@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus._players import Point, Vector
+from lightning_lead._types import Point, Vector
 from lightning_lead.games.base import AbstractGame
 
 __all__ = ["DiracGAN"]

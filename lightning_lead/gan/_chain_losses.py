@@ -132,7 +132,7 @@ class GANLosses(BatchLosses, Chain):
         return shared
 
     @contextmanager
-    def discriminator_again(self) -> Iterator[None]:
+    def discriminator_replay(self) -> Iterator[None]:
         """Restore the random numbers with which the discriminator first began, as no fakes are computed before it."""
         state = self._before_logits
         if state is None and self._partner is not None:

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_lead._errors import ConfigurationError, DifferentiationError, HigherDerivativeError, first_line
-from lightning_lead.calculus._chain.links import DISCRIMINATOR, Contexts
+from lightning_lead.calculus._chain.links import DISCRIMINATOR
 from lightning_lead.calculus._players import inner
+from lightning_lead.calculus._terms import Contexts
 from lightning_lead.engine._probe import suspects
 from lightning_lead.gan._chain_losses import GANLosses
 from lightning_lead.gan._problem import GANProblem

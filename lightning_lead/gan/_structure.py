@@ -15,10 +15,11 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_lead._errors import first_line
-from lightning_lead.calculus._chain.links import DISCRIMINATOR, GENERATOR, Contexts, Structure
+from lightning_lead.calculus._chain.links import DISCRIMINATOR, GENERATOR, Structure
 from lightning_lead.calculus._chain.piecewise_check import why_not_piecewise_linear
 from lightning_lead.calculus._float32 import full_float32
 from lightning_lead.calculus._players import norm, weighted_sum
+from lightning_lead.calculus._terms import Contexts
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.engine._probe import made_up_cross
 from lightning_lead.gan._chain_losses import GANLosses

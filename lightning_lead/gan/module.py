@@ -13,9 +13,9 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus._chain.links import Contexts, Structure
+from lightning_lead.calculus._chain.links import Structure
 from lightning_lead.calculus._rng import mix_seed
-from lightning_lead.calculus._terms import OracleStatistics
+from lightning_lead.calculus._terms import Contexts, OracleStatistics
 from lightning_lead.calculus.swap import Swap
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn

@@ -1,4 +1,4 @@
-"""Adversarial objectives: what generator and discriminator minimise, as functions of the logits; gradient penalties."""
+"""Adversarial objectives, which generator and discriminator minimise, as functions of logits; gradient penalties."""
 
 from lightning_lead.objectives.adversarial import (
     AdversarialObjective,

@@ -9,11 +9,11 @@
 softplus(t) = −log(1 − σ(t)) and softplus(−t) = −log σ(t), so the first two are the cross-entropy losses without the
 overflow of a sigmoid followed by a logarithm.
 
-"Zero-sum" means that L_D + L_G does not depend on the generator: the two losses are exact opposites up to the term in
-r, which the generator cannot influence, so both players' cross terms are those of the zero-sum game f = L_G − E[…r…].
+"Zero-sum" means that L_D + L_G does not depend on the generator: the losses are opposites up to the term in r. Both
+players' cross terms are then those of the zero-sum game f = L_G − E[…r…].
 
-"Separable" means that L_D is a function of r plus a function of t; then the generator's cross term does not look at
-reals. An objective of your own may say so by a class attribute `separable = True`; without it, reals are evaluated.
+"Separable" means that L_D is a function of r plus a function of t; then the generator's cross term needs no reals. An
+objective of your own declares it by a class attribute `separable = True`; without it, reals are evaluated.
 
 References: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, equation 1 and section 3 (minimax,
 non-saturating); Arjovsky, Chintala and Bottou, "Wasserstein Generative Adversarial Networks", ICML 2017, equation 2;
@@ -36,7 +36,9 @@ __all__ = ["AdversarialObjective", "Hinge", "Minimax", "NonSaturating", "Wassers
 
 @runtime_checkable
 class AdversarialObjective(Protocol):
-    """What an object must offer to be used as `objective=`.
+    """The methods of an object to be used as `objective=`.
+
+    Logits are of any shape; there may be more or fewer fakes than reals.
 
     Example:
         >>> class Quadratic:
@@ -49,11 +51,11 @@ class AdversarialObjective(Protocol):
     """
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """Scalar that the generator minimises."""
+        """The scalar that the generator minimises."""
         ...
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """Scalar that the discriminator minimises."""
+        """The scalar that the discriminator minimises."""
         ...
 
 
@@ -75,20 +77,11 @@ class NonSaturating:
     separable: ClassVar[bool] = True
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """E[softplus(−t)].
-
-        Args:
-            fake_logits: t, of any shape.
-        """
+        """E[softplus(−t)]."""
         return softplus(-fake_logits).mean()
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """E[softplus(−r)] + E[softplus(t)].
-
-        Args:
-            real_logits: r, of any shape.
-            fake_logits: t, of any shape; as many as real ones or not.
-        """
+        """E[softplus(−r)] + E[softplus(t)]."""
         return softplus(-real_logits).mean() + softplus(fake_logits).mean()
 
 
@@ -97,8 +90,7 @@ class NonSaturating:
 class Minimax:
     """L_D = E[softplus(−r)] + E[softplus(t)],  L_G = −E[softplus(t)] = E[log(1 − σ(t))]: the zero-sum game.
 
-    L_G = −L_D up to E[softplus(−r)], which the generator cannot influence. Its gradient vanishes where the
-    discriminator is sure that a sample is fake.
+    The generator's gradient vanishes where the discriminator is sure that a sample is fake.
 
     Example:
         >>> import torch
@@ -113,20 +105,11 @@ class Minimax:
     separable: ClassVar[bool] = True
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """−E[softplus(t)].
-
-        Args:
-            fake_logits: t, of any shape.
-        """
+        """−E[softplus(t)]."""
         return -softplus(fake_logits).mean()
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """E[softplus(−r)] + E[softplus(t)].
-
-        Args:
-            real_logits: r, of any shape.
-            fake_logits: t, of any shape; as many as real ones or not.
-        """
+        """E[softplus(−r)] + E[softplus(t)]."""
         return softplus(-real_logits).mean() + softplus(fake_logits).mean()
 
 
@@ -135,7 +118,7 @@ class Minimax:
 class Hinge:
     """L_D = E[max(0, 1 − r)] + E[max(0, 1 + t)],  L_G = −E[t].
 
-    Samples beyond the margin no longer move the discriminator; the generator always sees a slope of one.
+    Samples beyond the margin have no gradient in L_D; the slope of L_G is one everywhere.
 
     Example:
         >>> import torch
@@ -147,20 +130,11 @@ class Hinge:
     separable: ClassVar[bool] = True
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """−E[t].
-
-        Args:
-            fake_logits: t, of any shape.
-        """
+        """−E[t]."""
         return -fake_logits.mean()
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """E[max(0, 1 − r)] + E[max(0, 1 + t)].
-
-        Args:
-            real_logits: r, of any shape.
-            fake_logits: t, of any shape; as many as real ones or not.
-        """
+        """E[max(0, 1 − r)] + E[max(0, 1 + t)]."""
         return relu(1 - real_logits).mean() + relu(1 + fake_logits).mean()
 
 
@@ -169,8 +143,8 @@ class Hinge:
 class Wasserstein:
     """L_D = −E[r] + E[t],  L_G = −E[t]: zero-sum, and linear in the logits.
 
-    The distance it is named after needs a discriminator with a bounded Lipschitz constant, for example by spectral
-    normalisation.
+    It estimates the distance of that name if the discriminator has a bounded Lipschitz constant, for example by
+    spectral normalisation.
 
     Example:
         >>> import torch
@@ -182,20 +156,11 @@ class Wasserstein:
     separable: ClassVar[bool] = True
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """−E[t].
-
-        Args:
-            fake_logits: t, of any shape.
-        """
+        """−E[t]."""
         return -fake_logits.mean()
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """−E[r] + E[t].
-
-        Args:
-            real_logits: r, of any shape.
-            fake_logits: t, of any shape; as many as real ones or not.
-        """
+        """−E[r] + E[t]."""
         return fake_logits.mean() - real_logits.mean()
 
 
@@ -208,7 +173,7 @@ _REGISTRY: dict[str, AdversarialObjective] = {
 
 
 def adversarial_objective(objective: str | AdversarialObjective) -> AdversarialObjective:
-    """The objective of that name; an object that is one already comes back as it is.
+    """The objective of that name; an object that is one already is returned as it is.
 
     Args:
         objective: "non_saturating", "minimax", "hinge", "wasserstein", or an object with the methods

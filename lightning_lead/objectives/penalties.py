@@ -1,18 +1,18 @@
-"""Gradient penalties: what the discriminator pays for the slope of its logits, added to its loss alone.
+"""Gradient penalties: a function of the slope of the discriminator's logits, added to its loss alone.
 
-    penalty    at which points                          what
+    penalty    at which points                          function
     R1         x, the reals                             (γ/2)·E ‖∇ₓD(x)‖²
     WGANGP     x̂ = εx + (1−ε)u, u fake, ε ~ U[0, 1]     λ·E (‖∇D(x̂)‖ − 1)²
 
 E is the mean over samples, ∇ is with respect to one sample, ‖·‖ over all of its elements. Where D has several outputs
-per sample, D stands for their sum. A D that lets samples meet (batch norm) has no slope of its own per sample; what is
-then taken is the gradient of the sum of all logits.
+per sample, D stands for their sum. A D in which samples meet (batch norm) has no slope per sample; there the gradient
+of the sum of all logits is taken.
 
 R1 does not depend on the generator, so it enters no cross term, in neither form. WGANGP does, through x̂.
 
-Cost: one forward pass of D, its gradient by the input, and the derivative of that by the weights: about twice what D
-costs for one batch without a penalty. Everything in it is computed with autocast off, in float32 under "bf16-mixed":
-a slope is squared, and the gradient of the square is a second derivative.
+Cost: one forward pass of D, its gradient by the input, and the derivative of that by the weights: about twice the cost
+of D on one batch without a penalty. All of it is computed with autocast off, in float32 under "bf16-mixed": a slope is
+squared, and the gradient of the square is a second derivative.
 
 References: Mescheder, Geiger and Nowozin, "Which Training Methods for GANs do actually Converge?", ICML 2018,
 equation 9 (R1); Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, equation 3 (WGANGP).
@@ -35,9 +35,9 @@ __all__ = ["R1", "WGANGP", "AbstractPenalty"]
 
 
 class AbstractPenalty(ABC):
-    """A mean over samples of a function of ‖∇D‖², at points made of reals and fakes; to be used as `penalty=`.
+    """A mean over samples of a function of ‖∇D‖², at points taken from reals and fakes; to be used as `penalty=`.
 
-    A penalty of your own says where slopes are taken and what they cost:
+    A penalty of your own defines the points and the price of a slope:
 
     Example:
         >>> class R2(AbstractPenalty):  # as R1, on the fakes
@@ -52,21 +52,21 @@ class AbstractPenalty(ABC):
     """
 
     looks_at_fakes: ClassVar[bool] = True
-    """Whether `points` depend on the fakes, so that the generator enters; fakes are handed to no other penalty."""
+    """True if `points` depend on the fakes, so that the generator enters; fakes are handed to no other penalty."""
 
     @abstractmethod
     def points(self, real: Tensor, fake: Tensor, noise: torch.Generator | None) -> Tensor:
-        """Where slopes are taken, (m, ...); the i-th point goes to the discriminator with the i-th real's label.
+        """The points at which slopes are taken, (m, ...); the i-th one has the i-th real's label.
 
         Args:
             real: (m, ...).
-            fake: as many; the reals once more, for a penalty that does not look at fakes.
-            noise: what random numbers are drawn from; None for torch's global generator.
+            fake: as many; the reals once more, if `looks_at_fakes` is False.
+            noise: to draw random numbers from; None for torch's global generator.
         """
 
     @abstractmethod
     def price(self, squares: Tensor) -> Tensor:
-        """What each sample costs.
+        """The penalty of each sample, (m,).
 
         Args:
             squares: ‖∇D‖² of each sample, (m,).
@@ -86,13 +86,13 @@ class AbstractPenalty(ABC):
         Args:
             discriminator: samples[, labels] -> logits.
             real: real samples (n, ...).
-            fake: fake samples (k, ...), for a penalty that looks at them. They are paired with the reals in order, and
-                of unequal batches the first min(n, k) of both are taken.
+            fake: fake samples (k, ...), if `looks_at_fakes`. They are paired with the reals in order; of unequal
+                batches the first min(n, k) of both are taken.
             labels: of the reals (n,), for a discriminator that takes labels, or None.
-            noise: what random numbers are drawn from; None for torch's global generator.
+            noise: to draw random numbers from; None for torch's global generator.
 
         Raises:
-            ConfigurationError: no fakes for a penalty that looks at them.
+            ConfigurationError: no fakes for a penalty on fakes.
             DifferentiationError: the logits do not depend on the samples.
         """
         if fake is None and self.looks_at_fakes:
@@ -101,7 +101,7 @@ class AbstractPenalty(ABC):
                 "(got fake=None)"
             )
         differentiable = torch.is_grad_enabled()
-        # the slope is a derivative also where nobody wants one of the penalty, as in a validation loop
+        # the slope is a derivative also where the penalty itself needs none, as in a validation loop
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(real.device.type, enabled=False):
             real = _usable(real)
             fake = _usable(fake).to(real.dtype) if fake is not None and self.looks_at_fakes else real
@@ -156,7 +156,7 @@ class R1(AbstractPenalty):
 class WGANGP(AbstractPenalty):
     """λ·E (‖∇D(x̂)‖ − 1)² between reals and fakes: the discriminator's slope is pulled towards 1.
 
-    Made for the "wasserstein" objective. Each sample has its own ε.
+    It belongs to the "wasserstein" objective. Each sample has its own ε.
 
     Args:
         weight: λ, ≥ 0.
@@ -185,8 +185,8 @@ class WGANGP(AbstractPenalty):
 
     def price(self, squares: Tensor) -> Tensor:
         """λ·(‖∇D‖ − 1)²."""
-        # a slope of zero (every unit of a ReLU network is off) has no direction to grow in: there the derivative is
-        # taken as zero, in every order, and not as the 0/0 of a square root
+        # a slope of zero (every unit of a ReLU network is off) has no direction: there the derivative is taken as zero,
+        # in every order, and not as the 0/0 of a square root
         flat = squares == 0
         lengths = squares.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0)
         return self.weight * (lengths - 1).square()
@@ -202,7 +202,7 @@ def _check_weight(penalty: R1 | WGANGP) -> None:
 
 
 def _usable(samples: Tensor) -> Tensor:
-    """What was made in inference mode cannot be differentiated by, and its copy can."""
+    """The samples, copied if they come from inference mode, because those cannot be differentiated by."""
     return samples.clone() if samples.is_inference() else samples
 
 

@@ -105,7 +105,7 @@ def furthest(a, b):
     list(itertools.product(["opponent", "own"], ["alternating", "simultaneous"], OBJECTIVES)),
 )
 def test_both_ways_give_the_same_weights_and_buffers(kind, form, play, objective):
-    """Every parameter and buffer after three steps; SGD, because Adam would blow rounding up where a gradient is 0."""
+    """Every parameter and buffer after three steps; SGD, because Adam would amplify rounding where a gradient is 0."""
     states = [
         trained(
             kind,
@@ -148,15 +148,15 @@ def test_both_ways_give_the_same_for_the_networks_of_the_recipes(kind, form):
 
 
 @pytest.mark.parametrize("form", ["opponent", "own", "difference"])
-@pytest.mark.parametrize(("judge", "maker"), [(0.7, 0.02), (0.7, 0.0), (0.0, 0.7)])
+@pytest.mark.parametrize(("of_discriminator", "of_generator"), [(0.7, 0.02), (0.7, 0.0), (0.0, 0.7)])
 @pytest.mark.parametrize("settings", [{}, {"discriminator_steps": 3}, {"shared_latents": True}])
-def test_both_ways_give_the_same_where_each_player_has_its_own_coupling(form, judge, maker, settings):
+def test_both_ways_give_the_same_where_each_player_has_its_own_coupling(form, of_discriminator, of_generator, settings):
     kind = "sngan" if "shared_latents" not in settings else "mlp"
     states = [
         trained(
             kind,
             structured=structured,
-            game=strategy(form, alpha={"discriminator": judge, "generator": maker}),
+            game=strategy(form, alpha={"discriminator": of_discriminator, "generator": of_generator}),
             optimizer=torch.optim.SGD,
             **settings,
         )
@@ -225,7 +225,7 @@ def test_both_spectral_norms_and_dropout_in_both_players(norm, cross):
 
 
 class Relativistic:
-    """L_D looks at reals and fakes together, and its slope in t depends on r also where its curvature is zero."""
+    """L_D is of reals and fakes together, and its slope in t depends on r also where its curvature is zero."""
 
     def generator_loss(self, fake_logits):
         return -fake_logits.mean()
@@ -250,7 +250,7 @@ def test_an_objective_that_mixes_reals_and_fakes(form):
 
 
 class Decayed(LeadGANModule):
-    """The generator's loss also looks at its weights, past D(G(z))."""
+    """The generator's loss depends on its weights other than through D(G(z))."""
 
     def generator_loss(self, fake_logits):
         return super().generator_loss(fake_logits) + sum(p.square().sum() for p in self.generator.parameters())
@@ -308,7 +308,7 @@ def test_losses_without_the_structure_take_the_general_way_and_say_why(make, rea
 
 
 def test_nothing_is_said_where_nothing_is_lost(caplog):
-    """The rule has no use for the structure, or the structure is there."""
+    """A rule without use for the structure, and a game with it."""
     with caplog.at_level(logging.INFO, logger=RANK_ZERO):
         tiny_trainer(1).fit(Whole(*tiny_networks(), game=LEADStrategy(0.0)), tiny_loader(24))
         tiny_trainer(1).fit(tiny_gan(), tiny_loader(24))
@@ -330,7 +330,7 @@ def test_the_structure_is_used_and_said(caplog):
 
 
 def test_a_player_whose_loss_is_saturated_on_the_samples_does_not_hide_the_structure():
-    """Hinge: the discriminator is so sure of both that it has no gradient; the generator's still tells."""
+    """With hinge, a discriminator that is sure of both has no gradient; the generator's shows the structure."""
     gan = tiny_gan(objective="hinge", game=LEADStrategy(0.7, cross="difference"))
     gan._real_logits = lambda batch: torch.full((len(batch.real), 1), 9.0, dtype=torch.float64)
     with torch.no_grad():
@@ -381,7 +381,7 @@ def test_lean_duals_agree_with_a_finite_difference(layer):
 
 @pytest.mark.parametrize("moves", [(True, True), (True, False), (False, True), (False, False)])
 def test_an_inner_product_of_duals_has_torch_s_own_tangent(moves):
-    """Which spectral norms ask for; the tangent can be differentiated once more."""
+    """As spectral norms call it; the tangent can be differentiated once more."""
     (x, y), (dx, dy) = torch.randn(2, 2, 5, dtype=torch.float64)
     x.requires_grad_(), y.requires_grad_()
 
@@ -448,11 +448,11 @@ def test_with_shared_latents_the_free_correction_is_the_direct_difference(settin
         tiny_trainer(4).fit(gan, tiny_loader(24))
         states.append(gan.state_dict())
     assert furthest(*states) < 1e-12
-    assert sum(made is not None for made in served) == 3 * settings.get("accumulate", 1)  # from the second step on
+    assert sum(shared is not None for shared in served) == 3 * settings.get("accumulate", 1)  # from the second step on
 
 
 @pytest.mark.parametrize("cross", [None, "difference"])
-def test_simultaneous_play_shares_no_fakes_where_a_loss_looks_past_them(cross):
+def test_simultaneous_play_shares_no_fakes_where_a_loss_bypasses_them(cross):
     """A penalty on the generator's weights has no part in what is pulled back through its fakes."""
 
     class DecayedWhole(Decayed, Whole):

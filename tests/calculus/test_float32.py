@@ -1,6 +1,6 @@
 """Without TF32 for a while: nothing is coarser than float32 inside, and every setting reads as before afterwards.
 
-The settings can be written and read without a device that would obey them.
+The settings can be written and read without a GPU.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from lightning_lead.calculus import _float32 as float32
-from lightning_lead.calculus._float32 import float32_products, full_float32
+from lightning_lead.calculus._float32 import float32_products, full_float32, plain_computation
 
 PER_OPERATION = float32._PER_OPERATION
 new = pytest.mark.skipif(not PER_OPERATION, reason="torch < 2.9 has the older flags alone")
 
 
 def older_flags():
-    """What the older flags say, or that they contradict the settings."""
+    """The values of the older flags, or that they contradict the settings."""
     found = []
     for read in (torch._C._get_cudnn_allow_tf32, torch._C._get_cublas_allow_tf32, torch.get_float32_matmul_precision):
         try:
@@ -27,8 +27,8 @@ def older_flags():
 
 
 def settings():
-    places = [("generic", "all"), ("cuda", "all"), ("mkldnn", "all"), *float32._OPERATIONS] if PER_OPERATION else []
-    return [torch._C._get_fp32_precision_getter(*place) for place in places], older_flags()
+    names = [("generic", "all"), ("cuda", "all"), ("mkldnn", "all"), *float32._OPERATIONS] if PER_OPERATION else []
+    return [torch._C._get_fp32_precision_getter(*name) for name in names], older_flags()
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +37,8 @@ def _default_settings():
     torch.set_float32_matmul_precision("highest")
     if PER_OPERATION:
         torch.backends.fp32_precision = torch.backends.cudnn.fp32_precision = "none"
-        for place in float32._OPERATIONS:
-            torch._C._set_fp32_precision_setter(*place, "none")
+        for operation in float32._OPERATIONS:
+            torch._C._set_fp32_precision_setter(*operation, "none")
     torch._C._set_cudnn_allow_tf32(True)
 
 
@@ -107,7 +107,7 @@ def test_nothing_is_coarser_inside_and_everything_reads_as_before_afterwards(arr
         with full_float32():
             for device in ("cuda", "cpu"):
                 assert set(float32_products(device).values()) == {"float32"}
-            assert older_flags() == [False, False, "highest"]  # which raises nothing, whoever asks
+            assert older_flags() == [False, False, "highest"]  # and reading raises nothing
             with full_float32():
                 assert older_flags() == [False, False, "highest"]
             assert older_flags() == [False, False, "highest"]
@@ -162,3 +162,9 @@ def test_a_network_may_switch_cudnn_off_inside():
     with full_float32(), torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
         assert not torch.backends.cudnn.enabled
     assert torch.backends.cudnn.enabled
+
+
+def test_plain_computation_makes_ordinary_tensors_in_full_precision():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), plain_computation(torch.device("cpu")):
+        product = torch.ones(1, 1) @ torch.ones(1, 1)
+        assert (product.is_inference(), product.dtype, torch.is_grad_enabled()) == (False, torch.float32, False)

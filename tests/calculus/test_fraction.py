@@ -123,7 +123,7 @@ class Regression(LeadModule):
         return {"x": f, "y": -f}
 
 
-def test_any_two_players_are_looked_at_in_part():
+def test_the_losses_of_any_two_players_are_evaluated_on_a_part():
     module = Regression(strategy("opponent", 0.25))
     rows = [{"points": p, "weights": torch.ones((), dtype=torch.float64)} for p in tiny_points(24)]
     tiny_trainer(2).fit(module, torch.utils.data.DataLoader(rows, 12))

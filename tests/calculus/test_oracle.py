@@ -92,9 +92,9 @@ def test_exact_cross_term_is_the_central_difference_of_the_own_gradient(player, 
     step = 1e-4
 
     def slope(h):
-        place = {k: tuple(t.clone().requires_grad_() for t in v) for k, v in point.items()}
-        place[opponent] = tuple(t.detach() + h * d for t, d in zip(place[opponent], delta, strict=True))
-        return flat(torch.autograd.grad(game.losses(place)[of], place[player]))
+        here = {k: tuple(t.clone().requires_grad_() for t in v) for k, v in point.items()}
+        here[opponent] = tuple(t.detach() + h * d for t, d in zip(here[opponent], delta, strict=True))
+        return flat(torch.autograd.grad(game.losses(here)[of], here[player]))
 
     assert relative(term, (sign * (slope(step) - slope(-step)) / (2 * step),)) < 1e-6
 
@@ -169,7 +169,7 @@ def test_cross_term_of_a_known_function():
         (lambda x, y: x.sum() + y.sum(), True),
         (lambda x, y: x.sum(), False),
         (lambda x, y: x.detach().sum(), False),
-        (lambda x, y: x.sum() * float("nan"), True),  # nobody can tell
+        (lambda x, y: x.sum() * float("nan"), True),  # undecidable
     ],
 )
 @pytest.mark.parametrize("by_backward", [False, True])

@@ -45,7 +45,7 @@ class Tokens(nn.Sequential):
 
 
 class Labelled(nn.Module):
-    """A branch that does not see the data: what moves there is part of the slope all the same."""
+    """A branch that the data does not reach: parameters that move there are part of the slope all the same."""
 
     def __init__(self):
         super().__init__()
@@ -70,7 +70,7 @@ PIECEWISE = {
 
 
 class Case:
-    """A network, what it is shown, and what comes back along logits and slopes."""
+    """A network, its data and tangents, and the cotangents of logits and slopes."""
 
     def __init__(self, make, shape):
         torch.manual_seed(0)
@@ -79,10 +79,10 @@ class Case:
         self.own = tuple(p.detach().requires_grad_() for p in self.network.parameters())
         self.moved = tuple(torch.randn_like(p) for p in self.own)
         self.c, self.e = torch.randn(2, 5, dtype=torch.float64)
-        placement = Swap(self.network, {"d": list(self.network.parameters())})
-        self.place = lambda vector: placement({"d": vector})
+        swap = Swap(self.network, {"d": list(self.network.parameters())})
+        self.swap = lambda vector: swap({"d": vector})
 
-    def judge(self, data):
+    def discriminator(self, data):
         with frozen_buffers(self.network):
             return self.network(data)
 
@@ -92,7 +92,9 @@ class Case:
 
     def why_not(self):
         frozen = tuple(p.detach() for p in self.own)
-        return why_not_piecewise_linear(self.judge, self.data, frozen, self.place, lambda: frozen_buffers(self.network))
+        return why_not_piecewise_linear(
+            self.discriminator, self.data, frozen, self.swap, lambda: frozen_buffers(self.network)
+        )
 
 
 @pytest.fixture(params=PIECEWISE)
@@ -101,10 +103,10 @@ def case(request):
 
 
 def test_along_data_equals_dual_arithmetic(case):
-    with case.place(case.own):
-        fast = logits_along_fakes(case.judge, case.data, case.tangent)
+    with case.swap(case.own):
+        fast = logits_along_fakes(case.discriminator, case.data, case.tangent)
         with lean_duals():
-            dual = split_dual(case.judge(forward_ad.make_dual(case.data, case.tangent)))
+            dual = split_dual(case.discriminator(forward_ad.make_dual(case.data, case.tangent)))
         for mine, theirs in zip(fast, dual, strict=True):
             assert (mine - theirs).abs().max() < 1e-12
         grads = [torch.autograd.grad(case.total(pair), case.own, allow_unused=True) for pair in (fast, dual)]
@@ -116,9 +118,9 @@ def test_along_data_equals_dual_arithmetic(case):
 def test_along_parameters_equals_dual_arithmetic(case):
     data = case.data.clone().requires_grad_()
     frozen = tuple(p.detach() for p in case.own)
-    fast = logits_along_parameters(case.judge, data, frozen, case.moved, case.place)
-    with lean_duals(), case.place(dual_vector(frozen, case.moved)):
-        dual = split_dual(case.judge(data))
+    fast = logits_along_parameters(case.discriminator, data, frozen, case.moved, case.swap)
+    with lean_duals(), case.swap(dual_vector(frozen, case.moved)):
+        dual = split_dual(case.discriminator(data))
     for mine, theirs in zip(fast, dual, strict=True):
         assert (mine - theirs).abs().max() < 1e-12 * (1 + theirs.abs().max())
     mine, theirs = (torch.autograd.grad(case.total(pair), data)[0] for pair in (fast, dual))
@@ -243,7 +245,7 @@ def test_one_sample_and_coarse_numbers_show_nothing():
 
 
 class FeatureMatching(LeadGANModule):
-    """The generator's loss looks at features that the discriminator's forward has kept, past the logits."""
+    """The generator's loss is of features that the discriminator's forward has kept, and not of logits alone."""
 
     def generator_loss(self, fake_logits):
         return 1e-6 * self.discriminator.features.square().mean() + fake_logits.square().mean()
@@ -259,7 +261,7 @@ class Keeping(nn.Module):
         return self.head(self.features)
 
 
-def test_a_loss_that_looks_at_features_is_not_taken_for_one_of_logits():
+def test_a_loss_of_features_is_not_taken_for_one_of_logits():
     generator, _ = tiny_networks()
     gan = FeatureMatching(generator, Keeping().double(), game=LEADStrategy(form="own"))
     tiny_trainer(1).fit(gan, tiny_loader(24))

@@ -78,7 +78,7 @@ def test_any_shape_gives_a_finite_scalar(name: str) -> None:
     objective = adversarial_objective(name)
     for shape in ((8,), (8, 1), (2, 1, 2, 2)):
         real, fake = 1e4 * torch.ones(shape), -1e4 * torch.ones(shape)
-        for sign in (1, -1):  # a discriminator that is quite sure, or quite wrong
+        for sign in (1, -1):  # a discriminator that is right, or wrong, by a wide margin
             losses = objective.generator_loss(sign * fake), objective.discriminator_loss(sign * real, sign * fake)
             assert all(loss.shape == () and loss.isfinite() for loss in losses)
 
@@ -118,7 +118,7 @@ def test_own_objects_are_taken() -> None:
         (None, r"\(got NoneType\)"),
     ],
 )
-def test_what_is_no_objective(objective: Any, message: str) -> None:
+def test_other_objects_are_refused(objective: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         adversarial_objective(objective)
 

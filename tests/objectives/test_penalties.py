@@ -44,7 +44,7 @@ def test_of_a_linear_discriminator_it_is_a_function_of_the_weights(shape):
 
 
 def test_of_a_quadratic_discriminator_it_is_the_mean_over_the_points():
-    """D = ½xᵀAx has the slope Ax; WGANGP looks between pairs, with a share of its own for each."""
+    """D = ½xᵀAx has the slope Ax; WGANGP takes points between pairs, with a share of its own for each."""
     real, fake, a = samples(7, 3), samples(7, 3), samples(3, 3)
     a = (a + a.T).requires_grad_()
 
@@ -79,7 +79,7 @@ def test_first_and_second_derivatives_are_those_of_finite_differences(penalty):
 
 
 @pytest.mark.parametrize("penalty", PENALTIES, ids=ids)
-def test_it_is_the_mean_of_what_single_samples_pay(penalty):
+def test_it_is_the_mean_of_the_penalties_of_single_samples(penalty):
     network = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
     real, fake, noise = samples(5, 2), samples(5, 2), generator()
     each = [penalty(network, real[i : i + 1], fake[i : i + 1], noise=noise) for i in range(5)]
@@ -95,8 +95,8 @@ def test_the_label_of_the_real_goes_with_each_point(penalty):
         return slope[classes] * x[:, 0]
 
     value = penalty(conditional, real, samples(9, 2), labels=labels)
-    paid = {R1: 1.5 * slope.square().mean(), WGANGP: 3 * (slope - 1).square().mean()}
-    torch.testing.assert_close(value, paid[type(penalty)])
+    expected = {R1: 1.5 * slope.square().mean(), WGANGP: 3 * (slope - 1).square().mean()}
+    torch.testing.assert_close(value, expected[type(penalty)])
 
 
 @pytest.mark.parametrize(("reals", "fakes"), [(3, 5), (5, 3)])
@@ -160,7 +160,7 @@ def test_a_bad_weight_is_refused(kind, weight):
         kind(weight=weight)
 
 
-def test_what_cannot_be_penalised_says_why():
+def test_a_penalty_that_cannot_be_taken_is_refused_with_the_reason():
     real, bias = samples(4, 2), nn.Parameter(torch.ones(4))
     for blind in (lambda x: x.detach().sum(1), lambda x: x.detach().sum(1) + bias):
         with pytest.raises(DifferentiationError, match=r"do not depend on its input; let .*got logits of shape"):

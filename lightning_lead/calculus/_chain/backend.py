@@ -11,11 +11,12 @@ from lightning_lead.calculus._chain.links import (
     DISCRIMINATOR,
     GENERATOR,
     Chain,
-    Contexts,
+    Query,
     discriminator_gradient,
     generator_gradient,
 )
-from lightning_lead.calculus._terms import CrossTerm, Direction
+from lightning_lead.calculus._players import leaves_of
+from lightning_lead.calculus._terms import Contexts, CrossTerm, Direction
 
 __all__ = ["ChainDerivatives"]
 
@@ -35,21 +36,21 @@ class ChainDerivatives:
         self, player: str, point: Point, cross: CrossTerm | None, *, replay: bool, current: bool = False
     ) -> Direction:
         """g_i + weight·c_i, link by link."""
-        chain, contexts, discriminates = self._chain, self._contexts, player == DISCRIMINATOR
-        own = tuple(p.detach().requires_grad_() for p in point[player])
-        other = tuple(p.detach() for p in point[GENERATOR if discriminates else DISCRIMINATOR])
-        kept = chain.kept() if current and not discriminates else None
-        part = chain.part(cross.fraction) if cross is not None and cross.fraction < 1 else None
-        if cross is None and discriminates:
-            hands_over = current and chain.joint
-            found = discriminator_gradient(chain, own, other, contexts, replay=replay, hands_over=hands_over)
-        elif cross is None:
-            found = generator_gradient(chain, own, other, contexts, replay=replay, kept=kept)
-        elif cross.form == "difference" and discriminates:
-            found = discriminator_difference(chain, own, other, cross, contexts, replay=replay, part=part)
-        elif cross.form == "difference":
-            found = generator_difference(chain, own, other, cross, contexts, replay=replay, part=part, kept=kept)
-        else:
-            exact = discriminator_direction if discriminates else generator_direction
-            found = exact(chain, own, other, cross, contexts, replay=replay, part=part)
-        return Direction(found.direction, found.loss, found.direction if cross is None else None, None)
+        chain, discriminates = self._chain, player == DISCRIMINATOR
+        query = Query(
+            player,
+            chain,
+            part=chain.part(cross.fraction) if cross is not None and cross.fraction < 1 else None,
+            own=leaves_of(point[player]),
+            other=leaves_of(point[GENERATOR if discriminates else DISCRIMINATOR], requires_grad=False),
+            contexts=self._contexts,
+            replay=replay,
+            # a plain gradient shares fakes only where both players evaluate before either moves
+            hands_over=chain.shares and not replay and (cross is not None or (current and chain.joint)),
+            kept=chain.kept() if current and not discriminates else None,
+        )
+        if cross is None:
+            return discriminator_gradient(query) if discriminates else generator_gradient(query)
+        if cross.form == "difference":
+            return (discriminator_difference if discriminates else generator_difference)(query, cross)
+        return (discriminator_direction if discriminates else generator_direction)(query, cross)

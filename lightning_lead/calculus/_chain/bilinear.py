@@ -2,8 +2,7 @@
 
     to the input  Wᵀδ,      to the weight  Σ_i δ_i ⊗ x_i,      to the bias  Σ_i δ_i
 
-`BilinearRules` hands every such layer of a network to a rule, so that a derivative may combine the products in its own
-way; all other operations stay torch's.
+`BilinearRules` hands every such layer to a function, which may combine the products. All else stays torch's.
 """
 
 from __future__ import annotations
@@ -55,11 +54,11 @@ class _Convolution:
         out: Tensor = torch.ops.aten.convolution.default(x, weight, bias, *self._geometry, *self._rest)
         return out
 
-    def _backward(self, delta: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:
-        wanted = [which == 0, which == 1, False]
+    def _backward(self, delta: Tensor, x: Tensor, weight: Tensor, index: int) -> Tensor:
+        # torch's kernel returns the gradients of input, weight and bias; the mask leaves out all but one
+        mask = [index == 0, index == 1, False]
         backward = torch.ops.aten.convolution_backward.default
-        grads = backward(delta, x, weight, None, *self._geometry, *self._rest, wanted)
-        out: Tensor = grads[which]
+        out: Tensor = backward(delta, x, weight, None, *self._geometry, *self._rest, mask)[index]
         return out
 
     def to_input(self, delta: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -79,7 +78,7 @@ _CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 
 
 class BilinearCall(NamedTuple):
-    """One call of a layer: primals, and tangents where there are any; under autocast, in the dtype it computes in."""
+    """One call of a layer: primals, and tangents where there are any; under autocast, in its lower dtype."""
 
     layer: _Linear | _Convolution
     x: Tensor
@@ -100,6 +99,7 @@ def _taken_apart(
     for tensor in (input, weight, bias):
         parts += split_dual(tensor) if tensor is not None else (None, None)
     kind = input.device.type
+    # the cast of `linear` or a convolution under autocast, which the kernels called here by name do not have
     if torch.is_autocast_enabled(kind):
         low = torch.get_autocast_dtype(kind)
         parts = [part if part is None or part.dtype == torch.float64 else part.to(low) for part in parts]
@@ -107,15 +107,11 @@ def _taken_apart(
 
 
 class BilinearRules(TorchFunctionMode):
-    """Inside, every linear layer and convolution is computed by a rule.
+    """A context in which every linear layer and convolution is computed by a function from a call to its output."""
 
-    Args:
-        rule: from a call to the layer's output.
-    """
-
-    def __init__(self, rule: Callable[[BilinearCall], Tensor]) -> None:
+    def __init__(self, compute: Callable[[BilinearCall], Tensor]) -> None:
         super().__init__()
-        self._rule = rule
+        self._compute = compute
 
     def __torch_function__(
         self,
@@ -125,7 +121,7 @@ class BilinearRules(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func in _CONVOLUTIONS or func is linear:
-            return self._rule(_taken_apart(func, *args, **(kwargs or {})))
+            return self._compute(_taken_apart(func, *args, **(kwargs or {})))
         if func is torch.vdot:
             return dual_vdot(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

@@ -2,16 +2,16 @@
 
     f(x, W) bilinear (convolution, linear layer):   primal f(x, W),   tangent f(ẋ, W) + f(x, Ẇ)
 
-torch's own rule computes both terms also where ẋ or Ẇ is zero; a product with zeros costs as much as any other. In the
-generator's cross term, and in the discriminator's, that is a third of the bill. `lean_duals` leaves them out.
+torch's own tangent rule computes both terms also where ẋ or Ẇ is zero; a product with zeros costs as much as any other.
+In the generator's cross term, and in the discriminator's, that is a third of the cost. `lean_duals` leaves them out.
 
     batch norm, x̂ = (x − μ)·r:   tangent w·r·(ẋ − mean(ẋ) − x̂·mean(x̂ẋ)) + ẇ·x̂ + ḃ
 
-torch's rule takes μ and r as given numbers. That is right for the tangent itself, but a reverse derivative of the
-tangent, as in a cross term, then misses how both depend on x; here they are functions of x.
+torch's rule takes μ and r as given numbers. That is right for the tangent itself. A reverse derivative of the tangent,
+as in a cross term, then misses how both depend on x; here they are functions of x.
 
-Close the level before taking a reverse derivative of what came out of it: inside, tensors that the graph has saved
-still carry tangents, and the backward pass would cotangent those along, at three times its price and for nothing.
+Close the level before taking a reverse derivative of its results. Inside, saved tensors of the graph still carry
+tangents, and the backward pass would compute with those as well, at three times its cost.
 
 Reference: Griewank and Walther, "Evaluating Derivatives", SIAM 2008, section 3.1.
 """
@@ -48,8 +48,8 @@ _BILINEAR = frozenset(
 )
 
 
-class _Rules(TorchFunctionMode):
-    """Replaces the tangent rules of bilinear layers and of batch norm; all else is torch's."""
+class _TangentRules(TorchFunctionMode):
+    """A context with tangent rules of its own for bilinear layers and batch norm; all else is torch's."""
 
     def __torch_function__(
         self,
@@ -74,7 +74,7 @@ def _bilinear(
     w, dw = split_dual(weight)
     b, db = split_dual(bias) if bias is not None else (None, None)
     primal = func(x, w, b, *rest, **more)
-    terms = [func(dx, w, None, *rest, **more)] if dx is not None else []
+    terms = [func(dx, w, None, *rest, **more)] if dx is not None else []  # f(ẋ, W), then f(x, Ẇ) + ḃ
     if dw is not None:
         terms.append(func(x, dw, db, *rest, **more))
     elif db is not None:  # a bias that moves alone: the same shift for every output of its channel
@@ -92,12 +92,7 @@ def _dual_of(primal: Tensor, terms: Sequence[Tensor]) -> Tensor:
 
 
 def dual_vdot(input: Tensor, other: Tensor) -> Tensor:
-    """torch.vdot of dual vectors, as spectral norms call it; torch's own rule is written in Python and takes longer.
-
-    Args:
-        input: (n,).
-        other: (n,).
-    """
+    """torch.vdot of dual vectors, as spectral norms call it; torch's own rule is written in Python and takes longer."""
     (x, dx), (y, dy) = split_dual(input), split_dual(other)
     primal = torch.vdot(x, y)
     terms = [torch.vdot(dx, y)] if dx is not None else []
@@ -119,21 +114,22 @@ def _batch_norm(
     x, dx = split_dual(input)
     w, dw = split_dual(weight) if weight is not None else (None, None)
     b, db = split_dual(bias) if bias is not None else (None, None)
-    batch = training or running_mean is None or running_var is None  # whose statistics
+    batch = training or running_mean is None or running_var is None  # normalised by the batch's own statistics
+    given = (None, None) if batch else (running_mean, running_var)
     if torch.is_grad_enabled():
         primal = batch_norm(x, running_mean, running_var, w, b, training, momentum, eps)
-        tangent = _batch_norm_tangent(x, dx, w, dw, db, (None, None) if batch else (running_mean, running_var), eps)
-    else:
-        # The Jacobian of a batch norm is symmetric, so its backward kernel is its forward derivative.
-        given = (None, None) if batch else (running_mean, running_var)
+        tangent = _batch_norm_tangent(x, dx, w, dw, db, given, eps)
+    else:  # nothing is differentiated afterwards, so that torch's kernels serve
         primal, *used = torch.native_batch_norm(x, w, b, running_mean, running_var, batch, momentum, eps)
         tangent = None
         if dx is not None:
-            kernel, wanted = torch.ops.aten.native_batch_norm_backward, [True, False, False]
-            tangent = kernel(dx, x, w, *given, *(used if batch else (None, None)), batch, eps, wanted)[0]
+            # the Jacobian of a batch norm is symmetric, so its backward kernel is its forward derivative
+            kernel, mask = torch.ops.aten.native_batch_norm_backward, [True, False, False]
+            tangent = kernel(dx, x, w, *given, *(used if batch else (None, None)), batch, eps, mask)[0]
         if dw is not None or db is not None:
-            slope = dw if dw is not None else torch.zeros_like(db)  # type: ignore[arg-type]
-            tangent = _plus(tangent, batch_norm(x, *given, slope, db, batch, 0.0, eps))
+            # ẇ·x̂ + ḃ is the batch norm with ẇ and ḃ as its weight and bias
+            scale = dw if dw is not None else torch.zeros_like(db)  # type: ignore[arg-type]
+            tangent = _plus(tangent, batch_norm(x, *given, scale, db, batch, 0.0, eps))
     return primal if tangent is None else make_dual(primal, tangent.to(primal.dtype).expand_as(primal))
 
 
@@ -143,12 +139,12 @@ def _batch_norm_tangent(
     w: Tensor | None,
     dw: Tensor | None,
     db: Tensor | None,
-    statistics: tuple[Tensor | None, Tensor | None],  # mean and variance, or None for those of the batch
+    given: tuple[Tensor | None, Tensor | None],  # running mean and variance, or None for those of the batch
     eps: float,
 ) -> Tensor | None:
-    """Written out, so that a reverse derivative sees how mean and variance depend on x."""
-    mean, variance = statistics
-    dims: list[int] = []
+    """w·r·(ẋ − mean(ẋ) − x̂·mean(x̂ẋ)) + ẇ·x̂ + ḃ, written out, so that μ and r are functions of x."""
+    mean, variance = given
+    dims: list[int] = []  # those that the batch's statistics are taken over
     if mean is None or variance is None:
         dims = [0, *range(2, x.dim())]
         variance, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
@@ -159,7 +155,7 @@ def _batch_norm_tangent(
     tangent = None
     if dx is not None:
         tangent = dx
-        if dims:
+        if dims:  # the statistics move with x
             tangent = dx - dx.mean(dims, keepdim=True) - normalized * (normalized * dx).mean(dims, keepdim=True)
         tangent = tangent * (inverse if w is None else inverse * _channels(w, x))
     if dw is not None:
@@ -178,26 +174,15 @@ def _plus(total: Tensor | None, term: Tensor) -> Tensor:
 
 
 @contextmanager
-def lean_duals(rules: TorchFunctionMode | None = None) -> Iterator[None]:
-    """A level of dual numbers in which no product with a zero tangent is computed.
-
-    Args:
-        rules: what replaces torch's tangent rules; default those of this file.
-
-    Example:
-        >>> with lean_duals():
-        ...     x = make_dual(torch.tensor([[3.0]]), torch.tensor([[1.0]]))
-        ...     out = split_dual(torch.nn.functional.linear(x, torch.tensor([[2.0]])))
-        >>> out
-        (tensor([[6.]]), tensor([[2.]]))
-    """
-    _load_rules()
-    with uncompiled(), forward_ad.dual_level(), _Rules() if rules is None else rules:
+def lean_duals(tangent_rules: TorchFunctionMode | None = None) -> Iterator[None]:
+    """Open a level of dual numbers in which no product with a zero tangent is computed."""
+    _load_tangent_rules()
+    with uncompiled(), forward_ad.dual_level(), _TangentRules() if tangent_rules is None else tangent_rules:
         yield
 
 
 def uncompiled() -> AbstractContextManager[object]:
-    """Run what torch.compile has wrapped as it was written: compiled code knows no dual numbers."""
+    """Run code that torch.compile has wrapped as it was written, because compiled code knows no dual numbers."""
     if "torch._dynamo" not in sys.modules:  # nothing has been compiled, and the import takes seconds
         return nullcontext()
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
@@ -205,8 +190,8 @@ def uncompiled() -> AbstractContextManager[object]:
 
 
 @functools.cache
-def _load_rules() -> None:
-    """torch loads more rules at the first dual number, through a compiler that it has deprecated itself."""
+def _load_tangent_rules() -> None:
+    """Let torch load its own rules, as at the first dual number, through a compiler of which it then warns."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with forward_ad.dual_level():
@@ -214,34 +199,20 @@ def _load_rules() -> None:
 
 
 def make_dual(primal: Tensor, tangent: Tensor) -> Tensor:
-    """x + εẋ. What `forward_ad.make_dual` does besides, at every call, takes longer than a small layer.
-
-    Args:
-        primal: x, of a floating dtype, inside of `lean_duals`.
-        tangent: ẋ, of its shape and dtype.
-    """
-    with torch._C.DisableTorchFunction():  # rules are for networks
+    """x + εẋ, of one shape and dtype. The checks of `forward_ad.make_dual` take longer than a small layer."""
+    with torch._C.DisableTorchFunction():  # the rules are for networks, and a call that passes them takes longer
         dual: Tensor = torch._make_dual(primal, tangent, level=0)
     return dual
 
 
 def split_dual(tensor: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Primal and tangent, or None where the tensor does not move.
-
-    Args:
-        tensor: any; outside of `lean_duals` none moves.
-    """
+    """Primal and tangent; the latter is None where the tensor does not move, as outside of `lean_duals`."""
     with torch._C.DisableTorchFunction():
         primal, tangent = forward_ad.unpack_dual(tensor)
     return primal, tangent
 
 
 def dual_vector(vector: Vector, tangent: Vector) -> Vector:
-    """θ + εΔ, tensor by tensor.
-
-    Args:
-        vector: θ.
-        tangent: Δ, of the same shapes; cast to the dtypes of θ.
-    """
+    """θ + εΔ, tensor by tensor, in the dtypes of θ."""
     with torch._C.DisableTorchFunction():
         return tuple(torch._make_dual(p, d.to(p.dtype), level=0) for p, d in zip(vector, tangent, strict=True))

@@ -3,17 +3,17 @@
     the discriminator's:   c_D = ∓∇_D ψ,   ψ = d/dε ℓ(D(u + εt)),       t = J_G Δ_G, one forward-mode pass through G
     the generator's:       c_G = ∓J_Gᵀ ∂_u ψ,   ψ = d/dε ℓ(D_{θ+εΔ}(u)), added to ∂_u L_G before the one vjp through G
 
-with ℓ the opponent's loss and the minus sign in the opponent form, the own loss and the plus sign in the own form. G is
-never differentiated twice, nothing is differentiated through G more than once, and direction and cross term share one
+In the opponent form ℓ is the opponent's loss and the sign is minus; in the own form ℓ is the own loss and the sign is
+plus. G is never differentiated twice, and there is at most one derivative through G. Direction and cross term share one
 reverse pass: d is the gradient of the single scalar L_i + a·(∓ψ).
 
 A penalty p that depends on u enters ψ where ℓ is the discriminator's: d/dε p(u + εt) = ⟨∂_u p, t⟩ and
-d/dε p_{θ+εΔ}(u) = ⟨∇_D p, Δ⟩, by reverse passes through D alone, since p holds a reverse pass itself. It does not where
-D is piecewise linear: there p is a function of slopes that do not change with u.
+d/dε p_{θ+εΔ}(u) = ⟨∇_D p, Δ⟩. Both are reverse passes through D alone, since p holds a reverse pass itself. If D is
+piecewise linear, p does not enter: it is a function of slopes that do not change with u.
 
 Cost on top of plain training, with F = one forward pass: the discriminator pays 2F of G for t and 3F of D, the
 generator 4F of D. In dual arithmetic (three products for one) none of it can be left out for a general network; a D
-that is piecewise linear sample by sample needs 1F and 2F, see `calculus.chain.piecewise`.
+that is piecewise linear sample by sample needs 1F and 2F, see `calculus._chain.piecewise`.
 
 Reference: Askari Hemmat et al., "LEAD: Min-Max Optimization from a Physical Perspective", TMLR 2023, Algorithm 1;
 Pearlmutter, "Fast Exact Multiplication by the Hessian", Neural Computation 1994.
@@ -34,8 +34,7 @@ from lightning_lead.calculus._chain.links import (
     DISCRIMINATOR,
     GENERATOR,
     Chain,
-    ChainDirection,
-    Contexts,
+    Query,
     cotangent_of,
     discriminator_loss,
     loss_of,
@@ -43,34 +42,26 @@ from lightning_lead.calculus._chain.links import (
     pull_back,
 )
 from lightning_lead.calculus._chain.piecewise import logits_along_fakes, logits_along_parameters
-from lightning_lead.calculus._players import inner
-from lightning_lead.calculus._terms import CrossTerm
+from lightning_lead.calculus._players import inner, leaves_of
+from lightning_lead.calculus._terms import Contexts, CrossTerm, Direction
 from lightning_lead.calculus.derivatives import gradient
 
 __all__ = ["discriminator_direction", "generator_direction"]
 
 
-def discriminator_direction(
-    chain: Chain,
-    own: Vector,
-    other: Vector,
-    cross: CrossTerm,
-    contexts: Contexts,
-    *,
-    replay: bool,
-    part: Chain | None = None,
-) -> ChainDirection:
+def discriminator_direction(query: Query, cross: CrossTerm) -> Direction:
     """g_D + weight·c_D; c_D of the leading samples alone if there is a part."""
-    with torch.enable_grad(), contexts.swap({DISCRIMINATOR: own, GENERATOR: other}):
-        whole = None
-        if part is not None:
+    chain, contexts, replay = query.chain, query.contexts, query.replay
+    with torch.enable_grad(), contexts.swap(query.point):
+        whole = None  # the loss of all samples, where ψ is of a part
+        if query.part is not None:
             with chain.evaluation(replay=replay):
                 whole = discriminator_loss(chain)
-            chain, replay = part, True
+            chain, replay = query.part, True
         with chain.evaluation(replay=replay):
-            # dual numbers exist inside of `lean_duals` alone
+            # u and t = J_G Δ_G; dual numbers exist inside of `lean_duals` alone
             with torch.no_grad(), lean_duals():
-                moving = dual_vector(other, cross.displacement)
+                moving = dual_vector(query.other, cross.displacement)
                 with contexts.swap({GENERATOR: moving}):
                     fakes, tangent = split_dual(chain.fakes())
             if tangent is None:
@@ -80,62 +71,54 @@ def discriminator_direction(
                 meet = cross.form == "own" and not chain.separable and whole is None
                 of = DISCRIMINATOR if cross.form == "own" else GENERATOR
                 loss, slope = split_dual(chain.loss(of, logits, with_reals=meet))
-                still = split_dual(logits)[0]
+                primal = split_dual(logits)[0]
             if slope is None or not slope.requires_grad:
                 raise _no_interaction(DISCRIMINATOR)
             if whole is None and not meet:
-                loss = chain.loss(DISCRIMINATOR, still, with_reals=True)
+                loss = chain.loss(DISCRIMINATOR, primal, with_reals=True)
+            # p enters the loss of all samples, and ψ through d/dε p(u + εt) = ⟨∂_u p, t⟩
             enters = cross.form == "own" and _penalty_enters(chain)
             leaf = fakes.detach().requires_grad_(enters)
             penalty = chain.penalty(leaf) if enters or whole is None else None
             if enters and penalty is not None:
                 slope = slope + _along(penalty, (leaf,), (tangent,), contexts)
             loss = plus(loss, penalty) if whole is None else whole
-        with contexts.full_precision():
-            total = loss + _signed(cross) * slope
-            return ChainDirection(gradient(total, own, label=loss_of(DISCRIMINATOR)), loss.detach())
+        return Direction(query.gradient(loss + _signed(cross) * slope), loss.detach())
 
 
-def generator_direction(
-    chain: Chain,
-    own: Vector,
-    other: Vector,
-    cross: CrossTerm,
-    contexts: Contexts,
-    *,
-    replay: bool,
-    part: Chain | None = None,
-) -> ChainDirection:
+def generator_direction(query: Query, cross: CrossTerm) -> Direction:
     """g_G + weight·c_G; c_G of the leading samples alone if there is a part."""
-    with torch.enable_grad(), contexts.swap({GENERATOR: own, DISCRIMINATOR: other}):
-        with chain.evaluation(replay=replay):
+    chain, part, contexts = query.chain, query.part, query.contexts
+    with torch.enable_grad(), contexts.swap(query.point):
+        with chain.evaluation(replay=query.replay):
             fakes = chain.fakes()
             if part is None:
-                cotangent, loss = _cotangent(chain, fakes, other, cross, contexts, with_gradient=True)
+                cotangent, loss = _cotangent(query, chain, fakes, cross, with_gradient=True)
             else:
                 cotangent, loss = cotangent_of(chain, fakes, contexts)
         if part is not None:
             few = part.first_of(fakes)
             with part.evaluation(replay=True):
-                cotangent[: len(few)] += _cotangent(part, few, other, cross, contexts, with_gradient=False)[0]
+                cotangent[: len(few)] += _cotangent(query, part, few, cross, with_gradient=False)[0]
         with contexts.full_precision():
-            return ChainDirection(pull_back(fakes, own, cotangent), loss)
+            return Direction(pull_back(fakes, query.own, cotangent), loss)
 
 
 def _cotangent(
-    chain: Chain, fakes: Tensor, other: Vector, cross: CrossTerm, contexts: Contexts, *, with_gradient: bool
+    query: Query, chain: Chain, fakes: Tensor, cross: CrossTerm, *, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """∂_u of the cross term, with that of the loss on request; and the loss."""
+    """∂_u of the weighted cross term, plus ∂_u ℓ_G on request; and ℓ_G."""
+    contexts, own_form = query.contexts, cross.form == "own"
     leaf = fakes.detach().requires_grad_()
-    with _logits_along_parameters(chain, leaf, other, cross.displacement, contexts) as logits:
-        of = GENERATOR if cross.form == "own" else DISCRIMINATOR
-        loss, slope = split_dual(chain.loss(of, logits, with_reals=False))
-        if cross.form != "own":
+    with _logits_along_parameters(chain, leaf, query.other, cross.displacement, contexts) as logits:
+        loss, slope = split_dual(chain.loss(GENERATOR if own_form else DISCRIMINATOR, logits, with_reals=False))
+        if not own_form:  # ψ is of the discriminator's loss, the gradient of the generator's
             loss = chain.loss(GENERATOR, split_dual(logits)[0], with_reals=False)
     if slope is None or not slope.requires_grad:
         raise _no_interaction(DISCRIMINATOR)
-    if cross.form != "own" and _penalty_enters(chain):
-        moving = tuple(p.detach().requires_grad_() for p in other)
+    if not own_form and _penalty_enters(chain):
+        # d/dε p_{θ+εΔ}(u) = ⟨∇_D p, Δ⟩, which needs parameters that require gradients
+        moving = leaves_of(query.other)
         with contexts.swap({DISCRIMINATOR: moving}):
             penalty = chain.penalty(leaf)
         if penalty is not None:

@@ -9,7 +9,6 @@ discriminator's alone; it holds derivatives of D by its input, so it is no funct
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -18,35 +17,28 @@ from torch import Tensor
 
 from lightning_lead._errors import DifferentiationError
 from lightning_lead._types import Point, Vector
+from lightning_lead.calculus._players import leaves_of, zeros_for_none
+from lightning_lead.calculus._terms import Contexts, Direction
 from lightning_lead.calculus.derivatives import gradient
 
 __all__ = [
     "DISCRIMINATOR",
     "GENERATOR",
     "Chain",
-    "ChainDirection",
-    "Contexts",
+    "Query",
     "SharedFakes",
     "Structure",
     "cotangent_of",
     "discriminator_gradient",
     "discriminator_loss",
     "generator_gradient",
-    "leaves_of",
-    "logits_and_keep",
     "loss_of",
     "plus",
     "pull_back",
+    "shared_logits",
 ]
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
-
-
-class Contexts(NamedTuple):
-    """The contexts in which derivatives are taken."""
-
-    swap: Callable[[Point], AbstractContextManager[object]]  # other tensors in the networks' slots
-    full_precision: Callable[[], AbstractContextManager[object]]  # without autocast, for reverse passes
 
 
 class SharedFakes(NamedTuple):
@@ -59,12 +51,7 @@ class SharedFakes(NamedTuple):
 
 
 class Structure(NamedTuple):
-    """The structure of the losses, as far as it is known; where a faster way is closed, the reason.
-
-    Example:
-        >>> Structure(None, "TanhBackward0 is not piecewise linear").piecewise_linear
-        False
-    """
+    """The structure of the losses, as far as it is known; where a faster way is closed, the reason."""
 
     not_chained: str | None  # why derivatives are taken of the losses as a whole
     not_piecewise_linear: str | None  # why the discriminator is differentiated by dual numbers
@@ -76,7 +63,7 @@ class Structure(NamedTuple):
 
     @property
     def piecewise_linear(self) -> bool:
-        """True if the discriminator is so in the fakes, sample by sample; see `calculus.chain.piecewise`."""
+        """True if the discriminator is so in the fakes, sample by sample; see `calculus._chain.piecewise`."""
         return self.chained and self.not_piecewise_linear is None
 
 
@@ -115,7 +102,7 @@ class Chain(abc.ABC):
         """Return what the discriminator's turn kept, and drop it."""
 
     @abc.abstractmethod
-    def discriminator_again(self) -> AbstractContextManager[object]:
+    def discriminator_replay(self) -> AbstractContextManager[object]:
         """Restore the random numbers with which D first began, in a replay that computes no fakes."""
 
     @abc.abstractmethod
@@ -139,46 +126,53 @@ class Chain(abc.ABC):
         """p(u), outside of dual numbers, or None; anywhere in an evaluation, as its random numbers are its own."""
 
 
-class ChainDirection(NamedTuple):
-    """A player's direction on one micro-batch, and its loss."""
+class Query(NamedTuple):
+    """One direction that a backend is asked for: whose, on which micro-batch, and where."""
 
-    direction: Vector
-    loss: Tensor
+    player: str
+    chain: Chain
+    part: Chain | None  # the leading samples, if the cross term is of them alone
+    own: Vector  # the player's parameters, requiring gradients
+    other: Vector  # the opponent's
+    contexts: Contexts
+    replay: bool
+    hands_over: bool  # the discriminator keeps the fakes for the generator's turn
+    kept: SharedFakes | None  # what it has kept
+
+    @property
+    def point(self) -> Point:
+        """Both players' parameters, by name."""
+        return {self.player: self.own, GENERATOR if self.player == DISCRIMINATOR else DISCRIMINATOR: self.other}
+
+    def gradient(self, value: Tensor) -> Vector:
+        """∇_own of a scalar, without autocast."""
+        with self.contexts.full_precision():
+            return gradient(value, self.own, label=loss_of(self.player))
 
 
-def discriminator_gradient(
-    chain: Chain, own: Vector, other: Vector, contexts: Contexts, *, replay: bool, hands_over: bool = False
-) -> ChainDirection:
-    """g_D; the fakes are kept for the generator's turn if `hands_over` and the chain shares them."""
-    leaves = leaves_of(other, requires_grad=hands_over and chain.shares and not replay)
-    with torch.enable_grad(), contexts.swap({DISCRIMINATOR: own, GENERATOR: leaves}):
-        with chain.evaluation(replay=replay):
-            fakes, logits = logits_and_keep(chain, leaves, contexts)
+def discriminator_gradient(query: Query) -> Direction:
+    """g_D = ∇_D [ℓ_D(D(u)) + p(u)]."""
+    chain, leaves = query.chain, leaves_of(query.other, requires_grad=query.hands_over)
+    with torch.enable_grad(), query.contexts.swap({DISCRIMINATOR: query.own, GENERATOR: leaves}):
+        with chain.evaluation(replay=query.replay):
+            fakes, logits = shared_logits(chain, leaves, query.contexts)
             loss = plus(chain.loss(DISCRIMINATOR, logits, with_reals=True), chain.penalty(fakes))
-        with contexts.full_precision():
-            return ChainDirection(gradient(loss, own, label=loss_of(DISCRIMINATOR)), loss.detach())
+        return Direction(query.gradient(loss), loss.detach())
 
 
-def generator_gradient(
-    chain: Chain, own: Vector, other: Vector, contexts: Contexts, *, replay: bool, kept: SharedFakes | None = None
-) -> ChainDirection:
-    """g_G; pulled back from the kept cotangent if both players evaluate before either moves."""
-    with torch.enable_grad(), contexts.swap({GENERATOR: own, DISCRIMINATOR: other}):
+def generator_gradient(query: Query) -> Direction:
+    """g_G = J_Gᵀ ∂_u ℓ_G(D(u)); from the kept cotangent if both players evaluate before either moves."""
+    chain, kept = query.chain, query.kept
+    with torch.enable_grad(), query.contexts.swap(query.point):
         if kept is not None and chain.joint:
-            with contexts.full_precision():
-                return ChainDirection(pull_back(kept.fakes, kept.parameters, kept.cotangent), kept.loss)
-        with chain.evaluation(replay=replay):
+            with query.contexts.full_precision():
+                return Direction(pull_back(kept.fakes, kept.parameters, kept.cotangent), kept.loss)
+        with chain.evaluation(replay=query.replay):
             loss = chain.loss(GENERATOR, chain.fake_logits(chain.fakes()), with_reals=False)
-        with contexts.full_precision():
-            return ChainDirection(gradient(loss, own, label=loss_of(GENERATOR)), loss.detach())
+        return Direction(query.gradient(loss), loss.detach())
 
 
-def leaves_of(vector: Vector, *, requires_grad: bool) -> Vector:
-    """Detach the generator's parameters; they require gradients where fakes are handed over."""
-    return tuple(p.detach().requires_grad_(requires_grad) for p in vector)
-
-
-def logits_and_keep(chain: Chain, leaves: Vector, contexts: Contexts) -> tuple[Tensor, Tensor]:
+def shared_logits(chain: Chain, leaves: Vector, contexts: Contexts) -> tuple[Tensor, Tensor]:
     """u, detached, and D(u); u and ∂_u ℓ_G are kept where the generator's leaves require gradients."""
     fakes = chain.fakes()
     leaf = fakes.detach().requires_grad_(leaves[0].requires_grad)
@@ -186,6 +180,7 @@ def logits_and_keep(chain: Chain, leaves: Vector, contexts: Contexts) -> tuple[T
     if leaf.requires_grad:
         loss = chain.loss(GENERATOR, logits, with_reals=False)
         with contexts.full_precision():
+            # the discriminator's own derivative goes through the same logits next
             (cotangent,) = gradient(loss, (leaf,), retain_graph=True, label=loss_of(GENERATOR))
         chain.keep(SharedFakes(fakes, leaves, cotangent, loss.detach()))
     return fakes.detach(), logits
@@ -220,8 +215,7 @@ def pull_back(fakes: Tensor, own: Vector, cotangent: Tensor) -> Vector:
             "Cannot differentiate the fakes because they depend on no parameter of the generator; check that its "
             "output is not detached"
         )
-    grads = torch.autograd.grad(fakes, own, cotangent, allow_unused=True)
-    return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(grads, own, strict=True))
+    return zeros_for_none(torch.autograd.grad(fakes, own, cotangent, allow_unused=True), own)
 
 
 def loss_of(player: str) -> str:

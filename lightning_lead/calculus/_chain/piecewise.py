@@ -5,15 +5,15 @@ With x the data of a layer W, y = Wx, and δ_i = ∂l_i/∂y_i for the logit l_i
     data that moves, u + εt:           ∂_W Σ_i (c_i l_i + e_i l̇_i) = Σ_i δ_i ⊗ (c_i x_i + e_i ẋ_i)
     parameters that move, θ + εΔ:      l̇_i = Σ_layers ⟨Δᵀδ_i, x_i⟩,   ∂_u l̇ = δ̇,   δ̇ ← Wᵀδ̇ + Δᵀδ
 
-because a kink's position has no derivative: δ depends on ε only through the weights. So where the data moves, gradient
-and cross term share the single chain of δ, and one product per layer gives both weights' gradients; where parameters
-move, the forward pass of tangents is left out, and one reverse pass carries δ and δ̇.
+because a kink's position has no derivative: δ depends on ε only through the weights. Where the data moves, gradient and
+cross term share the single chain of δ, and one product per layer gives both weights' gradients. Where parameters move,
+the forward pass of tangents is left out, and one reverse pass carries δ and δ̇.
 
 Cost on top of plain training, with F one forward pass of D: 1F (dual arithmetic: 3F) where the data moves, 2F (4F)
 where parameters move. The numbers are those of dual arithmetic, to rounding.
 
 Networks of linear layers, convolutions, ReLU and its kin, pooling and sums qualify, also under spectral norm. Smooth
-activations do not, and neither does anything that mixes samples (batch norm); `structure` finds out.
+activations do not, and neither does anything that mixes samples (batch norm); `_chain.piecewise_check` tells.
 """
 
 from __future__ import annotations
@@ -36,36 +36,38 @@ Discriminator = Callable[[Tensor], Tensor]  # data (m, ...) -> logits, (m,) or (
 
 
 def _per_sample(numbers: Tensor, like: Tensor) -> Tensor:
+    """One number per sample, in a shape that multiplies (m, ...)."""
     return numbers.reshape(-1, *[1] * (like.dim() - 1)).to(like.dtype)
 
 
 # ---- data that moves ------------------------------------------------------------------------------------------------
 
 
-class _Shares:
-    """c and e, known when the reverse pass begins."""
+class _SampleWeights:
+    """c and e, the cotangents of logits and slopes, known when the reverse pass begins."""
 
     c: Tensor
     e: Tensor
 
     def combined(self, x: Tensor, dx: Tensor | None) -> Tensor:
         """c_i x_i + e_i ẋ_i."""
-        still = x * _per_sample(self.c, x)
-        return still if dx is None else still.addcmul_(dx, _per_sample(self.e, dx))
+        total = x * _per_sample(self.c, x)
+        return total if dx is None else total.addcmul_(dx, _per_sample(self.e, dx))
 
 
 class _BeginWithOnes(Function):
-    """(l, l̇) as they are; backward, c and e are put where the layers find them, and δ begins with ones."""
+    """The identity of (l, l̇); backward, c and e are stored for the layers, and δ begins with ones."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, slopes: Tensor, shares: _Shares) -> tuple[Tensor, Tensor]:
-        ctx.shares = shares
+    def forward(ctx: Any, logits: Tensor, slopes: Tensor, weights: _SampleWeights) -> tuple[Tensor, Tensor]:
+        ctx.weights = weights
         return logits.view_as(logits), slopes.view_as(slopes)
 
     @staticmethod
-    def backward(ctx: Any, *weights: Any) -> tuple[Tensor, None, None]:
-        ctx.shares.c, ctx.shares.e = weights
-        return torch.ones_like(weights[0]), None, None
+    def backward(ctx: Any, *cotangents: Any) -> tuple[Tensor, None, None]:
+        # the layers' δ stay those of l alone; each sample's c and e enter at the weights
+        ctx.weights.c, ctx.weights.e = cotangents
+        return torch.ones_like(cotangents[0]), None, None
 
 
 class _SharingLayer(Function):
@@ -73,9 +75,9 @@ class _SharingLayer(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, layer: Any, shares: _Shares, x: Tensor, dx: Tensor | None, weight: Tensor, bias: Tensor | None
+        ctx: Any, layer: Any, weights: _SampleWeights, x: Tensor, dx: Tensor | None, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        ctx.layer, ctx.shares = layer, shares
+        ctx.layer, ctx.weights = layer, weights
         ctx.save_for_backward(x, dx, weight)
         out: Tensor = layer.forward(x, weight, bias)
         return out
@@ -84,41 +86,32 @@ class _SharingLayer(Function):
     def backward(ctx: Any, *deltas: Any) -> tuple[Tensor | None, ...]:
         (delta,), (x, dx, weight) = deltas, ctx.saved_tensors
         to_data, _, to_weight, to_bias = ctx.needs_input_grad[2:]
-        return (
+        return (  # one for each argument of `forward`
             None,
             None,
             ctx.layer.to_input(delta, x, weight) if to_data else None,
             None,
-            ctx.layer.to_weight(delta, ctx.shares.combined(x, dx), weight) if to_weight else None,
-            ctx.layer.to_bias(delta * _per_sample(ctx.shares.c, delta)) if to_bias else None,
+            ctx.layer.to_weight(delta, ctx.weights.combined(x, dx), weight) if to_weight else None,
+            ctx.layer.to_bias(delta * _per_sample(ctx.weights.c, delta)) if to_bias else None,
         )
 
 
 def logits_along_fakes(discriminator: Discriminator, data: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor | None]:
-    """D(u) and d/dε D(u + εt), differentiable with respect to D's parameters, once.
+    """Logits D(u) and slopes d/dε D(u + εt), differentiable by D's parameters, once; no slopes if u is not in D."""
+    weights = _SampleWeights()
 
-    Args:
-        discriminator: D, piecewise linear and sample by sample.
-        data: u, (m, ...).
-        tangent: t, of its shape.
-
-    Returns:
-        Logits and slopes; no slopes where D does not look at its data.
-    """
-    shares = _Shares()
-
-    def rule(call: BilinearCall) -> Tensor:
+    def layer_of(call: BilinearCall) -> Tensor:
         dx = None if call.dx is None else call.dx.detach()  # a tangent has no graph of its own here
-        out: Tensor = _SharingLayer.apply(call.layer, shares, call.x, dx, call.weight, call.bias)
-        if dx is not None:
+        out: Tensor = _SharingLayer.apply(call.layer, weights, call.x, dx, call.weight, call.bias)
+        if dx is not None:  # ẏ = W ẋ
             out = make_dual(out, call.layer.forward(dx, call.weight.detach(), None))
         return out
 
-    with lean_duals(BilinearRules(rule)):
+    with lean_duals(BilinearRules(layer_of)):
         logits, slopes = split_dual(discriminator(make_dual(data, tangent)))
     if slopes is None or not logits.requires_grad:
         return logits, None
-    return tuple(_BeginWithOnes.apply(logits, slopes.detach(), shares))
+    return tuple(_BeginWithOnes.apply(logits, slopes.detach(), weights))
 
 
 # ---- parameters that move -------------------------------------------------------------------------------------------
@@ -131,6 +124,7 @@ class _Slopes:
         self.total: Tensor | None = None
 
     def add(self, left: Tensor, right: Tensor) -> None:
+        """Add ⟨left_i, right_i⟩ of every sample i, in at least float32."""
         each = (left * right).flatten(1).sum(1, dtype=torch.promote_types(left.dtype, torch.float32))
         self.total = each if self.total is None else self.total.add_(each)
 
@@ -138,8 +132,8 @@ class _Slopes:
 class _MovingLayer(Function):
     """The layer, and a placeholder for its tangent; backward δ and δ̇, and this layer's part of the slopes.
 
-    The tangent's value is never needed, only its place in the graph: what comes back along it is δ, and what comes back
-    along the layer itself is δ̇.
+    The tangent's value is never needed, only its node in the graph. Its cotangent is δ, and that of the layer's output
+    is δ̇.
     """
 
     @staticmethod
@@ -157,17 +151,17 @@ class _MovingLayer(Function):
         data, placeholder = ctx.needs_input_grad[3:]
         if ctx.dbias is not None:
             ctx.slopes.add(delta, ctx.layer.spread(ctx.dbias, delta))
-        to_data = ctx.layer.to_input(moving, x, weight) if data else None
+        to_data = ctx.layer.to_input(moving, x, weight) if data else None  # Wᵀδ̇
         if dweight is not None:
-            turned = ctx.layer.to_input(delta, x, dweight)
-            ctx.slopes.add(turned, x)
-            to_data = None if to_data is None else to_data.add_(turned)
-        along = ctx.layer.to_input(delta, x, weight) if placeholder else None
-        return None, None, delta.new_zeros(()), to_data, along
+            pulled = ctx.layer.to_input(delta, x, dweight)  # Δᵀδ
+            ctx.slopes.add(pulled, x)
+            to_data = None if to_data is None else to_data.add_(pulled)
+        to_tangent = ctx.layer.to_input(delta, x, weight) if placeholder else None  # Wᵀδ
+        return None, None, delta.new_zeros(()), to_data, to_tangent
 
 
 class _EndOfChains(Function):
-    """(l, l̇) as they are; backward c δ + e δ̇."""
+    """The identity of (l, l̇); backward c δ + e δ̇, from chains of δ and δ̇ that are complete."""
 
     @staticmethod
     def forward(
@@ -177,8 +171,8 @@ class _EndOfChains(Function):
         return logits.view_as(logits), slopes.view_as(slopes)
 
     @staticmethod
-    def backward(ctx: Any, *weights: Any) -> tuple[Tensor | None, ...]:
-        (c, e), (delta, moving) = weights, ctx.saved_tensors
+    def backward(ctx: Any, *cotangents: Any) -> tuple[Tensor | None, ...]:
+        (c, e), (delta, moving) = cotangents, ctx.saved_tensors
         return delta * _per_sample(c, delta) + moving * _per_sample(e, moving), None, None, None, None
 
 
@@ -189,32 +183,22 @@ def logits_along_parameters(
     displacement: Vector,
     swap: Callable[[Vector], AbstractContextManager[object]],
 ) -> tuple[Tensor, Tensor | None]:
-    """D_θ(u) and d/dε D_{θ+εΔ}(u), differentiable with respect to u, once.
-
-    Args:
-        discriminator: D, piecewise linear and sample by sample.
-        data: u, (m, ...), requiring a gradient.
-        parameters: θ.
-        displacement: Δ.
-        swap: puts parameters into D.
-
-    Returns:
-        Logits and slopes; no slopes where D does not depend on what moves, or not on its data.
-    """
+    """Logits D_θ(u) and slopes d/dε D_{θ+εΔ}(u), differentiable by u, once; no slopes if constant in u or θ."""
     slopes = _Slopes()
 
-    def rule(call: BilinearCall) -> Tensor:
+    def layer_of(call: BilinearCall) -> Tensor:
         dual: Tensor = make_dual(*_MovingLayer.apply(call, slopes, anchor, call.x, call.dx))
         return dual
 
     leaf = data.detach().requires_grad_()
     seed = torch.zeros_like(data, requires_grad=True)
-    anchor = data.new_zeros((), requires_grad=True)  # by which also layers are reached that do not see the data
-    with lean_duals(BilinearRules(rule)), swap(dual_vector(parameters, displacement)):
+    anchor = data.new_zeros((), requires_grad=True)  # makes autograd visit also layers that the data does not reach
+    with lean_duals(BilinearRules(layer_of)), swap(dual_vector(parameters, displacement)):
         logits, placeholder = split_dual(discriminator(make_dual(leaf.view_as(leaf), seed)))
     logits = logits.detach()
     if placeholder is None or not placeholder.requires_grad:
         return logits, None
+    # this reverse pass sums up the slopes, and ends with δ̇ and δ at the data
     moving, delta, _ = torch.autograd.grad(
         placeholder, (leaf, seed, anchor), torch.ones_like(placeholder), allow_unused=True
     )

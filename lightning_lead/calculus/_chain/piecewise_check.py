@@ -1,6 +1,6 @@
 """A check that a discriminator is piecewise linear: its graph is read, and fast and general derivatives compared.
 
-What is found decides how derivatives are computed, never what they are.
+The result decides how derivatives are computed, never what they are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lightning_lead._types import Vector
 from lightning_lead.calculus._chain.bilinear import BilinearCall, BilinearRules
 from lightning_lead.calculus._chain.dual import dual_vector, lean_duals, make_dual, split_dual
 from lightning_lead.calculus._chain.piecewise import Discriminator, logits_along_fakes, logits_along_parameters
-from lightning_lead.calculus._players import norm
+from lightning_lead.calculus._players import norm, zeros_for_none
 
 __all__ = ["why_not_piecewise_linear"]
 
@@ -37,17 +37,9 @@ def why_not_piecewise_linear(
     data: Tensor,
     parameters: Vector,
     swap: Callable[[Vector], AbstractContextManager[object]],
-    look: Callable[[], AbstractContextManager[object]],
+    replay: Callable[[], AbstractContextManager[object]],
 ) -> str | None:
-    """Why D must be differentiated by dual arithmetic, or None: its graph is read, and both ways are compared.
-
-    Args:
-        discriminator: D.
-        data: a few of its inputs, (m, ...).
-        parameters: θ, those that are trained.
-        swap: puts parameters into D.
-        look: one evaluation, which draws the same random numbers each time and leaves buffers alone.
-    """
+    """Say why D must be differentiated by dual arithmetic, or return None."""
     if len(data) < 2:
         return "samples that meet show only where there are two"
     if max(torch.finfo(t.dtype).eps for t in (data, *parameters)) > 1e-3:
@@ -64,33 +56,33 @@ def why_not_piecewise_linear(
     own = tuple(p.clone().requires_grad_() for p in parameters)
     try:
         with torch.enable_grad():
-            with look(), swap(own), BilinearRules(_with_constant_weights):
+            # 1. the graph: every operation that the data reaches is known, and no parameter is used by itself
+            with replay(), swap(own), BilinearRules(_with_constant_weights):
                 logits = discriminator(data.view_as(data))
             if logits.numel() != len(data) or logits.grad_fn is None:
                 return f"it returns {tuple(logits.shape)} for {len(data)} samples"
             if (operation := _curved(logits, data, own)) is not None:
                 return operation
+            # 2. the numbers, at random cotangents
             c, e, tangent = noise(logits), noise(logits), noise(data)
 
             def directions(fast: bool) -> tuple[Vector, Vector]:
-                """Of Σ c l + e l̇ + l l̇, l̇ once by data that moves and once by parameters that move."""
-                with look(), swap(own):
+                """Gradients of Σ c l + e l̇ + l l̇, once with data that moves and once with parameters that move."""
+                with replay(), swap(own):
                     if fast:
                         pair = logits_along_fakes(discriminator, data.detach(), tangent)
                     else:
                         with lean_duals():
                             pair = split_dual(discriminator(make_dual(data.detach(), tangent)))
                     of_weights = torch.autograd.grad(_total(pair, c, e), own, allow_unused=True)
-                with look(), swap(parameters):
+                with replay(), swap(parameters):
                     if fast:
                         pair = logits_along_parameters(discriminator, data, parameters, moved, swap)
                     else:
                         with lean_duals(), swap(dual_vector(parameters, moved)):
                             pair = split_dual(discriminator(data.view_as(data)))
                     of_data = torch.autograd.grad(_total(pair, c, e), data)
-                return tuple(
-                    torch.zeros_like(p) if g is None else g for g, p in zip(of_weights, own, strict=True)
-                ), of_data
+                return zeros_for_none(of_weights, own), of_data
 
             for fast, whole in zip(directions(True), directions(False), strict=True):
                 size = norm(whole)
@@ -108,7 +100,7 @@ def why_not_piecewise_linear(
 
 
 def _with_constant_weights(call: BilinearCall) -> Tensor:
-    """What then still depends on a parameter, depends on it outside of linear layers and convolutions."""
+    """The layer without its parameters in the graph, so that any parameter left there has another use."""
     bias = None if call.bias is None else call.bias.detach()
     return call.layer.forward(call.x, call.weight.detach(), bias)
 
@@ -119,10 +111,10 @@ def _total(pair: tuple[Tensor, Tensor | None], c: Tensor, e: Tensor) -> Tensor:
 
 
 def _curved(logits: Tensor, data: Tensor, parameters: Vector) -> str | None:
-    """What in the graph of the logits is no piecewise-linear operation of torch's own, or a parameter by itself."""
-    reached: dict[Any, bool] = {}  # node -> whether data flows into it
+    """Name what is no piecewise-linear operation of torch's own in the graph, or a parameter by itself; or None."""
+    reached: dict[Any, bool] = {}  # node -> True if data flows into it
     stack: list[Any] = [logits.grad_fn]
-    while stack:  # children first
+    while stack:  # children first; a loop, because deep graphs exceed Python's recursion limit
         node = stack[-1]
         children = [child for child, _ in node.next_functions if child is not None]
         unknown = [child for child in children if child not in reached]
@@ -132,8 +124,9 @@ def _curved(logits: Tensor, data: Tensor, parameters: Vector) -> str | None:
         stack.pop()
         reached[node] = getattr(node, "variable", None) is data or any(reached[child] for child in children)
     for node, touched in reached.items():
-        if not touched or hasattr(node, "variable"):
+        if not touched or hasattr(node, "variable"):  # constant, or a leaf
             continue
+        # a product is linear if the data is in one factor, and a quotient if it is in the numerator
         kind = _OPERATION.fullmatch(node.name())
         factors = [reached.get(child, False) for child, _ in node.next_functions]
         meet = kind is not None and kind[1] in _PRODUCTS and sum(factors) > 1
@@ -145,4 +138,4 @@ def _curved(logits: Tensor, data: Tensor, parameters: Vector) -> str | None:
     return None
 
 
-_OPERATION = re.compile(r"(\w+)Backward\d+")  # a Function of somebody's own has a name without a number
+_OPERATION = re.compile(r"(\w+)Backward\d+")  # a Function outside of torch has a name without a number

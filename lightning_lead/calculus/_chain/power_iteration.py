@@ -19,23 +19,11 @@ __all__ = ["primal_power_iteration"]
 
 @contextmanager
 def primal_power_iteration(module: nn.Module) -> Iterator[None]:
-    """Let spectral norms iterate on the primal part of a dual weight.
-
-    Power iteration writes into its buffers, which dual numbers refuse; no derivative goes through it in any case.
-
-    Args:
-        module: any module.
-
-    Example:
-        >>> from lightning_lead.calculus._chain.dual import lean_duals
-        >>> layer = nn.utils.parametrizations.spectral_norm(nn.Linear(2, 2))
-        >>> with primal_power_iteration(layer), lean_duals():
-        ...     layer(torch.ones(1, 2)).shape
-        torch.Size([1, 2])
-    """
+    """Let spectral norms iterate on the primal part of a dual weight, because torch writes no duals into buffers."""
     patched: list[tuple[Any, str]] = []
     try:
         for child in module.modules():
+            # an attribute of the instance hides the class's method until it is deleted; around nn.Module's __setattr__
             if isinstance(child, _SpectralNorm) and hasattr(child, "_u"):
                 object.__setattr__(child, "_power_method", partial(_iterate_primal, child._power_method))
                 patched.append((child, "_power_method"))
@@ -50,21 +38,23 @@ def primal_power_iteration(module: nn.Module) -> Iterator[None]:
 
 
 def _iterate_primal(iterate: Any, weight: torch.Tensor, iterations: int) -> None:
-    with torch._C.DisableTorchFunction():  # no rule has a say here, and each call that passes them takes its time
+    with torch._C.DisableTorchFunction():  # no tangent rule applies here, and a call that passes them takes longer
         iterate(split_dual(weight)[0], iterations)
 
 
 def _weight_of_primal(hook: SpectralNorm, compute: Any, layer: nn.Module, do_power_iteration: bool) -> Any:
-    """torch's older implementation iterates and divides in one function: once on the primal, once for the quotient."""
+    """W/σ by torch's older implementation, which iterates and divides in one function, and so is called twice."""
     name, (u, v) = f"{hook.name}_orig", (f"{hook.name}_u", f"{hook.name}_v")
     weight = layer._parameters[name]
     assert weight is not None
     primal, tangent = split_dual(weight)
     if tangent is None or not do_power_iteration:
         return compute(layer, do_power_iteration)
+    # first on the primal: u and v move, and the quotient is dropped
     layer._parameters[name] = primal  # type: ignore[assignment]
     compute(layer, True)
     layer._parameters[name] = weight
+    # then without iteration on the dual weight, for the quotient and its tangent
     moved = getattr(layer, u), getattr(layer, v)
     setattr(layer, u, moved[0].clone())  # the graph keeps copies, because the next forward writes to the buffers
     setattr(layer, v, moved[1].clone())
