@@ -33,7 +33,7 @@ __all__ = ["BestSettings", "Spectrum", "best_settings", "stability_region"]
 
 
 class Spectrum(NamedTuple):
-    """What of a quadratic game decides rates: singular values of the coupling, and curvature.
+    """The spectrum of a quadratic game, which decides rates: singular values of the coupling, and curvature.
 
     Example:
         >>> Spectrum.between(1.0, 4.0, points=3).sigma
@@ -81,7 +81,7 @@ class Spectrum(NamedTuple):
 
 
 class BestSettings(NamedTuple):
-    """What a search found.
+    """The result of a search.
 
     Example:
         >>> from lightning_lead.rules import GradientPlay

@@ -1,4 +1,4 @@
-"""What is to be run: a run per game and seed, each in a folder of its own, with a fingerprint of what decides it."""
+"""The plan of a comparison: a run per game and seed, each in a folder of its own, with a fingerprint of what decides it."""
 
 from __future__ import annotations
 

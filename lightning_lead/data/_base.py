@@ -1,4 +1,4 @@
-"""What every data module of the package offers, and how it gets its loaders.
+"""The base of the package's data modules, and their loaders.
 
 train    shuffled, resumable after any batch, last batch dropped, this rank's share
 val      samples in order, without any augmentation; test likewise: a GAN is judged against the data it learned from
@@ -41,11 +41,11 @@ class AbstractGANDataModule(pl.LightningDataModule, abc.ABC):
 
     @abc.abstractmethod
     def train_dataset(self) -> Dataset[Any]:
-        """What is shuffled for training."""
+        """Return the dataset that is shuffled for training."""
 
     @abc.abstractmethod
     def val_dataset(self) -> Dataset[Any]:
-        """What is read in order."""
+        """Return the dataset that is read in order."""
 
     @abc.abstractmethod
     def loader_settings(self) -> dict[str, Any]:

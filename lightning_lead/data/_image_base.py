@@ -112,7 +112,7 @@ class AbstractImageDataModule(AbstractGANDataModule):
         return {"collate_fn": batch_as_it_is, "pin_memory": pin}
 
     def reference_images(self) -> Tensor:
-        """What metrics compare samples with: uint8 (N, C, H, W), in the dataset's order."""
+        """Return the images that metrics compare samples with: uint8 (N, C, H, W), in the dataset's order."""
         return self.split(self.reference_split())[0]
 
     def reference_labels(self) -> Tensor:

@@ -43,7 +43,7 @@ def map_images(path: Path) -> Tensor:
 
 
 def cache_folder(what: Mapping[str, Any], cache: str | None) -> Path:
-    """Where images of this description are kept.
+    """Return the folder in which images of this description are kept.
 
     Args:
         what: everything that shapes them, as JSON.

@@ -1,4 +1,4 @@
-"""What a picture file may hold so that 8-bit grey or RGB keeps all of it: no deeper values, and nothing transparent.
+"""Checks of picture files: 8-bit grey or RGB must keep all of one, so no deeper values, and nothing transparent.
 
 Pillow converts what does not fit all the same: 16-bit values it clips to white, and transparency it drops.
 """

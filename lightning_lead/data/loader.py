@@ -214,7 +214,7 @@ class ResumableDataLoader(DataLoader[Any]):
         self._resume = place
 
     def _opening(self) -> _Place:
-        """Where an iteration that begins now begins."""
+        """Return the position at which an iteration that begins now begins."""
         announced, resume = self.order.epoch, self._resume
         if resume is None or announced < resume.announced:  # announced by hand: an earlier epoch is that epoch
             offset = self.order.offset if resume is None else 0

@@ -1,4 +1,4 @@
-"""How labels enter a network: through the norms of a generator, and by a projection in a discriminator.
+"""Labels in networks: through the norms of a generator, and by a projection in a discriminator.
 
     norm of class y      x ↦ γ_y x̂ + β_y,      x̂ the batch-normalized x
     projection           logit = ψ(φ) + ⟨e_y, φ⟩,      φ the features of an image

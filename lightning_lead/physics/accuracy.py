@@ -1,4 +1,4 @@
-"""How fast LEAD's steps and the continuous path agree as the time step shrinks.
+"""The order at which LEAD's steps and the continuous path agree as the time step shrinks.
 
     error(δ) = |s_LEAD(T; δ) − s(T)| ∝ δ^order
 

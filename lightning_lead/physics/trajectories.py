@@ -23,7 +23,7 @@ __all__ = ["Trajectory", "acceleration", "integrate"]
 
 
 class Trajectory(NamedTuple):
-    """Where a particle was and how fast it moved, sampled in time; float64.
+    """Positions and velocities of a particle, sampled in time; float64.
 
     Attributes:
         times: t, increasing from 0, shape (times,).

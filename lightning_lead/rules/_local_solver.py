@@ -19,7 +19,7 @@ __all__ = ["LocalSolver", "as_directions"]
 
 
 class LocalSolver(NamedTuple):
-    """How the players' answers to each other are found."""
+    """The settings of the linear solve, and the solve."""
 
     name: Literal["cg", "gmres"]
     tolerance: float
@@ -68,7 +68,7 @@ class LocalSolver(NamedTuple):
         return plain, tuple(torch.zeros_like(t) for t in b), found
 
     def counted(self, oracle: GameOracle, found: Solution, failures: int, rule: str) -> int:
-        """How often the solver has not converged; warns the first time."""
+        """Return the number of solves that have not converged; warn the first time."""
         failures += not found.converged
         oracle.notes["solver/not_converged"] = float(failures)
         if not found.converged and failures == 1:
@@ -82,7 +82,7 @@ class LocalSolver(NamedTuple):
 
 
 def as_directions(moves: dict[str, Vector], rates: dict[str, tuple[float, ...]]) -> dict[str, Vector]:
-    """What plain steps of these rates must descend to make the moves; a rate of zero stays where it is."""
+    """Return what plain steps of these rates must descend to make the moves; zeros where a rate is zero."""
     return {
         player: tuple(m / -rate if rate else torch.zeros_like(m) for m, rate in zip(move, rates[player], strict=True))
         for player, move in moves.items()
