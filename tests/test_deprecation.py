@@ -7,7 +7,8 @@ import types
 import pytest
 
 from lightning_lead import ConfigurationError
-from lightning_lead._deprecation import renamed_argument, renamed_attribute
+from lightning_lead._deprecation import renamed_argument
+from lightning_lead._lazy import renamed_attribute
 from lightning_lead.rules import LEAD
 from lightning_lead.rules._coupling import renamed_alpha
 

@@ -21,14 +21,7 @@ __all__ = ["AbstractGANDataModule", "AbstractTensorDataModule"]
 
 
 class AbstractGANDataModule(pl.LightningDataModule, abc.ABC):
-    """A data set with a length and an order.
-
-    Args:
-        batch_size: samples per training batch and rank, ≥ 1.
-        seed: of the order of the training batches, ≥ 0.
-        num_workers: loader processes, ≥ 0.
-        num_predict: samples that `trainer.predict` makes, ≥ 1.
-    """
+    """A data set with a length and an order."""
 
     def __init__(self, *, batch_size: int, seed: int, num_workers: int, num_predict: int) -> None:
         super().__init__()
@@ -81,14 +74,7 @@ class AbstractGANDataModule(pl.LightningDataModule, abc.ABC):
 
 
 class AbstractTensorDataModule(AbstractGANDataModule):
-    """A data set that fits into memory, as tensors whose first is the samples.
-
-    Args:
-        batch_size: samples per training batch and rank, ≥ 1.
-        seed: of the order of the training batches, ≥ 0.
-        num_workers: loader processes, ≥ 0. The tensors lie in memory, so 0 is usually fastest.
-        num_predict: samples that `trainer.predict` makes, ≥ 1.
-    """
+    """A data set that fits into memory, as tensors whose first is the samples."""
 
     def __init__(self, *, batch_size: int, seed: int, num_workers: int, num_predict: int) -> None:
         super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers, num_predict=num_predict)

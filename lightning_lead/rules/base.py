@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from lightning_lead._deprecation import warn_renamed
+from lightning_lead._lazy import warn_renamed
 from lightning_lead._types import CrossForm, Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 
