@@ -67,7 +67,7 @@ def saved_game(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def saved_description(content: Mapping[str, Any]) -> str | None:
-    """The game that trained the weights of a checkpoint, or of a file with the generator alone; None if it is not said."""
+    """Return the game that trained the weights of a checkpoint or a generator's file; None if it is not said."""
     saved = content.get(KEY, {})
     if "description" in saved:
         return str(saved["description"])

@@ -118,7 +118,7 @@ def configurations(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
 
 
 def overruled(entry: Entry, extra: Sequence[str]) -> list[tuple[str, str]]:
-    """Return arguments for every run that do not reach this entry's, each with the one of its own that stands instead."""
+    """Return arguments for every run that do not reach this entry's, each with the entry's own one."""
     pairs = [(given, own) for given in extra for own in entry.overrides]
     return [(given, own) for given, own in pairs if _overlap(_key(given), _key(own)) and given != own]
 
