@@ -1,7 +1,7 @@
 """The base of the package's data modules, and their loaders.
 
 train    shuffled, resumable after any batch, last batch dropped, this rank's share
-val      samples in order, without any augmentation; test likewise: a GAN is judged against the data it learned from
+val      samples in order, without any augmentation; test likewise: a GAN is scored against the data it learned from
 predict  batches of sample indices 0..num_predict−1, because samples come from latents and not from data
 """
 

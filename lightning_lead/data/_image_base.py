@@ -1,4 +1,4 @@
-"""A data module of images that are kept as bytes: augmentation, dequantisation noise, and a place on the device."""
+"""A data module of images that are kept as bytes: augmentation, dequantisation noise, and a copy on the device."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from lightning_lead._types import Point, Vector
 from lightning_lead.games.base import AbstractGame
 
 __all__ = [
-    "Place",
+    "Position",
     "check_time_step",
     "constant_jacobian",
     "game_point",
@@ -22,14 +22,14 @@ __all__ = [
     "joint_velocity",
 ]
 
-Place = Tensor | Sequence[float] | Point  # what a user may pass for a position or a velocity
+Position = Tensor | Sequence[float] | Point  # what a user may pass for a position or a velocity
 
 
-def joint_vector(place: Place, *, what: str = "position") -> Tensor:  # (d,)
+def joint_vector(position: Position, *, what: str = "position") -> Tensor:  # (d,)
     """One flat float64 vector from a tensor, numbers, or a point of a game (x first)."""
-    if isinstance(place, Mapping):
-        place = torch.cat([tensor.reshape(-1) for player in ("x", "y") for tensor in place[player]])
-    vector = torch.as_tensor(place, dtype=torch.float64).detach().clone()
+    if isinstance(position, Mapping):
+        position = torch.cat([tensor.reshape(-1) for player in ("x", "y") for tensor in position[player]])
+    vector = torch.as_tensor(position, dtype=torch.float64).detach().clone()
     if vector.ndim != 1 or vector.numel() == 0 or not bool(vector.isfinite().all()):
         raise ConfigurationError(
             f"Cannot start from this {what} because a particle has one finite coordinate per parameter; pass a vector "
@@ -39,7 +39,7 @@ def joint_vector(place: Place, *, what: str = "position") -> Tensor:  # (d,)
     return vector
 
 
-def joint_velocity(velocity: Place | None, position: Tensor) -> Tensor:  # (d,)
+def joint_velocity(velocity: Position | None, position: Tensor) -> Tensor:  # (d,)
     """The velocity that belongs to a position: at rest unless given."""
     if velocity is None:
         return torch.zeros_like(position)
