@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["check_count", "check_positive", "check_range", "require_number"]
+__all__ = ["check_count", "check_positive", "check_range", "require_number", "counted"]
 
 
 def check_positive(**counts: int | None) -> None:
@@ -66,3 +67,10 @@ def check_count(owner: str, setting: str, value: object, *, least: int = 1) -> N
         raise ConfigurationError(
             f"Cannot build {owner} because {setting} must be an integer ≥ {least}; pass one (got {value!r})."
         )
+
+
+def counted(samples: int, reals: int | None) -> Iterator[tuple[int, str, str]]:
+    """Yield each known count with what it counts and how to raise it, for the messages of `check`."""
+    yield samples, "samples", "raise num_samples"
+    if reals is not None:
+        yield reals, "real images", "pass a larger reference"

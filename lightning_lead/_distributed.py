@@ -1,4 +1,4 @@
-"""What crosses ranks: one all-reduce per derivative that a rule asks for, and buffers from rank 0.
+"""Communication between ranks: one all-reduce per derivative that a rule asks for, and buffers from rank 0.
 
     mean over ranks of d = Σ_r n_r d_r / Σ_r n_r        (n_r: rank r's batch size)
 
@@ -68,7 +68,7 @@ def mean_over_ranks(strategy: Any, batch_size: int, *, equal: bool) -> Callable[
 
 
 def batches_are_equal(loader: Any, strategy: Any) -> bool:
-    """Whether every rank provably gets batches of one size, always; all ranks must call it.
+    """Return True if every rank provably gets batches of one size, always; all ranks must call it.
 
     A `DistributedSampler` gives each rank the same number of samples, so equal batch sizes stay equal to the last one.
 

@@ -33,7 +33,7 @@ class DivergenceError(RuntimeError):
 
 
 def first_line(error: Exception) -> str:
-    r"""What an error says in its first line, or else its type: to name the cause in a message of one's own.
+    r"""Return the first line of an error, or else its type, to name the cause in another message.
 
     Args:
         error: somebody else's.

@@ -1,4 +1,4 @@
-"""What identifies weights, features and statistics: a hash of every value, whatever file they came from."""
+"""Hashes that identify weights, features and statistics by every value, whatever file they came from."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +90,7 @@ def gan_by_hand(
     """
     soft, drawn = nn.functional.softplus, iter(latents)
 
-    def judged(z: Tensor, real: Tensor, *labels: Tensor) -> Tensor:
+    def loss_d(z: Tensor, real: Tensor, *labels: Tensor) -> Tensor:
         fakes = discriminator(generator(z, *labels).detach(), *labels)  # the library's order: fakes, then reals
         return soft(-discriminator(real, *labels)).mean() + soft(fakes).mean()
 
@@ -101,9 +102,9 @@ def gan_by_hand(
         zs = [next(drawn) for _ in range(inner + (not joint))]
         labels = shares[-1][1:]
         if joint:
-            game.turn(discriminator=lambda: judged(zs[0], *shares[0]), generator=lambda: fooled(zs[0], *labels))  # noqa: B023
+            game.turn(discriminator=partial(loss_d, zs[0], *shares[0]), generator=partial(fooled, zs[0], *labels))
         else:
             for z, share in zip(zs, shares, strict=False):
-                game.turn(discriminator=lambda z=z, share=share: judged(z, *share))
-            game.turn(generator=lambda: fooled(zs[-1], *labels))  # noqa: B023
+                game.turn(discriminator=partial(loss_d, z, *share))
+            game.turn(generator=partial(fooled, zs[-1], *labels))
         after()

@@ -7,7 +7,8 @@ import types
 import pytest
 
 from lightning_lead import ConfigurationError
-from lightning_lead._deprecation import renamed_argument, renamed_attribute
+from lightning_lead._deprecation import renamed_argument
+from lightning_lead._lazy import renamed_attribute
 from lightning_lead.rules import LEAD
 from lightning_lead.rules._coupling import renamed_alpha
 
@@ -98,7 +99,7 @@ def test_an_alias_of_nothing_is_an_attribute_error(legacy: types.ModuleType) -> 
 def test_new_names_are_imported_when_an_old_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     real = importlib.import_module
-    monkeypatch.setattr("lightning_lead._deprecation.import_module", lambda name: asked.append(name) or real(name))
+    monkeypatch.setattr("lightning_lead._lazy.import_module", lambda name: asked.append(name) or real(name))
     old = renamed_attribute("mine", {"Old": "lightning_lead.rules:LEAD"}, **VERSIONS)
     assert asked == []
     with pytest.warns(FutureWarning):

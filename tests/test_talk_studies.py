@@ -156,22 +156,25 @@ def test_the_domain_game_is_zero_sum_but_for_the_labels(talk: Any) -> None:
 def test_relativistic_losses_and_penalties_are_what_they_say(talk: Any) -> None:
     relativistic = talk("relativistic")
     torch.manual_seed(0)
-    generator, judge = nn.Sequential(nn.Linear(3, 4)), nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1))
-    judge.append(nn.Flatten(0))
+    generator, discriminator = (
+        nn.Sequential(nn.Linear(3, 4)),
+        nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)),
+    )
+    discriminator.append(nn.Flatten(0))
     generator.latent_dim = 3
     plain, penalised = (
-        relativistic.RelativisticGAN(generator, judge, penalty=penalty)
+        relativistic.RelativisticGAN(generator, discriminator, penalty=penalty)
         for penalty in (None, relativistic.BothEnds(0.7))
     )
     batch = next(iter(LeadGANModule._micro(plain, torch.randn(6, 4), None, 6, True, parts=1)))
     wanted = frozenset({"discriminator", "generator"})
     losses, with_penalty = plain.wanted_losses(batch, wanted), penalised.wanted_losses(batch, wanted)
     fakes = generator(batch.latents)
-    ahead = judge(batch.real) - judge(fakes)
+    ahead = discriminator(batch.real) - discriminator(fakes)
     torch.testing.assert_close(losses["generator"], softplus(ahead).mean())
     torch.testing.assert_close(losses["discriminator"], softplus(-ahead).mean())
     assert torch.equal(with_penalty["generator"], losses["generator"])
-    both = R1(0.7)(judge, batch.real) + R1(0.7)(judge, fakes)
+    both = R1(0.7)(discriminator, batch.real) + R1(0.7)(discriminator, fakes)
     torch.testing.assert_close(with_penalty["discriminator"] - losses["discriminator"], both)
 
 

@@ -1,4 +1,4 @@
-"""A larger real set: a narrow DCGAN on CIFAR-10 at two momenta, judged once, at the end, by Inception.
+"""A larger real set: a narrow DCGAN on CIFAR-10 at two momenta, scored once, at the end, by Inception.
 
     lightning-lead fetch cifar10 && lightning-lead fetch inception
     python examples/talk/cifar10.py [--output runs/talk] [--seeds 0 1] [--fast]
@@ -33,11 +33,11 @@ METHODS = {
     "LEAD extrapolated, auto": "LEAD(cross='extrapolated')",
     "LEAD exact, auto": "LEAD",
 }
-JUDGED = 5000
+SAMPLES = 5000
 
 
 class Pixels(nn.Flatten):
-    """What `--fast` judges by."""
+    """The scores of `--fast`."""
 
     num_features = 3 * 32 * 32
 
@@ -58,18 +58,18 @@ def scores(method: str, beta: float, seed: int, steps: int, folder: Path, *, fas
             game=METHODS[method],
             optimizer=lambda groups: torch.optim.Adam(groups, betas=(beta, 0.999)),
         )
-        judge = GenerativeMetrics(
+        metrics = GenerativeMetrics(
             Pixels() if fast else "inception:channels_last",
             every_n_steps=steps,
-            num_samples=50 if fast else JUDGED,
+            num_samples=50 if fast else SAMPLES,
             metrics=["kid"] if fast else ["fid", "kid"],
             kid_subset_size=20 if fast else 1000,
-            reference=data.reference_images()[: 50 if fast else JUDGED],
+            reference=data.reference_images()[: 50 if fast else SAMPLES],
         )
         trainer = Trainer(
             max_steps=steps,
             accelerator="cpu",
-            callbacks=[GeneratorEMA(halflife_images=4000), judge],
+            callbacks=[GeneratorEMA(halflife_images=4000), metrics],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -80,7 +80,7 @@ def scores(method: str, beta: float, seed: int, steps: int, folder: Path, *, fas
         found: dict[str, float] = {}
         try:
             trainer.fit(module, data)
-            found = judge.history[-1]["values"]
+            found = metrics.history[-1]["values"]
         except DivergenceError as error:
             print(error)
         write_json(path, {"method": METHODS[method], "beta": beta, "seed": seed, "values": found})
@@ -98,7 +98,7 @@ def cell(values: list[float | None], digits: int) -> str:
 
 
 def main() -> None:
-    """Play, judge, and print."""
+    """Play, score, and print."""
     parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options = parser.parse_args()

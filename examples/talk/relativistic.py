@@ -65,7 +65,7 @@ class BothEnds(AbstractPenalty):
 
 
 class RelativisticGAN(LeadGANModule):
-    """Each fake is judged against a real one, in both players' losses."""
+    """Each fake is compared with a real one, in both players' losses."""
 
     def wanted_losses(self, batch: GANBatch, wanted: frozenset[str]) -> Mapping[str, Tensor]:
         """The losses in `wanted` on one micro-batch."""
@@ -102,11 +102,13 @@ def scores(setting: Setting, seed: int, steps: int, every: int, folder: Path) ->
             generator_lr=2e-3,
             discriminator_lr=2e-3,
         )
-        judge = GenerativeMetrics(DigitsClassifier.pretrained(), every_n_steps=every, num_samples=2000, metrics=["fid"])
+        metrics = GenerativeMetrics(
+            DigitsClassifier.pretrained(), every_n_steps=every, num_samples=2000, metrics=["fid"]
+        )
         trainer = Trainer(
             max_steps=steps,
             accelerator="cpu",
-            callbacks=[GeneratorEMA(halflife_images=4000), judge],
+            callbacks=[GeneratorEMA(halflife_images=4000), metrics],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -117,7 +119,7 @@ def scores(setting: Setting, seed: int, steps: int, every: int, folder: Path) ->
         found: list[dict[str, Any]] = []
         try:
             trainer.fit(module, DigitsDataModule(batch_size=64))
-            found = [{"step": record["step"], "values": record["values"]} for record in judge.history]
+            found = [{"step": record["step"], "values": record["values"]} for record in metrics.history]
         except DivergenceError as error:
             print(error)
         write_json(path, {"setting": setting._asdict(), "seed": seed, "history": found})

@@ -1,4 +1,4 @@
-"""What a game optimizer does on games that know their answer, and the physics that it discretises.
+"""Game optimizers on games that know their answer, and the physics that it discretises.
 
 Paths, update operators and spectra of rules; forces, energy and continuous paths of the particle behind LEAD.
 """

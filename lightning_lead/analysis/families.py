@@ -42,17 +42,17 @@ class Axis(NamedTuple):
     scale: Literal["log", "linear", "near one"] = "log"  # the last: logarithmic in 1 − value
     unit: Literal["number", "step", "weight"] = "number"  # of the range; see `analysis.search`
 
-    def at(self, place: float) -> float:
-        """The value at a place in [0, 1].
+    def at(self, share: float) -> float:
+        """The value at a share in [0, 1].
 
         Args:
-            place: 0 is `low`, 1 is `high`.
+            share: 0 is `low`, 1 is `high`.
         """
         if self.scale == "log":
-            return math.exp((1 - place) * math.log(self.low) + place * math.log(self.high))
+            return math.exp((1 - share) * math.log(self.low) + share * math.log(self.high))
         if self.scale == "near one":
-            return 1 - math.exp((1 - place) * math.log(1 - self.low) + place * math.log(1 - self.high))
-        return (1 - place) * self.low + place * self.high
+            return 1 - math.exp((1 - share) * math.log(1 - self.low) + share * math.log(1 - self.high))
+        return (1 - share) * self.low + share * self.high
 
 
 class Family(NamedTuple):

@@ -154,9 +154,9 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _write(match: Match, vector: Tensor) -> None:
     match.state = _copied(match.state)  # a rule may hand out a tensor twice
-    places = _memory(match)
-    for place, part in zip(places, vector.split([t.numel() for t in places]), strict=True):
-        place.copy_(part.view_as(place))
+    slots = _memory(match)
+    for slot, part in zip(slots, vector.split([t.numel() for t in slots]), strict=True):
+        slot.copy_(part.view_as(slot))
 
 
 def _copied(value: Any) -> Any:

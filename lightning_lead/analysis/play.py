@@ -26,7 +26,7 @@ OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 
 
 class Path(NamedTuple):
-    """Where a match has been.
+    """The path of a match.
 
     Example:
         >>> Path(torch.zeros(2, 2), [1.0, 0.5], {"gradients": 2}).distances[-1]
@@ -89,7 +89,7 @@ class Match:
 
     @property
     def point(self) -> dict[str, tuple[Tensor, ...]]:
-        """Where the players are, detached."""
+        """The players' parameters now, detached."""
         return {name: tuple(p.detach() for p in params) for name, params in self.parameters.items()}
 
     @property

@@ -31,7 +31,7 @@ Coefficient = Tensor | float  # of a polynomial in 1/z: one number, or one per s
 
 
 class Block(NamedTuple):
-    """What a closed form is a function of, besides the rule.
+    """The variables of a closed form, besides the rule.
 
     Example:
         >>> Block(torch.ones(1), curvature=0.0, lr=0.5, play="simultaneous", momentum=0.0).jacobian

@@ -5,7 +5,7 @@
 
 A family is a rule with the hyperparameters that its rate depends on. Step sizes are searched in units of 1/√(L² + h²),
 penalty weights of 1/L. One evaluation is one gradient or one Hessian product. What is found is an upper bound on the
-best rate: the search is local, from several places.
+best rate: the search is local, from several points.
 
 Reference: Nelder and Mead, "A simplex method for function minimization", 1965.
 """
@@ -33,7 +33,7 @@ __all__ = ["BestSettings", "Spectrum", "best_settings", "stability_region"]
 
 
 class Spectrum(NamedTuple):
-    """What of a quadratic game decides rates: singular values of the coupling, and curvature.
+    """The spectrum of a quadratic game, which decides rates: singular values of the coupling, and curvature.
 
     Example:
         >>> Spectrum.between(1.0, 4.0, points=3).sigma
@@ -81,7 +81,7 @@ class Spectrum(NamedTuple):
 
 
 class BestSettings(NamedTuple):
-    """What a search found.
+    """The result of a search.
 
     Example:
         >>> from lightning_lead.rules import GradientPlay
@@ -144,7 +144,7 @@ def best_settings(
         raise ConfigurationError(f"Cannot search {family!r}; choose one of {', '.join(FAMILIES)}, or pass a Family")
     if (grid is not None and grid < 2) or starts < 1 or not 0 < reduction < 1:
         raise ConfigurationError(
-            "Cannot search without a grid, a place to start and a goal; pass grid ≥ 2, starts ≥ 1 and a reduction in "
+            "Cannot search without a grid, a point to start and a goal; pass grid ≥ 2, starts ≥ 1 and a reduction in "
             f"(0, 1) (got {grid}, {starts} and {reduction})"
         )
     chosen = FAMILIES[family] if isinstance(family, str) else family
@@ -154,26 +154,26 @@ def best_settings(
     largest = float(spectrum.sigma.max())
     units = {"step": 1 / math.hypot(largest, spectrum.curvature), "weight": 1 / max(largest, 1e-300), "number": 1.0}
 
-    def settings(place: Sequence[float]) -> dict[str, float]:
-        return {axis.name: axis.at(p) * units[axis.unit] for axis, p in zip(chosen.axes, place, strict=True)}
+    def settings(share: Sequence[float]) -> dict[str, float]:
+        return {axis.name: axis.at(p) * units[axis.unit] for axis, p in zip(chosen.axes, share, strict=True)}
 
-    def radius(place: Sequence[float]) -> float:
-        outside = sum(max(0.0, -p, p - 1) for p in place)
-        values = settings([min(max(p, 0.0), 1.0) for p in place])
+    def radius(share: Sequence[float]) -> float:
+        outside = sum(max(0.0, -p, p - 1) for p in share)
+        values = settings([min(max(p, 0.0), 1.0) for p in share])
         found = spectrum.radius(
             chosen.build(values), lr=values["lr"], play=chosen.play, momentum=values.get("momentum", 0.0)
         )
         return min(found, 1e6) * (1 + outside) + outside  # back inside, but no cliff
 
     ticks = [(k + 0.5) / points for k in range(points)]
-    places = sorted(itertools.product(ticks, repeat=len(chosen.axes)), key=radius)[:starts]
-    best = places[0]
-    for place in places:
+    shares = sorted(itertools.product(ticks, repeat=len(chosen.axes)), key=radius)[:starts]
+    best = shares[0]
+    for share in shares:
         for size in (0.5 / points, 0.05 / points):  # the second simplex is fresh: the first may have gone flat
-            corners = [list(place), *([p + size * (k == j) for j, p in enumerate(place)] for k in range(len(place)))]
-            options = {"initial_simplex": corners, "xatol": 1e-9, "fatol": 1e-12, "maxiter": 200 * len(place)}
-            place = tuple(float(p) for p in minimize(radius, place, method="Nelder-Mead", options=options).x)
-        best = min(best, place, key=radius)
+            corners = [list(share), *([p + size * (k == j) for j, p in enumerate(share)] for k in range(len(share)))]
+            options = {"initial_simplex": corners, "xatol": 1e-9, "fatol": 1e-12, "maxiter": 200 * len(share)}
+            share = tuple(float(p) for p in minimize(radius, share, method="Nelder-Mead", options=options).x)
+        best = min(best, share, key=radius)
     values = settings([min(max(p, 0.0), 1.0) for p in best])
     rule = chosen.build(values)
     count = None if rule.cost is None else rule.cost.gradients + rule.cost.hessian_products

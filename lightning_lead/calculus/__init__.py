@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lightning_lead._deprecation import renamed_attribute
+from lightning_lead._lazy import renamed_attribute
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus._players import opponent_of
 from lightning_lead.calculus._rng import PrivateNoise, mix_seed, private_rng

@@ -34,7 +34,7 @@ def check_monitors(trainer: Trainer, names: Sequence[str], every_n_steps: int | 
             if saves and saves % every_n_steps:
                 rank_zero_warn(
                     f"ModelCheckpoint saves every {saves} game steps by {callback.monitor!r}, which is computed every "
-                    f"{every_n_steps}: some checkpoints will be judged by the score of an earlier step. Let "
+                    f"{every_n_steps}: some checkpoints will be compared by the score of an earlier step. Let "
                     "every_n_train_steps be a multiple of every_n_steps."
                 )
         if isinstance(callback, EarlyStopping) and epoch < every_n_steps and not trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -45,11 +45,7 @@ def parameter_shapes(module: nn.Module, players: Mapping[str, Sequence[Tensor]])
 
 
 def saved_game(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The game in a checkpoint, as Lightning loads it.
-
-    Raises:
-        CheckpointMismatchError: there is none, one of a later layout, or one that has to be unpacked first.
-    """
+    """The game in a checkpoint, as Lightning loads it."""
     if COMPACT in checkpoint:
         raise CheckpointMismatchError(
             "Cannot resume because the checkpoint is a compact one; read it by the plugin that wrote it, "
@@ -71,12 +67,7 @@ def saved_game(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def saved_description(content: Mapping[str, Any]) -> str | None:
-    """The game that trained the weights of a checkpoint, or of a file with the generator alone; None if it is not said.
-
-    Example:
-        >>> saved_description({"lightning_lead": {"game": {"rule": "LEAD", "play": "alternating"}}})
-        'LEAD, alternating play'
-    """
+    """Return the game that trained the weights of a checkpoint or a generator's file; None if it is not said."""
     saved = content.get(KEY, {})
     if "description" in saved:
         return str(saved["description"])
@@ -85,11 +76,7 @@ def saved_description(content: Mapping[str, Any]) -> str | None:
 
 
 def check_same_parameters(saved: _Shapes, mine: _Shapes) -> None:
-    """Refuse to go on with other networks than those of the checkpoint.
-
-    Raises:
-        CheckpointMismatchError: how many parameters differ, and the first of them by name.
-    """
+    """Refuse to go on with other networks than those of the checkpoint."""
     differing = []
     for player in sorted(saved.keys() | mine.keys()):
         old, new = saved.get(player, {}), mine.get(player, {})

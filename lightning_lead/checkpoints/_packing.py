@@ -42,11 +42,7 @@ def pack(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unpack(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint that `pack` was given; an ordinary one as it is.
-
-    Raises:
-        CheckpointMismatchError: a later layout.
-    """
+    """The checkpoint that `pack` was given; an ordinary one as it is."""
     if (layout := checkpoint.get(COMPACT)) is None:
         return checkpoint
     if layout["version"] > _LAYOUT:

@@ -25,12 +25,12 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint; by Lightning where the path, which may be a URL, is not on a local disk."""
-        system, place = url_to_fs(str(path))
+        system, local = url_to_fs(str(path))
         if storage_options is not None or not isinstance(system, LocalFileSystem):  # Lightning refuses the options
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         # in memory first: where the disk is full, Python names the reason, and torch's own writer does not
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        with replacing(Path(place)) as draft:
+        with replacing(Path(local)) as draft:
             draft.write_bytes(buffer.getbuffer())

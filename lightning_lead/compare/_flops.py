@@ -22,16 +22,7 @@ class _NoModules:
 
 
 def counted_flops(step: Callable[[], object]) -> float:
-    """FLOPs of matrix products and convolutions in a step.
-
-    Args:
-        step: what to run, once.
-
-    Example:
-        >>> import torch
-        >>> counted_flops(lambda: torch.ones(2, 3) @ torch.ones(3, 4))
-        48.0
-    """
+    """FLOPs of matrix products and convolutions in a step."""
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _NoModules()  # type: ignore[assignment]
     with counter:

@@ -1,4 +1,4 @@
-"""What is to be run: a run per game and seed, each in a folder of its own, with a fingerprint of what decides it."""
+"""The plan of a comparison: a run per game and seed, each in a folder of its own, and a fingerprint of its settings."""
 
 from __future__ import annotations
 
@@ -57,10 +57,6 @@ def read_entries(games: Sequence[str], file: Path | None) -> list[Entry]:
     """Return the entries of the names, which are labels of the file or games as `--game` takes them.
 
     No names stand for all labels of the file; without a file, for all games.
-
-    Example:
-        >>> read_entries(["LEAD(coupling=3.0)"], None)
-        [Entry(label='LEAD(coupling=3.0)', game='LEAD(coupling=3.0)', overrides=())]
     """
     known = {} if file is None else _entries(file)
     chosen = list(games) or list(known) or [name for name in game_names() if name not in _TWICE]
@@ -122,12 +118,7 @@ def configurations(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
 
 
 def overruled(entry: Entry, extra: Sequence[str]) -> list[tuple[str, str]]:
-    """Return arguments for every run that do not reach this entry's, each with the one of its own that stands instead.
-
-    Example:
-        >>> overruled(Entry("ExtraAdam", "ExtraAdam", ("--data.batch_size=128",)), ["--data.init_args.batch_size=16"])
-        [('--data.init_args.batch_size=16', '--data.batch_size=128')]
-    """
+    """Return arguments for every run that do not reach this entry's, each with the entry's own one."""
     pairs = [(given, own) for given in extra for own in entry.overrides]
     return [(given, own) for given, own in pairs if _overlap(_key(given), _key(own)) and given != own]
 

@@ -54,12 +54,6 @@ class GPUs:
 
     Without this, all runs that ask for one device would take the first. Names are those of CUDA_VISIBLE_DEVICES; fewer
     than two are not handed out. More jobs than GPUs share them evenly.
-
-    Example:
-        >>> gpus = GPUs(["0", "1"], jobs=2)
-        >>> with gpus.one() as first, gpus.one() as second:
-        ...     first, second
-        ({'CUDA_VISIBLE_DEVICES': '0'}, {'CUDA_VISIBLE_DEVICES': '1'})
     """
 
     def __init__(self, names: Sequence[str], *, jobs: int) -> None:
@@ -94,12 +88,7 @@ def visible_gpus(environment: Mapping[str, str], count: int | None = None) -> li
 
 
 def uses_one_gpu(trainer: Mapping[str, Any]) -> bool:
-    """Return True if settings of a trainer ask for one GPU and leave open which.
-
-    Example:
-        >>> [uses_one_gpu({"accelerator": "auto", "devices": devices}) for devices in (1, "1", 8, "auto", [3], "3,")]
-        [True, True, False, False, False, False]
-    """
+    """Return True if settings of a trainer ask for one GPU and leave open which."""
     return str(trainer.get("accelerator")) in ("auto", "gpu", "cuda") and str(trainer.get("devices")) == "1"
 
 

@@ -42,39 +42,13 @@ def _mix(words: Tensor) -> Tensor:
 
 
 def sample_keys(seed: int, samples: Tensor) -> Tensor:
-    """A key per sample and epoch.
-
-    Args:
-        seed: ≥ 0.
-        samples: int64 (n,), i + e·N.
-
-    Returns:
-        int64 (n,), on the same device.
-
-    Example:
-        >>> keys = sample_keys(0, torch.arange(3))
-        >>> torch.equal(sample_keys(0, torch.tensor([2, 1])), keys[[2, 1]])
-        True
-    """
+    """A key per sample and epoch."""
     start = text_number(f"samples/{seed}")
     return _mix((samples + _signed(start)) * _GAMMA)
 
 
 def uniform(keys: Tensor, count: int) -> Tensor:
-    """Numbers in [0, 1), of which each key has its own.
-
-    Args:
-        keys: int64 (n,).
-        count: numbers per key, ≥ 1.
-
-    Returns:
-        float32 (n, count), multiples of 2⁻²⁴.
-
-    Example:
-        >>> numbers = uniform(sample_keys(0, torch.arange(100)), 1000)
-        >>> numbers.shape, abs(numbers.mean().item() - 0.5) < 0.01
-        (torch.Size([100, 1000]), True)
-    """
+    """Numbers in [0, 1), of which each key has its own."""
     steps = torch.arange(1, (count + 1) // 2 + 1, device=keys.device) * _GAMMA
     words = _mix(keys[:, None] + steps)
     halves = torch.stack([words >> 40, words >> 8], dim=2).bitwise_and_(_LOW)  # bits 40 to 63 and 8 to 31
@@ -82,17 +56,7 @@ def uniform(keys: Tensor, count: int) -> Tensor:
 
 
 def flipped(images: Tensor, keys: Tensor) -> Tensor:
-    """Images of which half, at random, are mirrored left to right.
-
-    Args:
-        images: (n, C, H, W).
-        keys: int64 (n,).
-
-    Example:
-        >>> images = torch.arange(8.0).view(4, 1, 1, 2)
-        >>> flipped(images, sample_keys(0, torch.arange(4))).flatten(1).tolist()
-        [[0.0, 1.0], [3.0, 2.0], [4.0, 5.0], [6.0, 7.0]]
-    """
+    """Images of which half, at random, are mirrored left to right."""
     # the sign of another function of the key than those that `uniform` uses
     mirror = _mix(keys ^ _GAMMA) < 0
     return torch.where(mirror[:, None, None, None], images.flip(3), images)

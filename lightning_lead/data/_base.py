@@ -1,7 +1,7 @@
-"""What every data module of the package offers, and how it gets its loaders.
+"""The base of the package's data modules, and their loaders.
 
 train    shuffled, resumable after any batch, last batch dropped, this rank's share
-val      samples in order, without any augmentation; test likewise: a GAN is judged against the data it learned from
+val      samples in order, without any augmentation; test likewise: a GAN is scored against the data it learned from
 predict  batches of sample indices 0..num_predict−1, because samples come from latents and not from data
 """
 
@@ -21,14 +21,7 @@ __all__ = ["AbstractGANDataModule", "AbstractTensorDataModule"]
 
 
 class AbstractGANDataModule(pl.LightningDataModule, abc.ABC):
-    """A data set with a length and an order.
-
-    Args:
-        batch_size: samples per training batch and rank, ≥ 1.
-        seed: of the order of the training batches, ≥ 0.
-        num_workers: loader processes, ≥ 0.
-        num_predict: samples that `trainer.predict` makes, ≥ 1.
-    """
+    """A data set with a length and an order."""
 
     def __init__(self, *, batch_size: int, seed: int, num_workers: int, num_predict: int) -> None:
         super().__init__()
@@ -41,11 +34,11 @@ class AbstractGANDataModule(pl.LightningDataModule, abc.ABC):
 
     @abc.abstractmethod
     def train_dataset(self) -> Dataset[Any]:
-        """What is shuffled for training."""
+        """Return the dataset that is shuffled for training."""
 
     @abc.abstractmethod
     def val_dataset(self) -> Dataset[Any]:
-        """What is read in order."""
+        """Return the dataset that is read in order."""
 
     @abc.abstractmethod
     def loader_settings(self) -> dict[str, Any]:
@@ -81,14 +74,7 @@ class AbstractGANDataModule(pl.LightningDataModule, abc.ABC):
 
 
 class AbstractTensorDataModule(AbstractGANDataModule):
-    """A data set that fits into memory, as tensors whose first is the samples.
-
-    Args:
-        batch_size: samples per training batch and rank, ≥ 1.
-        seed: of the order of the training batches, ≥ 0.
-        num_workers: loader processes, ≥ 0. The tensors lie in memory, so 0 is usually fastest.
-        num_predict: samples that `trainer.predict` makes, ≥ 1.
-    """
+    """A data set that fits into memory, as tensors whose first is the samples."""
 
     def __init__(self, *, batch_size: int, seed: int, num_workers: int, num_predict: int) -> None:
         super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers, num_predict=num_predict)

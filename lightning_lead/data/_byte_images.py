@@ -20,48 +20,18 @@ __all__ = ["ByteImages", "batch_as_it_is", "floats"]
 
 
 def floats(images: Tensor) -> Tensor:
-    """Bytes as floats in [−1, 1]; 0 is −1 and 255 is 1.
-
-    Args:
-        images: uint8, any shape.
-
-    Example:
-        >>> floats(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist()
-        [-1.0, -0.6000000238418579, 1.0]
-    """
+    """Bytes as floats in [−1, 1]; 0 is −1 and 255 is 1."""
     return images.to(torch.float32).mul_(2).sub_(255).mul_(1 / 255)
 
 
 def batch_as_it_is(batch: Any) -> Any:
-    """Collate samples; a batch that `ByteImages` has made already passes.
-
-    Example:
-        >>> batch_as_it_is([torch.zeros(2, 3, 4, 4), torch.zeros(2)])[0].shape
-        torch.Size([2, 3, 4, 4])
-    """
+    """Collate samples; a batch that `ByteImages` has made already passes."""
     return default_collate(batch) if isinstance(batch[0], (list, tuple)) else batch
 
 
 @final
 class ByteImages(Dataset[Any]):
-    """Images and labels by index, a whole batch at a time where the loader asks so.
-
-    Args:
-        images: uint8 (N, C, H, W), perhaps memory-mapped, on the device that the batches shall be on.
-        labels: int64 (N,), there as well, or None.
-        seed: of flips and noise.
-        flip: mirror half of the images.
-        noise: width of the dequantisation noise, ≥ 0.
-
-    Attributes:
-        indexed_by_epoch: True: an index is i + e·N, and flips and noise differ from epoch to epoch.
-
-    Example:
-        >>> images = ByteImages(torch.full((4, 3, 2, 2), 255, dtype=torch.uint8), torch.arange(4), noise=1 / 128)
-        >>> batch, labels = images.__getitems__([2, 1 + 4 * 7])  # sample 1 of epoch 7
-        >>> batch.shape, labels.tolist(), batch.min().item() >= 1, batch.max().item() < 1 + 1 / 128
-        (torch.Size([2, 3, 2, 2]), [2, 1], True, True)
-    """
+    """Images and labels by index, a whole batch at a time where the loader asks so."""
 
     indexed_by_epoch = True
 

@@ -1,4 +1,4 @@
-"""A data module of images that are kept as bytes: augmentation, dequantisation noise, and a place on the device."""
+"""A data module of images that are kept as bytes: augmentation, dequantisation noise, and a copy on the device."""
 
 from __future__ import annotations
 
@@ -19,22 +19,7 @@ __all__ = ["AbstractImageDataModule"]
 
 
 class AbstractImageDataModule(AbstractGANDataModule):
-    """Batches (images, labels) or (images,): float32 (n, C, H, W) in [−1, 1], int64 (n,).
-
-    Args:
-        batch_size: images per training batch and rank, ≥ 1; the last batch is dropped if it is not full.
-        seed: of the order, the flips and the noise, ≥ 0.
-        num_workers: loader processes, ≥ 0. A batch is cut and converted in one go, so 0 is often fastest.
-        num_predict: samples that `trainer.predict` makes, ≥ 1.
-        flip: mirror half of the training images.
-        noise: width of the uniform noise that training images get on top, ≥ 0; with it they reach up to 1 + noise.
-        subset: the first so many images only, ≥ 1, or None.
-        pin_memory: hand batches over in pinned memory, where there is a CUDA device.
-        on_device: keep the whole set on the training device and cut the batches there: the same batches, to the bit.
-
-    Attributes:
-        image_range: (−1.0, 1.0).
-    """
+    """Batches (images, labels) or (images,): float32 (n, C, H, W) in [−1, 1], int64 (n,)."""
 
     image_range: tuple[float, float] = (-1.0, 1.0)
 
@@ -71,22 +56,14 @@ class AbstractImageDataModule(AbstractGANDataModule):
 
     @abc.abstractmethod
     def load(self, split: str) -> tuple[Tensor, Tensor | None]:
-        """Images, uint8 (N, C, H, W), and labels, int64 (N,), or None; called once per split.
-
-        Args:
-            split: "train", or what `reference_split` says.
-        """
+        """Images, uint8 (N, C, H, W), and labels, int64 (N,), or None; called once per split."""
 
     @abc.abstractmethod
     def reference_split(self) -> str:
         """The split that samples are compared with."""
 
     def split(self, name: str) -> tuple[Tensor, Tensor | None]:
-        """Images and labels, of the subset if there is one, loaded on first use.
-
-        Args:
-            name: as for `load`.
-        """
+        """Images and labels, of the subset if there is one, loaded on first use."""
         if name not in self._loaded:
             images, labels = self.load(name)
             self._loaded[name] = images[: self.subset], None if labels is None else labels[: self.subset]
@@ -112,15 +89,11 @@ class AbstractImageDataModule(AbstractGANDataModule):
         return {"collate_fn": batch_as_it_is, "pin_memory": pin}
 
     def reference_images(self) -> Tensor:
-        """What metrics compare samples with: uint8 (N, C, H, W), in the dataset's order."""
+        """Return the images that metrics compare samples with: uint8 (N, C, H, W), in the dataset's order."""
         return self.split(self.reference_split())[0]
 
     def reference_labels(self) -> Tensor:
-        """The labels (N,) of `reference_images`.
-
-        Raises:
-            ConfigurationError: there are none.
-        """
+        """The labels (N,) of `reference_images`."""
         labels = self.split(self.reference_split())[1]
         if labels is None:
             raise ConfigurationError(

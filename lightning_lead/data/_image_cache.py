@@ -27,32 +27,12 @@ Images = Iterable["np.ndarray[Any, Any]"]  # uint8 (n, C, H, W) in order, togeth
 
 
 def map_images(path: Path) -> Tensor:
-    """An array in a file as a tensor that reads its pages as they are needed.
-
-    Args:
-        path: of a .npy file.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     np.save(Path(folder) / "a.npy", np.zeros((2, 3), np.uint8))
-        ...     map_images(Path(folder) / "a.npy").shape
-        torch.Size([2, 3])
-    """
+    """An array in a file as a tensor that reads its pages as they are needed."""
     return torch.from_numpy(np.load(path, mmap_mode="c"))  # "c": a write would not reach the file
 
 
 def cache_folder(what: Mapping[str, Any], cache: str | None) -> Path:
-    """Where images of this description are kept.
-
-    Args:
-        what: everything that shapes them, as JSON.
-        cache: the folder of all of them; default `images` in the store.
-
-    Example:
-        >>> len(cache_folder({"size": 32}, "cache").name)
-        20
-    """
+    """Return the folder in which images of this description are kept."""
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
     return (Path(cache) if cache else home() / "images") / key
 
@@ -66,28 +46,7 @@ def cached_images(
     cache: str | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Images, made ready if they are not kept yet; other processes that want the same wait.
-
-    Args:
-        what: everything that shapes them, as JSON.
-        shape: (N, C, H, W).
-        make: chunks of them in order.
-        labels: one per image, or None.
-        cache: the folder of all caches; default `images` in the store.
-        facts: further lines for the manifest.
-
-    Returns:
-        uint8 (N, C, H, W), memory-mapped, and int64 (N,) or None.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as cache:
-        ...     images, labels = cached_images(
-        ...         {"value": 7}, (2, 1, 1, 1), lambda: [np.full((2, 1, 1, 1), 7, np.uint8)], labels=[0, 1], cache=cache
-        ...     )
-        >>> images.flatten().tolist(), labels.tolist()
-        ([7, 7], [0, 1])
-    """
+    """Images, made ready if they are not kept yet; other processes that want the same wait."""
     folder = cache_folder(what, cache)
     names = ["images.npy", *(["labels.npy"] if labels is not None else [])]
     if read_manifest(folder) is None:

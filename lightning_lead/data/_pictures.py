@@ -1,4 +1,4 @@
-"""What a picture file may hold so that 8-bit grey or RGB keeps all of it: no deeper values, and nothing transparent.
+"""Checks of picture files: 8-bit grey or RGB must keep all of one, so no deeper values, and nothing transparent.
 
 Pillow converts what does not fit all the same: 16-bit values it clips to white, and transparency it drops.
 """
@@ -20,20 +20,7 @@ _TRANSPARENT = {"LA", "PA", "RGBA", "RGBa"}
 
 
 def check_mode(path: Path, mode: str) -> None:
-    """Refuse a picture that 8 bits a channel do not hold.
-
-    Args:
-        path: of its file, for the message.
-        mode: Pillow's.
-
-    Raises:
-        ConfigurationError: they do not.
-
-    Example:
-        >>> check_mode(Path("scan.png"), "I;16")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        lightning_lead._errors.ConfigurationError: Cannot read scan.png because it has more than 8 bits ...
-    """
+    """Refuse a picture that 8 bits a channel do not hold."""
     if mode not in _EIGHT_BITS:
         raise ConfigurationError(
             f"Cannot read {path} because it has more than 8 bits a channel or no colours that a network knows; "
@@ -42,21 +29,7 @@ def check_mode(path: Path, mode: str) -> None:
 
 
 def opaque(path: Path, image: Image.Image) -> Image.Image:
-    """The picture, whose alpha channel may be dropped.
-
-    Args:
-        path: of its file, for the message.
-        image: of 8 bits a channel.
-
-    Raises:
-        ConfigurationError: it is transparent somewhere: what is behind it is not known.
-
-    Example:
-        >>> from PIL import Image
-        >>> opaque(Path("logo.png"), Image.new("RGBA", (1, 1), (0, 0, 0, 0)))  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        lightning_lead._errors.ConfigurationError: Cannot read logo.png because it is transparent in places; ...
-    """
+    """The picture, whose alpha channel may be dropped."""
     if image.mode not in _TRANSPARENT and "transparency" not in image.info:
         return image
     image = image.convert("RGBA")

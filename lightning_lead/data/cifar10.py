@@ -113,24 +113,24 @@ class CIFAR10DataModule(AbstractImageDataModule):
         Args:
             split: "train" or "test".
         """
-        place = self._place()
-        if place is None:
+        root = self._place()
+        if root is None:
             from torchvision.datasets import CIFAR10
 
             read = CIFAR10(self.root, train=split == "train")
             return torch.from_numpy(read.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(read.targets)
-        return map_images(place / f"{split}_images.npy"), torch.from_numpy(np.load(place / f"{split}_labels.npy"))
+        return map_images(root / f"{split}_images.npy"), torch.from_numpy(np.load(root / f"{split}_labels.npy"))
 
     def _place(self) -> Path | None:
         """The folder of the store, or None if torchvision's is to be read."""
-        place = find_cifar10(self.folder)
-        if place is None and not self._in_root():
+        root = find_cifar10(self.folder)
+        if root is None and not self._in_root():
             looked = [str(self.folder or "the store"), *([self.root] if self.root else [])]
             raise ConfigurationError(
                 "Cannot find CIFAR-10 because it has not been fetched; run `lightning-lead fetch cifar10`, or pass "
                 f"download=True (got nothing in {' and '.join(looked)})"
             )
-        return place
+        return root
 
     def _in_root(self) -> bool:
         return self.root is not None and (Path(self.root) / "cifar-10-batches-py").is_dir()

@@ -88,7 +88,7 @@ class DigitsDataModule(AbstractTensorDataModule):
         return images, torch.tensor(labels, dtype=torch.int64)
 
     def reference_images(self) -> Tensor:
-        """What metrics compare samples with: all images (1797, 1, image_size, image_size), in the dataset's order."""
+        """Return the images that metrics compare samples with, all (1797, 1, image_size, image_size), in order."""
         return self.tensors()[0]
 
     def reference_labels(self) -> Tensor:

@@ -28,7 +28,7 @@ __all__ = ["GaussiansDataModule", "ModeCoverage", "modes_covered"]
 
 
 class ModeCoverage(NamedTuple):
-    """What `modes_covered` returns.
+    """The result of `modes_covered`.
 
     Example:
         >>> "covered" in ModeCoverage._fields

@@ -89,7 +89,7 @@ class EpochSampler(DistributedSampler[Any]):
         return iter(order[self.rank : self.total_size : self.num_replicas][skip:].tolist())
 
 
-class _Place(NamedTuple):
+class _Position(NamedTuple):
     """After this many batches of this epoch, which `set_epoch` had announced under this number."""
 
     epoch: int
@@ -171,8 +171,8 @@ class ResumableDataLoader(DataLoader[Any]):
             **{"generator": torch.Generator(), **kwargs},
         )
         self.order = order
-        self._at = _Place(0, 0, 0)
-        self._resume: _Place | None = None
+        self._at = _Position(0, 0, 0)
+        self._resume: _Position | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator starts at its first batch: module head
         """Batches of the sampler's epoch: the rest of it once after `load_state_dict`, all of it otherwise."""
@@ -189,8 +189,8 @@ class ResumableDataLoader(DataLoader[Any]):
     def state_dict(self) -> dict[str, int]:
         """The epoch, the batches of it that were handed out, and what the order depends on; equal on all ranks."""
         begun = self._resume is None and self._at.announced == self.order.epoch
-        place = self._at if begun else self._opening()
-        return {**place._asdict(), **self._signature()}
+        position = self._at if begun else self._opening()
+        return {**position._asdict(), **self._signature()}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Make the next iteration go on from this state.
@@ -198,31 +198,31 @@ class ResumableDataLoader(DataLoader[Any]):
         Args:
             state: from `state_dict`. After a complete epoch, the next one begins.
         """
-        place = _Place(int(state["epoch"]), int(state["batches"]), int(state["announced"]))
+        position = _Position(int(state["epoch"]), int(state["batches"]), int(state["announced"]))
         changed = {name: state[name] for name, now in self._signature().items() if state.get(name, now) != now}
-        if place.batches and changed:
+        if position.batches and changed:
             now = {name: self._signature()[name] for name in changed}
             warnings.warn(
-                f"Cannot go on after batch {place.batches} of epoch {place.epoch} because the order of the batches has "
-                f"changed; to continue it exactly, restore {changed} (got {now}). This epoch begins anew.",
+                f"Cannot go on after batch {position.batches} of epoch {position.epoch} because the "
+                f"order of the batches has changed; to continue it exactly, restore {changed} (got {now}). This epoch begins anew.",
                 stacklevel=2,
             )
-            place = place._replace(batches=0)
-        if place.batches >= len(self):
-            place = _Place(place.epoch + 1, 0, place.announced + 1)
-        self.order.set_epoch(place.announced)
-        self._resume = place
+            position = position._replace(batches=0)
+        if position.batches >= len(self):
+            position = _Position(position.epoch + 1, 0, position.announced + 1)
+        self.order.set_epoch(position.announced)
+        self._resume = position
 
-    def _opening(self) -> _Place:
-        """Where an iteration that begins now begins."""
+    def _opening(self) -> _Position:
+        """Return the position at which an iteration that begins now begins."""
         announced, resume = self.order.epoch, self._resume
         if resume is None or announced < resume.announced:  # announced by hand: an earlier epoch is that epoch
             offset = self.order.offset if resume is None else 0
-            return _Place(announced - offset, 0, announced)
+            return _Position(announced - offset, 0, announced)
         if announced == resume.announced:
             return resume
         # a new epoch: the next one, if the resumed one has begun, however far the announced number is ahead
-        return _Place(resume.epoch + (resume.batches > 0), 0, announced)
+        return _Position(resume.epoch + (resume.batches > 0), 0, announced)
 
     def _signature(self) -> dict[str, int]:
         return {

@@ -121,7 +121,7 @@ class STL10DataModule(AbstractImageDataModule):
         self.load("train")
 
     def reference_split(self) -> str:
-        """What it trains on."""
+        """The images that it trains on."""
         return self.part
 
     def load(self, split: str) -> tuple[Tensor, Tensor | None]:
@@ -149,7 +149,7 @@ class STL10DataModule(AbstractImageDataModule):
         return [Path(self.root) / "stl10_binary" / f for f, name in named.items() if name in self.part.split("+")]
 
     def _wrong(self) -> list[str]:
-        """What is missing or of another size than it should be."""
+        """Return the files that are missing or of another size than they should be."""
         wrong = []
         for file in self._files():
             expected, size = _COUNTS[file.name] * _BYTES, file.stat().st_size if file.is_file() else None

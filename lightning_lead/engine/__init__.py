@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from lightning_lead._lazy import lazy_attributes
 
 if TYPE_CHECKING:  # the same names as below, where type checkers and editors can see them
+    from lightning_lead.engine._batches import batch_size, split_batch
     from lightning_lead.engine.lead_strategy import LEADStrategy
     from lightning_lead.engine.losses import BatchLosses
     from lightning_lead.engine.named_rules import as_game, find_game, game_names, name_game
     from lightning_lead.engine.step import GameStep, PlayedStep
     from lightning_lead.engine.strategy import GameStrategy, PlayedTurn
-    from lightning_lead.engine.turns import Turn, batch_size, split_batch
+    from lightning_lead.engine.turns import Turn
 
 __all__ = [
     "BatchLosses",
@@ -41,6 +42,7 @@ __getattr__: Any = lazy_attributes(
         ".named_rules": "as_game find_game game_names name_game",
         ".step": "GameStep PlayedStep",
         ".strategy": "GameStrategy PlayedTurn",
-        ".turns": "Turn batch_size split_batch",
+        "._batches": "batch_size split_batch",
+        ".turns": "Turn",
     },
 )

@@ -13,7 +13,7 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Point
 from lightning_lead.calculus._rng import PrivateNoise
 from lightning_lead.calculus.replay import SpectralRecord, frozen_buffers
-from lightning_lead.engine.turns import batch_size, cut_batch
+from lightning_lead.engine._batches import batch_size, cut_batch
 
 __all__ = ["BatchLosses"]
 

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_lead._deprecation import renamed_attribute
-from lightning_lead._lazy import lazy_attributes
+from lightning_lead._lazy import lazy_attributes, renamed_attribute
 from lightning_lead.evaluate.command import differences, evaluate
 
 if TYPE_CHECKING:  # loaded on first use, so that help costs no torch

@@ -173,11 +173,11 @@ def _build(name: str, weights: str | Path | None, entry: Any) -> nn.Module:
 
 def _take_off_last_linear(network: nn.Module, name: str) -> nn.Linear:
     """The layer that makes the logits; an identity takes its place."""
-    *_, (place, last) = ((place, module) for place, module in network.named_modules() if not list(module.children()))
+    *_, (path, last) = ((path, module) for path, module in network.named_modules() if not list(module.children()))
     if not isinstance(last, nn.Linear):
         raise ConfigurationError(
             f"Cannot take features from {name} because it does not end in a linear layer; take a backbone that does, "
-            f"such as resnet18 (got {type(last).__name__} at {place})."
+            f"such as resnet18 (got {type(last).__name__} at {path})."
         )
-    network.set_submodule(place, nn.Identity())
+    network.set_submodule(path, nn.Identity())
     return last

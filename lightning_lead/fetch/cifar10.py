@@ -65,9 +65,9 @@ def find_cifar10(folder: Path | str | None = None) -> Path | None:
         >>> find_cifar10("no such folder") is None
         True
     """
-    place = home() / "cifar10" if folder is None else Path(folder)
-    manifest = read_manifest(place)
-    return place if manifest is not None and set(_FILES) <= set(manifest["files"]) else None
+    root = home() / "cifar10" if folder is None else Path(folder)
+    manifest = read_manifest(root)
+    return root if manifest is not None and set(_FILES) <= set(manifest["files"]) else None
 
 
 def fetch_cifar10(folder: Path | str | None = None, *, source: str = "auto") -> Path:
@@ -90,9 +90,9 @@ def fetch_cifar10(folder: Path | str | None = None, *, source: str = "auto") -> 
         Traceback (most recent call last):
         lightning_lead._errors.ConfigurationError: Cannot fetch cifar10 because the source is unknown; ...
     """
-    place = home() / "cifar10" if folder is None else Path(folder)
-    fetch_once("cifar10", place, _SOURCES, source, names=_FILES, unpack=_unpack)
-    return place
+    root = home() / "cifar10" if folder is None else Path(folder)
+    fetch_once("cifar10", root, _SOURCES, source, names=_FILES, unpack=_unpack)
+    return root
 
 
 def _unpack(source: Source, archive: Path, made: Path) -> dict[str, Any]:

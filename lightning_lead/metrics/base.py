@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["NEEDS", "ImageSet", "Moments", "Score", "Statistics", "counted"]
+__all__ = ["NEEDS", "ImageSet", "Moments", "Score", "Statistics"]
 
 Statistics = dict[str, Tensor]
 NEEDS = ("moments", "features", "pixels", "logits")
@@ -188,10 +188,3 @@ class Score(ABC):
     def statistics_name(self) -> str:
         """Return the name of the file with what `prepare` returned: the class and a hash of its settings."""
         return f"{type(self).__name__}-{hashlib.sha256(repr(self.settings).encode()).hexdigest()[:12]}"
-
-
-def counted(samples: int, reals: int | None) -> Iterator[tuple[int, str, str]]:
-    """Yield each known count with what it counts and how to raise it, for the messages of `check`."""
-    yield samples, "samples", "raise num_samples"
-    if reals is not None:
-        yield reals, "real images", "pass a larger reference"

@@ -10,8 +10,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from lightning_lead._checks import counted
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.metrics.base import ImageSet, Moments, Score, counted
+from lightning_lead.metrics.base import ImageSet, Moments, Score
 
 __all__ = ["FID"]
 

@@ -13,10 +13,10 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from lightning_lead._checks import check_positive
+from lightning_lead._checks import check_positive, counted
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus._rng import private_rng
-from lightning_lead.metrics.base import ImageSet, Score, counted
+from lightning_lead.metrics.base import ImageSet, Score
 
 __all__ = ["KID", "SUBSETS", "SUBSET_SIZE"]
 

@@ -1,4 +1,4 @@
-"""How labels enter a network: through the norms of a generator, and by a projection in a discriminator.
+"""Labels in networks: through the norms of a generator, and by a projection in a discriminator.
 
     norm of class y      x ↦ γ_y x̂ + β_y,      x̂ the batch-normalized x
     projection           logit = ψ(φ) + ⟨e_y, φ⟩,      φ the features of an image
@@ -27,15 +27,6 @@ def check_labels(name: str, labels: Tensor | None, num_classes: int | None, batc
     """Refuse labels that are missing, or not wanted, or of another shape or type.
 
     The values are not looked at: that would make a GPU wait.
-
-    Args:
-        name: of the network, for the message.
-        labels: (batch,) integers, or None.
-        num_classes: of the network; None for an unconditional one.
-        batch: samples.
-
-    Raises:
-        ConfigurationError: they do not fit.
     """
     if num_classes is None:
         if labels is not None:
@@ -91,13 +82,7 @@ class ConditionalNorm(nn.Module):
 
 
 def projected(projection: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
-    """⟨e_y, φ⟩, (n,).
-
-    Args:
-        projection: a linear layer without bias, features -> classes; its rows are the e_y.
-        features: φ, (n, width).
-        labels: (n,) integers.
-    """
+    """⟨e_y, φ⟩, (n,)."""
     every: Tensor = projection(features)  # (n, classes)
     chosen = labels[:, None] == torch.arange(every.shape[1], device=labels.device)
     return (every * chosen.to(every.dtype)).sum(1)

@@ -28,13 +28,7 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 def initialized(layer: Layer, *, gain: float = 1.0, normed: bool = False) -> Layer:
-    """Xavier weights, zero bias; then the spectral norm, whose first singular vectors should see these weights.
-
-    Args:
-        layer: changed in place.
-        gain: of Xavier's distribution.
-        normed: whether it gets a spectral norm.
-    """
+    """Xavier weights, zero bias; then the spectral norm, whose first singular vectors should see these weights."""
     nn.init.xavier_uniform_(layer.weight, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -42,13 +36,7 @@ def initialized(layer: Layer, *, gain: float = 1.0, normed: bool = False) -> Lay
 
 
 def norm(width: int, normalization: str, num_classes: int | None = None) -> nn.Module:
-    """Batch norm, or a norm of the class, or with "none" what is left of them without statistics.
-
-    Args:
-        width: channels.
-        normalization: "batch" or "none".
-        num_classes: of a conditional one.
-    """
+    """Batch norm, or a norm of the class, or with "none" what is left of them without statistics."""
     if num_classes is not None:
         return ConditionalNorm(width, num_classes, batch=normalization == "batch")
     return nn.BatchNorm2d(width) if normalization == "batch" else nn.Identity()
@@ -56,15 +44,7 @@ def norm(width: int, normalization: str, num_classes: int | None = None) -> nn.M
 
 @final
 class UpBlock(nn.Module):
-    """Twice the size.
-
-    Args:
-        inputs: channels.
-        outputs: channels.
-        normalization: "batch" or "none".
-        num_classes: of a conditional block, or None.
-        upsampling: "nearest" or "bilinear".
-    """
+    """Twice the size."""
 
     def __init__(self, inputs: int, outputs: int, normalization: str, num_classes: int | None, upsampling: str) -> None:
         super().__init__()
@@ -90,15 +70,7 @@ class UpBlock(nn.Module):
 
 @final
 class DownBlock(nn.Module):
-    """Half the size if `pool`; the first block of a network sees an image, which no ReLU may touch.
-
-    Args:
-        inputs: channels.
-        outputs: channels.
-        pool: halve the size.
-        first: leave the first ReLU out.
-        normed: spectral norm on every convolution.
-    """
+    """Half the size if `pool`; the first block of a network sees an image, which no ReLU may touch."""
 
     def __init__(self, inputs: int, outputs: int, *, pool: bool, first: bool, normed: bool) -> None:
         super().__init__()

@@ -4,7 +4,7 @@
     D: image ─conv4 ÷2→ w ─leaky ReLU, conv4 ÷2, norm→ 2w ─leaky ReLU, conv4 ÷2, norm→ 4w ─leaky ReLU, conv4→ logit
 
 with w = 256: G 100 → 1024 → 512 → 256 → 3, D 3 → 256 → 512 → 1024 → 1. Norms are batch norms, so a logit depends on its
-neighbours in the batch, and reals and fakes are judged apart. Convolutions in front of a norm have no bias: the norm
+neighbours in the batch, and reals and fakes are passed apart. Convolutions in front of a norm have no bias: the norm
 would subtract it again. `DCGANGenerator` of this package is another network, with a linear stem and a 3×3 head.
 
 References: Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative

@@ -149,7 +149,7 @@ def _names(layout: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     for block in range(3):
         ours = {part: f"blocks.{block}.{part}" for part in ("norm1", "conv1", "norm2", "conv2", "shortcut")}
         if layout == "pytorch-gan-collections":
-            theirs = [f"blocks.{block}.residual.{place}" for place in (0, 3, 4, 6)] + [f"blocks.{block}.shortcut.1"]
+            theirs = [f"blocks.{block}.residual.{index}" for index in (0, 3, 4, 6)] + [f"blocks.{block}.shortcut.1"]
         else:
             theirs = [f"block{block + 2}.{part}" for part in ("b1", "c1", "b2", "c2", "c_sc")]
         names |= dict(zip(theirs, ours.values(), strict=True))

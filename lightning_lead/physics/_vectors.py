@@ -13,7 +13,7 @@ from lightning_lead._types import Point, Vector
 from lightning_lead.games.base import AbstractGame
 
 __all__ = [
-    "Place",
+    "Position",
     "check_time_step",
     "constant_jacobian",
     "game_point",
@@ -22,29 +22,14 @@ __all__ = [
     "joint_velocity",
 ]
 
-Place = Tensor | Sequence[float] | Point  # what a user may pass for a position or a velocity
+Position = Tensor | Sequence[float] | Point  # what a user may pass for a position or a velocity
 
 
-def joint_vector(place: Place, *, what: str = "position") -> Tensor:  # (d,)
-    """One flat float64 vector from a tensor, numbers, or a point of a game (x first).
-
-    Args:
-        place: a vector of shape (d,), d numbers, or a mapping with the vectors of "x" and "y".
-        what: name of the argument, for the message.
-
-    Returns:
-        A detached copy of shape (d,).
-
-    Raises:
-        ConfigurationError: not one finite vector with at least one entry.
-
-    Example:
-        >>> joint_vector({"x": (torch.tensor([1.0]),), "y": (torch.tensor([2.0]),)}).tolist()
-        [1.0, 2.0]
-    """
-    if isinstance(place, Mapping):
-        place = torch.cat([tensor.reshape(-1) for player in ("x", "y") for tensor in place[player]])
-    vector = torch.as_tensor(place, dtype=torch.float64).detach().clone()
+def joint_vector(position: Position, *, what: str = "position") -> Tensor:  # (d,)
+    """One flat float64 vector from a tensor, numbers, or a point of a game (x first)."""
+    if isinstance(position, Mapping):
+        position = torch.cat([tensor.reshape(-1) for player in ("x", "y") for tensor in position[player]])
+    vector = torch.as_tensor(position, dtype=torch.float64).detach().clone()
     if vector.ndim != 1 or vector.numel() == 0 or not bool(vector.isfinite().all()):
         raise ConfigurationError(
             f"Cannot start from this {what} because a particle has one finite coordinate per parameter; pass a vector "
@@ -54,23 +39,8 @@ def joint_vector(place: Place, *, what: str = "position") -> Tensor:  # (d,)
     return vector
 
 
-def joint_velocity(velocity: Place | None, position: Tensor) -> Tensor:  # (d,)
-    """The velocity that belongs to a position: at rest unless given.
-
-    Args:
-        velocity: as in `joint_vector`, or None for a particle at rest.
-        position: where it starts, shape (d,).
-
-    Returns:
-        A vector of the position's shape.
-
-    Raises:
-        ConfigurationError: the two have different lengths.
-
-    Example:
-        >>> joint_velocity(None, torch.ones(2)).tolist()
-        [0.0, 0.0]
-    """
+def joint_velocity(velocity: Position | None, position: Tensor) -> Tensor:  # (d,)
+    """The velocity that belongs to a position: at rest unless given."""
     if velocity is None:
         return torch.zeros_like(position)
     vector = joint_vector(velocity, what="velocity")
@@ -83,23 +53,7 @@ def joint_velocity(velocity: Place | None, position: Tensor) -> Tensor:  # (d,)
 
 
 def game_point(game: AbstractGame, position: Tensor) -> dict[str, Vector]:
-    """The game's point at a flat position.
-
-    Args:
-        game: whose point it is.
-        position: joint vector (x, y), shape (n + m,).
-
-    Returns:
-        Mapping from player to a one-tensor tuple, in the game's dtype.
-
-    Raises:
-        ConfigurationError: the length is not that of x and y together.
-
-    Example:
-        >>> from lightning_lead.games import BilinearGame
-        >>> game_point(BilinearGame([[1.0]]), torch.tensor([1.0, 2.0]))["y"][0].tolist()
-        [2.0]
-    """
+    """The game's point at a flat position."""
     n, m = game.dimensions
     if position.shape != (n + m,):
         raise ConfigurationError(
@@ -110,20 +64,7 @@ def game_point(game: AbstractGame, position: Tensor) -> dict[str, Vector]:
 
 
 def joint_field(game: AbstractGame, position: Tensor) -> Tensor:  # (n + m,)
-    """The joint field v(s) of a game as a flat vector of the position's dtype.
-
-    Args:
-        game: whose field it is.
-        position: joint vector (x, y), shape (n + m,).
-
-    Returns:
-        (∇ₓ Lₓ, ∇ᵧ Lᵧ) of shape (n + m,).
-
-    Example:
-        >>> from lightning_lead.games import BilinearGame
-        >>> joint_field(BilinearGame([[1.0]]), torch.tensor([1.0, 2.0])).tolist()
-        [2.0, -1.0]
-    """
+    """The joint field v(s) of a game as a flat vector of the position's dtype."""
     field = game.field(game_point(game, position))
     return torch.cat([field["x"][0], field["y"][0]]).to(position.dtype)
 
@@ -135,22 +76,7 @@ def check_time_step(time_step: float) -> None:
 
 
 def constant_jacobian(game: AbstractGame) -> Tensor:  # (n + m, n + m)
-    """The Jacobian of a game whose field is linear, in float64.
-
-    Args:
-        game: the game.
-
-    Returns:
-        J, shape (n + m, n + m).
-
-    Raises:
-        ConfigurationError: J differs between points, so the field is not linear.
-
-    Example:
-        >>> from lightning_lead.games import BilinearGame
-        >>> constant_jacobian(BilinearGame([[2.0]])).tolist()
-        [[0.0, 2.0], [-2.0, 0.0]]
-    """
+    """The Jacobian of a game whose field is linear, in float64."""
     here = game.jacobian(game.equilibrium()).to(torch.float64)
     for seed in range(3):  # a linear field shows the same J everywhere; three normal points tell any other one apart
         there = game.jacobian(game.random_point(seed=seed)).to(torch.float64)

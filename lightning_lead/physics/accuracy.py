@@ -1,4 +1,4 @@
-"""How fast LEAD's steps and the continuous path agree as the time step shrinks.
+"""The order at which LEAD's steps and the continuous path agree as the time step shrinks.
 
     error(δ) = |s_LEAD(T; δ) − s(T)| ∝ δ^order
 
@@ -21,7 +21,7 @@ import torch
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.games.base import AbstractGame
-from lightning_lead.physics._vectors import Place, check_time_step
+from lightning_lead.physics._vectors import Position, check_time_step
 from lightning_lead.physics.discretisation import Start, lead_forces, lead_path
 from lightning_lead.physics.trajectories import integrate
 
@@ -52,8 +52,8 @@ class Accuracy(NamedTuple):
 
 def order_of_accuracy(
     game: AbstractGame,
-    position: Place,
-    velocity: Place | None = None,
+    position: Position,
+    velocity: Position | None = None,
     *,
     charge: float,
     friction: float,

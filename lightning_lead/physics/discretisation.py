@@ -19,7 +19,7 @@ from torch import Tensor
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.games.base import AbstractGame
 from lightning_lead.physics._vectors import (
-    Place,
+    Position,
     check_time_step,
     game_point,
     joint_field,
@@ -79,8 +79,8 @@ class LeadUnits(NamedTuple):
 
 def discretise(
     forces: Sequence[AbstractForce],
-    position: Place,
-    velocity: Place | None = None,
+    position: Position,
+    velocity: Position | None = None,
     *,
     time_step: float,
     steps: int,
@@ -123,8 +123,8 @@ def discretise(
 
 def lead_path(
     game: AbstractGame,
-    position: Place,
-    velocity: Place | None = None,
+    position: Position,
+    velocity: Position | None = None,
     *,
     charge: float,
     friction: float,
@@ -203,8 +203,8 @@ def lead_forces(game: AbstractGame, *, charge: float, friction: float) -> list[A
 
 def _start(
     forces: Sequence[AbstractForce],
-    position: Place,
-    velocity: Place | None,
+    position: Position,
+    velocity: Position | None,
     *,
     time_step: float,
     steps: int,

@@ -48,15 +48,7 @@ class AbstractForce(ABC):
         position: Tensor,  # (d,)
         velocity: Tensor,  # (d,)
     ) -> Tensor:  # (d,)
-        """The force there.
-
-        Args:
-            position: s, shape (d,).
-            velocity: ṡ, shape (d,).
-
-        Returns:
-            F(s, ṡ), shape (d,), detached.
-        """
+        """The force there."""
 
 
 @final

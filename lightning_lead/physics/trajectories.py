@@ -16,14 +16,14 @@ from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._scientific import scipy_module
-from lightning_lead.physics._vectors import Place, joint_vector, joint_velocity
+from lightning_lead.physics._vectors import Position, joint_vector, joint_velocity
 from lightning_lead.physics.forces import AbstractForce
 
 __all__ = ["Trajectory", "acceleration", "integrate"]
 
 
 class Trajectory(NamedTuple):
-    """Where a particle was and how fast it moved, sampled in time; float64.
+    """Positions and velocities of a particle, sampled in time; float64.
 
     Attributes:
         times: t, increasing from 0, shape (times,).
@@ -43,8 +43,8 @@ class Trajectory(NamedTuple):
 
 def integrate(
     forces: Sequence[AbstractForce],
-    position: Place,
-    velocity: Place | None = None,
+    position: Position,
+    velocity: Position | None = None,
     *,
     duration: float,
     samples: int = 501,

@@ -22,28 +22,14 @@ __all__ = ["FormRecord", "agreement"]
 
 
 class FormRecord(NamedTuple):
-    """The state of a player's self-checking form.
-
-    Example:
-        >>> FormRecord().extrapolates
-        True
-    """
+    """The state of a player's self-checking form."""
 
     turns: int = 0  # with a coupled opponent that has moved
     agreement: float = 1.0  # half the last measurement, half what it was before
     extrapolates: bool = True  # the form in force
 
     def after(self, measured: float, least: float) -> FormRecord:
-        """Return the record after a measurement, and with it the form in force.
-
-        Args:
-            measured: an agreement; NaN begins anew.
-            least: the agreement from which on the extrapolated form is in force.
-
-        Example:
-            >>> FormRecord(turns=25, agreement=0.6).after(0.2, least=0.5)
-            FormRecord(turns=25, agreement=0.4, extrapolates=False)
-        """
+        """Return the record after a measurement, and with it the form in force."""
         if math.isnan(measured):
             return FormRecord(self.turns)
         agreed = (self.agreement + measured) / 2 if self.turns else measured
@@ -51,22 +37,7 @@ class FormRecord(NamedTuple):
 
 
 def agreement(plain: Vector, extrapolated: Vector, reference: Vector) -> float:
-    """Return 1 − |e − a·c| / |a·c|, from three directions at one point; waits for the device.
-
-    Args:
-        plain: g_i.
-        extrapolated: g_i + e.
-        reference: g_i + a·c_i, of the same shapes.
-
-    Returns:
-        A number in [−1, 1]; 1 where both corrections are zero, −1 where the reference's alone is; NaN where the
-        reference is not finite, so that it cannot be played.
-
-    Example:
-        >>> zero, one, two = ((torch.tensor([float(k)]),) for k in range(3))
-        >>> agreement(zero, two, one), agreement(zero, one, one)
-        (0.0, 1.0)
-    """
+    """Return 1 − |e − a·c| / |a·c|, from three directions at one point; waits for the device."""
     off = norm(weighted_sum([(1.0, extrapolated), (-1.0, reference)]))
     size = norm(weighted_sum([(1.0, reference), (-1.0, plain)]))
     off, size = torch.stack([off, size]).tolist()

@@ -18,16 +18,7 @@ __all__ = ["anchor_of", "follow", "gradient_ahead", "gradient_by_weights", "star
 
 
 def start_anchors(point: Point) -> RuleState:
-    """Return the anchors before the first step, when nobody has moved.
-
-    Args:
-        point: parameters of the players whose moves are counted; copied.
-
-    Example:
-        >>> import torch
-        >>> start_anchors({"x": (torch.zeros(1),)})
-        {'anchor': {'x': (tensor([0.]),)}, 'moved': {'x': False}}
-    """
+    """Return the anchors before the first step, when nobody has moved."""
     return {"anchor": {name: snapshot(v) for name, v in point.items()}, "moved": dict.fromkeys(point, False)}
 
 
@@ -35,25 +26,13 @@ def anchor_of(player: str, state: RuleState) -> Vector | None:
     """Return where a player stood when its opponent last updated, or None if it has not moved since.
 
     A flag decides, not a norm: no synchronisation, and nothing is paid for a Δ of zero.
-
-    Args:
-        player: who has moved.
-        state: as `start_anchors` or `follow` returned it; of a player that is not in it nothing is known.
     """
     anchor: Vector | None = state["anchor"][player] if state["moved"].get(player) else None
     return anchor
 
 
 def gradient_ahead(oracle: GameOracle, player: str, weight: float, before: Vector, *, replay: bool = False) -> Vector:
-    """Return ∇_i L_i(θ_i, θ_j + weight·Δ_j). Cost: one gradient.
-
-    Args:
-        oracle: of this turn.
-        player: i, who moves.
-        weight: of Δ_j = θ_j − before; −1 is the opponent as it was.
-        before: where the opponent has come from.
-        replay: whether it repeats an evaluation; otherwise it is the turn's real forward.
-    """
+    """Return ∇_i L_i(θ_i, θ_j + weight·Δ_j). Cost: one gradient."""
     opponent = opponent_of(player, oracle.names)
     ahead = extrapolated(oracle.point[opponent], before, weight)
     return oracle.gradient(player, at={**oracle.point, opponent: ahead}, replay=replay)
@@ -65,12 +44,6 @@ def gradient_by_weights(
     """Return the whole of a rule that faces displaced opponents: each turn's only look, and the anchors after it.
 
     Cost: one gradient per mover, the plain one where Δ_j or its weight is zero.
-
-    Args:
-        oracle: of this turn.
-        players: who moves.
-        state: the anchors.
-        weights: player i -> the weight of the Δ_j that it faces, for both players.
     """
     directions = {}
     state = _of_those_met_ahead(oracle, state, weights)
@@ -84,13 +57,7 @@ def gradient_by_weights(
 
 
 def follow(oracle: GameOracle, players: Sequence[str], state: RuleState) -> RuleState:
-    """Return the anchors after a turn: the movers have seen their opponents, and have moved themselves.
-
-    Args:
-        oracle: of this turn, whose gradients have been taken: copies come after the step's peak of memory.
-        players: who moves.
-        state: the anchors before; not changed in place.
-    """
+    """Return the anchors after a turn: the movers have seen their opponents, and have moved themselves."""
     anchor, moved = dict(state["anchor"]), dict(state["moved"])
     for player in players:
         opponent = opponent_of(player, oracle.names)

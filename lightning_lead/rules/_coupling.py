@@ -38,32 +38,12 @@ _MARGIN = 0.5
 
 
 def coupling_by_momentum(lag: float, *, simultaneous: bool = False) -> float:
-    """Return the coupling that makes up for a lag, and for half a step more.
-
-    Args:
-        lag: mean age of the gradients in the moving player's step, in its own steps, ≥ 0; see `calculus.steps`.
-        simultaneous: whether both players move at once, which lags by half a step more.
-
-    Example:
-        >>> coupling_by_momentum(1.0), coupling_by_momentum(1.0, simultaneous=True)
-        (1.5, 2.0)
-    """
+    """Return the coupling that makes up for a lag, and for half a step more."""
     return lag + _MARGIN + (0.5 if simultaneous else 0.0)
 
 
 def check_coupling(coupling: Any) -> Coupling:
-    """Return the coupling with its numbers as floats, if it is one.
-
-    Args:
-        coupling: as a user passed it.
-
-    Raises:
-        ConfigurationError: neither "auto" nor a finite number ≥ 0, nor two of them by player.
-
-    Example:
-        >>> check_coupling({"x": 1, "y": 0.5})
-        {'x': 1.0, 'y': 0.5}
-    """
+    """Return the coupling with its numbers as floats, if it is one."""
     if isinstance(coupling, str) and coupling == "auto":
         return "auto"
     numbers = list(coupling.values()) if isinstance(coupling, Mapping) else [coupling, coupling]

@@ -19,12 +19,7 @@ __all__ = ["LocalSolver", "as_directions"]
 
 
 class LocalSolver(NamedTuple):
-    """How the players' answers to each other are found.
-
-    Example:
-        >>> LocalSolver.checked("gmres", 1e-6, 50).max_iterations
-        50
-    """
+    """The settings of the linear solve, and the solve."""
 
     name: Literal["cg", "gmres"]
     tolerance: float
@@ -32,16 +27,7 @@ class LocalSolver(NamedTuple):
 
     @classmethod
     def checked(cls, name: Any, tolerance: Any, max_iterations: Any) -> LocalSolver:
-        """The settings, if they are in their ranges.
-
-        Args:
-            name: "cg" or "gmres".
-            tolerance: of the relative residual, in (0, 1).
-            max_iterations: ≥ 1.
-
-        Raises:
-            ConfigurationError: a setting out of its range.
-        """
+        """The settings, if they are in their ranges."""
         if name not in ("cg", "gmres"):
             raise ConfigurationError(f"Cannot use solver={name!r}; choose 'gmres', or 'cg' for zero-sum games")
         tolerance = require_number("tolerance", tolerance, low=0, high=1, closed=False, why="it bounds the residual")
@@ -56,15 +42,6 @@ class LocalSolver(NamedTuple):
 
         Where the solver does not converge, its iterate is kept if it leaves less of a residual than no move would;
         otherwise both players take their plain steps. Either way it is counted, and the first time is a warning.
-
-        Args:
-            oracle: for products with F and G.
-            field: both gradients.
-            scales: η of each parameter, positive tensors.
-            guess: z of the last step, or None.
-
-        Returns:
-            Δ of each player, z for the next step's guess, and what the solver says.
         """
         x, y = oracle.names
         root = tuple(s.sqrt() for s in scales[x])
@@ -91,14 +68,7 @@ class LocalSolver(NamedTuple):
         return plain, tuple(torch.zeros_like(t) for t in b), found
 
     def counted(self, oracle: GameOracle, found: Solution, failures: int, rule: str) -> int:
-        """How often the solver has not converged; warns the first time.
-
-        Args:
-            oracle: takes the note.
-            found: the last solution.
-            failures: so far.
-            rule: its name.
-        """
+        """Return the number of solves that have not converged; warn the first time."""
         failures += not found.converged
         oracle.notes["solver/not_converged"] = float(failures)
         if not found.converged and failures == 1:
@@ -112,16 +82,7 @@ class LocalSolver(NamedTuple):
 
 
 def as_directions(moves: dict[str, Vector], rates: dict[str, tuple[float, ...]]) -> dict[str, Vector]:
-    """What plain steps of these rates must descend to make the moves; a rate of zero stays where it is.
-
-    Args:
-        moves: Δ of each player.
-        rates: η of each of its parameters.
-
-    Example:
-        >>> as_directions({"x": (torch.ones(1),)}, {"x": (0.5,)})
-        {'x': (tensor([-2.]),)}
-    """
+    """Return what plain steps of these rates must descend to make the moves; zeros where a rate is zero."""
     return {
         player: tuple(m / -rate if rate else torch.zeros_like(m) for m, rate in zip(move, rates[player], strict=True))
         for player, move in moves.items()

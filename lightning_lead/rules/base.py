@@ -1,4 +1,4 @@
-"""What a game optimizer is: a pure function from an oracle and a state to a direction and a state.
+"""The base of game optimizers: a pure function from an oracle and a state to a direction and a state.
 
     direction(oracle, players, state) -> ({player: d}, state)
 
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from lightning_lead._deprecation import warn_renamed
+from lightning_lead._lazy import warn_renamed
 from lightning_lead._types import CrossForm, Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 
@@ -26,7 +26,7 @@ RuleState = dict[str, Any]
 
 
 class Cost(NamedTuple):
-    """What a rule asks of the oracle in one game step of one update per player, once it is under way.
+    """Derivatives that a rule asks for in one game step of one update per player, once it is under way.
 
     Example:
         >>> Cost(gradients=2, hessian_products=2)
@@ -146,7 +146,7 @@ class AbstractGameRule(abc.ABC):
 
     @property
     def name(self) -> str:
-        """What checkpoints and tables call the rule."""
+        """The rule's name in checkpoints and tables."""
         return type(self).__name__
 
     def __repr__(self) -> str:

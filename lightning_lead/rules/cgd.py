@@ -29,7 +29,7 @@ __all__ = ["CGD"]
 class CGD(AbstractGameRule):
     """Competitive gradient descent. Cost of a game step: two gradients and 4 + 2 × iterations Hessian products.
 
-    One product is in the right-hand side, two judge the guess, two make an iteration, and one is the second player's
+    One product is in the right-hand side, two check the guess, two make an iteration, and one is the second player's
     answer. The first step has no guess and needs two less; plain steps after a failed solve ask for no answer, one
     less. Every one is averaged over ranks, one reduction each.
 

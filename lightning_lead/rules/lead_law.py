@@ -1,4 +1,4 @@
-"""How to set alternating LEAD with momentum on a quadratic game: a law, and the rate that it reaches.
+"""A law that sets alternating LEAD with momentum on a quadratic game, and the rate that it reaches.
 
 Let A's singular values lie in [m, L] and the curvature be h. Alternating LEAD has, per σ, the eigenvalues z = −u² with
 

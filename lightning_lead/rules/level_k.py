@@ -63,7 +63,7 @@ class LevelK(AbstractGameRule):
     def direction(
         self, oracle: GameOracle, players: Sequence[str], state: RuleState
     ) -> tuple[dict[str, Vector], RuleState]:
-        """Each player's gradient at its own place, against the opponent one level below."""
+        """Each player's gradient at its own level, against the opponent one level below."""
         directions = {player: oracle.gradient(player) for player in players}
         for _ in range(self.level - 1):
             there, directions = oracle.ahead(directions), {}

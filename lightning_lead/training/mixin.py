@@ -34,13 +34,14 @@ from lightning_lead.checkpoints._game import (
     restore_implementation,
     saved_game,
 )
+from lightning_lead.engine._batches import batch_size, split_batch
 from lightning_lead.engine._probe import probe_game
 from lightning_lead.engine.lead_strategy import LEADStrategy
 from lightning_lead.engine.losses import BatchLosses
 from lightning_lead.engine.named_rules import as_game, name_game
 from lightning_lead.engine.step import GameStep, PlayedStep
 from lightning_lead.engine.strategy import GameStrategy
-from lightning_lead.engine.turns import Turn, batch_size, split_batch
+from lightning_lead.engine.turns import Turn
 from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training._hook_watch import HookWatch
 from lightning_lead.training._log import GameLog, is_due

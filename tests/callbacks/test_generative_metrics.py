@@ -175,7 +175,7 @@ def test_model_checkpoint_takes_the_best(fit, metrics, tmp_path):
 
 def test_a_checkpoint_between_scores_is_warned_of(fit, metrics, tmp_path):
     best = ModelCheckpoint(tmp_path, monitor="fid", every_n_train_steps=3)
-    with pytest.warns(UserWarning, match="judged by the score of an earlier step"):
+    with pytest.warns(UserWarning, match="compared by the score of an earlier step"):
         fit(metrics(every_n_steps=2), best, steps=6, enable_checkpointing=True)
     assert best.best_model_path
 

@@ -1,4 +1,4 @@
-"""Run on every rank as under torchrun: trains every contestant for some game steps and writes the weights.
+"""Run on every rank as under torchrun: trains every rule for some game steps and writes the weights.
 
 python -m torch.distributed.run --nproc-per-node 2 tests/contract/on_ranks.py OUTPUT
 """
@@ -15,7 +15,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from contestants import contestants
+from rules_under_test import rules_under_test
 from tiny import tiny_loader, tiny_networks, tiny_trainer
 
 from lightning_lead import GameStrategy, LeadGANModule
@@ -61,14 +61,14 @@ def main(output: str) -> None:
     place = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
     found = {
         f"{number} {play}": weights(fitted(rule, play, **place))
-        for number, rule in enumerate(contestants())
+        for number, rule in enumerate(rules_under_test())
         for play in rule.plays
     }
 
     import lightning_lead.training.mixin
 
     lightning_lead.training.mixin.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
-    first = contestants()[0]
+    first = rules_under_test()[0]
     found["unreduced"] = weights(fitted(first, first.plays[0], **place))
     torch.save({"weights": found}, f"{output}.{place['rank']}")
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import processes
 import pytest
 import torch
-from contestants import FILES, contestants, is_iterative, label, twin_of
 from dense_game import TwistedGame
 from on_ranks import fitted, weights
+from rules_under_test import FILES, is_iterative, label, rules_under_test, twin_of
 from tiny import tiny_gan, tiny_loader, tiny_trainer
 from torch.utils.data import DataLoader
 
@@ -27,7 +27,7 @@ from lightning_lead.games import BilinearGame, DiracGAN, QuadraticGame
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.rules import AbstractGameRule
 
-RULES = contestants()
+RULES = rules_under_test()
 every_rule = pytest.mark.parametrize("rule", RULES, ids=label)
 pytestmark = pytest.mark.filterwarnings("ignore:.*relative residual.*:UserWarning")  # a random GAN may be hard to solve
 

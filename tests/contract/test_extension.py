@@ -8,7 +8,7 @@ from pathlib import Path
 
 import processes
 import pytest
-from contestants import FILES, contestants
+from rules_under_test import FILES, rules_under_test
 
 from lightning_lead import rules
 
@@ -48,5 +48,5 @@ def test_a_rule_that_is_not_what_it_says_fails(tmp_path):
 
 def test_every_exported_rule_is_held_to_the_contract(monkeypatch):
     monkeypatch.delenv(FILES, raising=False)
-    held = {type(rule).__name__ for rule in contestants()}
+    held = {type(rule).__name__ for rule in rules_under_test()}
     assert held == {name for name in rules.__all__ if hasattr(getattr(rules, name), "direction")} - {"AbstractGameRule"}

@@ -41,19 +41,22 @@ def test_the_structure_of_sngan32_is_found_under_torch_s_own_settings(precision,
 def game():
     """Losses of two networks as functions of their parameters, the parameters, and a move of the generator."""
     torch.manual_seed(0)
-    maker, judge = SNGANGenerator(latent_dim=16, width=32), SNGANDiscriminator(width=32)
-    networks = {"judge": judge.to(DEVICE).eval(), "maker": maker.to(DEVICE).eval()}  # nothing moves in a forward
+    generator, discriminator = SNGANGenerator(latent_dim=16, width=32), SNGANDiscriminator(width=32)
+    networks = {
+        "discriminator": discriminator.to(DEVICE).eval(),
+        "generator": generator.to(DEVICE).eval(),
+    }  # nothing moves in a forward
     latents = torch.randn(16, 16).to(DEVICE)
     names = {player: [name for name, _ in network.named_parameters()] for player, network in networks.items()}
     point = {player: tuple(p.detach() for p in network.parameters()) for player, network in networks.items()}
 
     def losses(at, wanted, *, replay):
         held = {player: dict(zip(names[player], at[player], strict=True)) for player in at}
-        made = functional_call(networks["maker"], held["maker"], (latents,))
-        value = functional_call(networks["judge"], held["judge"], (made,)).mean()
-        return {"judge": value, "maker": -value}
+        fakes = functional_call(networks["generator"], held["generator"], (latents,))
+        value = functional_call(networks["discriminator"], held["discriminator"], (fakes,)).mean()
+        return {"discriminator": value, "generator": -value}
 
-    move = tuple(2e-4 * torch.randn_like(p).sign() for p in point["maker"])  # as a step of Adam
+    move = tuple(2e-4 * torch.randn_like(p).sign() for p in point["generator"])  # as a step of Adam
     return losses, point, move
 
 
@@ -62,12 +65,12 @@ def test_the_difference_form_is_the_same_whatever_the_settings_are(has_tf32):
 
     def cross():
         oracle = GameOracle(point, [losses], inspect=False)
-        with_term = oracle.gradient("judge", at=point, cross=CrossTerm(1e3, move, "difference"))
+        with_term = oracle.gradient("discriminator", at=point, cross=CrossTerm(1e3, move, "difference"))
         return torch.cat([d.flatten() for d in with_term])
 
     def by_hand():
-        earlier = point | {"maker": tuple(p - d for p, d in zip(point["maker"], move, strict=True))}
-        now, before = (GameOracle(at, [losses], inspect=False).gradient("judge") for at in (point, earlier))
+        earlier = point | {"generator": tuple(p - d for p, d in zip(point["generator"], move, strict=True))}
+        now, before = (GameOracle(at, [losses], inspect=False).gradient("discriminator") for at in (point, earlier))
         return torch.cat([(a - b).flatten() for a, b in zip(now, before, strict=True)])
 
     with full_float32():

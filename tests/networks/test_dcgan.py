@@ -54,9 +54,9 @@ def test_labels_change_what_comes_out() -> None:
     images, others = generator(latents, zero), generator(latents, one)
     assert torch.equal(images[0], others[0])
     assert not torch.allclose(images[1], others[1], atol=1e-3)
-    logits, judged = discriminator(images, zero), discriminator(images, one)
-    assert torch.equal(logits[0], judged[0])
-    assert (logits[1] - judged[1]).abs() > 1e-4
+    logits, other = discriminator(images, zero), discriminator(images, one)
+    assert torch.equal(logits[0], other[0])
+    assert (logits[1] - other[1]).abs() > 1e-4
 
 
 def test_projection_is_an_inner_product_of_code_and_features() -> None:

@@ -1,4 +1,4 @@
-"""The SNGAN recipe for CIFAR-10, narrow and on a few pictures: 200 game steps, resumed in the middle, and judged."""
+"""The SNGAN recipe for CIFAR-10, narrow and on a few pictures: 200 game steps, resumed in the middle, and tested."""
 
 from __future__ import annotations
 
@@ -110,10 +110,10 @@ def test_real_inception_judges_a_checkpoint(whole, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["lightning-lead"])
         few = ["--data.num_images=48", "--trainer.limit_test_batches=1"]
-        judged = main(["test", f"--config={recipe}", *SMALL, *few, f"--ckpt_path={whole.folder / 'last.ckpt'}"])
+        tested = main(["test", f"--config={recipe}", *SMALL, *few, f"--ckpt_path={whole.folder / 'last.ckpt'}"])
     (path,) = tmp_path.rglob("generative_metrics.json")
     (record,) = json.loads(path.read_text())
     assert record["step"] == MIDDLE
-    assert record["values"]["kid"] == pytest.approx(float(judged.trainer.callback_metrics["kid"]), rel=1e-6)
+    assert record["values"]["kid"] == pytest.approx(float(tested.trainer.callback_metrics["kid"]), rel=1e-6)
     assert record["values"]["kid"] > 0
     assert record["protocol"]["num_samples"] == 48

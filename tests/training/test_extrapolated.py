@@ -443,7 +443,7 @@ def test_a_loss_that_weighs_itself_by_derivatives_trains_as_by_hand(play):
 
 @pytest.mark.parametrize(("cross", "trains"), [("exact", False), ("difference", True), ("auto", True)])
 def test_what_other_forms_make_of_a_detach_and_of_derivatives_inside_a_loss(cross, trains):
-    """The critic judges a detached sample, through which no second derivative leads; attached, every form trains."""
+    """The critic gets a detached sample, through which no second derivative leads; attached, every form trains."""
 
     class Attached(Tokenizer):
         detached = False
@@ -573,7 +573,7 @@ def test_losses_are_evaluated_and_buffers_move_as_often_as_in_plain_play(
 def test_a_module_s_own_losses_are_evaluated_once_per_turn():
     """From the second step on; the first one looks at each loss once more, and whether the players meet.
 
-    The critic's is looked at twice for that, because what it judges is detached; and the tokenizer's twice before,
+    The critic's is looked at twice for that, because what goes into it is detached; and the tokenizer's twice before,
     because a parameter of it has no gradient, which a reentrant checkpoint might hide.
     """
     per_step = []

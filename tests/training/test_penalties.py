@@ -194,15 +194,15 @@ def test_the_direction_is_the_dense_one(penalty, player, form, structure, monkey
     soft = nn.functional.softplus
 
     def loss(whose, theirs_d, theirs_g):
-        judge, made = network("discriminator", theirs_d), network("generator", theirs_g)(batch.latents)
+        discriminator, fakes = network("discriminator", theirs_d), network("generator", theirs_g)(batch.latents)
         if whose == "generator":
-            return soft(-judge(made)).mean()
-        total = soft(-judge(batch.real)).mean() + soft(judge(made)).mean()
-        slope = torch.func.grad(lambda x: judge(x).sum())
+            return soft(-discriminator(fakes)).mean()
+        total = soft(-discriminator(batch.real)).mean() + soft(discriminator(fakes)).mean()
+        slope = torch.func.grad(lambda x: discriminator(x).sum())
         if penalty == "R1":
             return total + 1.5 * slope(batch.real).square().sum(1).mean()
         share = shares[0][:, None] if shares else torch.zeros(8, 1)  # drawn only where the penalty is looked at
-        return total + 3 * (slope(share * batch.real + (1 - share) * made).norm(dim=1) - 1).square().mean()
+        return total + 3 * (slope(share * batch.real + (1 - share) * fakes).norm(dim=1) - 1).square().mean()
 
     points = {n: torch.cat([p.detach().reshape(-1) for p in live[n]]) for n in live}
     d, g = points["discriminator"], points["generator"]
@@ -492,11 +492,11 @@ def test_r1_stops_the_circles_of_the_dirac_gan():
     """
 
     def distance(penalty):
-        judge = nn.Linear(1, 1, bias=False).double()
-        nn.init.constant_(judge.weight, 0.1)
+        discriminator = nn.Linear(1, 1, bias=False).double()
+        nn.init.constant_(discriminator.weight, 0.1)
         gan = LeadGANModule(
             generator := Point(),
-            judge,
+            discriminator,
             penalty=penalty,
             game=GameStrategy(GradientPlay(), play="simultaneous"),
             optimizer=torch.optim.SGD,
@@ -504,7 +504,7 @@ def test_r1_stops_the_circles_of_the_dirac_gan():
             discriminator_lr=0.2,
         )
         tiny_trainer(200).fit(gan, torch.utils.data.DataLoader(torch.zeros(200, 1, dtype=torch.float64), 1))
-        return math.hypot(generator.x.item(), judge.weight.item())
+        return math.hypot(generator.x.item(), discriminator.weight.item())
 
     start = math.hypot(0.1, 0.1)
     # a double eigenvalue: k steps leave at most (1 + k) times its power

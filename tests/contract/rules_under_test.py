@@ -14,7 +14,7 @@ from twins import TWINS
 from lightning_lead import rules
 from lightning_lead.rules import AbstractGameRule
 
-__all__ = ["FILES", "contestants", "is_iterative", "label", "twin_of"]
+__all__ = ["FILES", "rules_under_test", "is_iterative", "label", "twin_of"]
 
 FILES = "LIGHTNING_LEAD_CONTRACT_FILES"
 """Environment variable through which --rule reaches other processes too."""
@@ -37,7 +37,7 @@ def _modules() -> list[Any]:
     return found
 
 
-def contestants() -> list[AbstractGameRule]:
+def rules_under_test() -> list[AbstractGameRule]:
     """Every variant; with files, those of the rules defined in them alone."""
     modules = _modules()
     if modules:
