@@ -204,7 +204,8 @@ class ResumableDataLoader(DataLoader[Any]):
             now = {name: self._signature()[name] for name in changed}
             warnings.warn(
                 f"Cannot go on after batch {position.batches} of epoch {position.epoch} because the "
-                f"order of the batches has changed; to continue it exactly, restore {changed} (got {now}). This epoch begins anew.",
+                f"order of the batches has changed; to continue it exactly, restore {changed} (got {now}). This epoch "
+                "begins anew.",
                 stacklevel=2,
             )
             position = position._replace(batches=0)

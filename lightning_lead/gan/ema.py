@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
-from lightning_lead.engine.turns import batch_size
+from lightning_lead.engine._batches import batch_size
 
 __all__ = ["GeneratorEMA", "find_ema"]
 
