@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -27,7 +29,7 @@ def mix_seed(*parts: int) -> int:
 
 
 class RandomState:
-    """The global generators' state, on the CPU and on one device, as it is now."""
+    """The global generators' state, as it is now: torch's on the CPU and on one device, Python's and numpy's."""
 
     def __init__(self, device: torch.device | str) -> None:
         device = torch.device(device)
@@ -35,11 +37,17 @@ class RandomState:
         self._module: Any = None if device.type == "cpu" else getattr(torch, device.type)
         self._where = () if device.type == "mps" else (device,)
         self._cpu = torch.get_rng_state()  # torch's `fork_rng` looks for accelerators every time, which takes longer
+        self._python = random.getstate()
+        self._numpy: Any = sys.modules.get("numpy")  # torch works without it
+        self._of_numpy = None if self._numpy is None else self._numpy.random.get_state()
         self._own = None if self._module is None else self._module.get_rng_state(*self._where)
 
     def seed(self, seed: int) -> None:
         """Seed the generators whose state this is."""
         torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        if self._numpy is not None:
+            self._numpy.random.seed(seed % 2**32)
         if self._module is not None:
             with self._module.device(*self._where) if self._where else nullcontext():
                 self._module.manual_seed(seed)
@@ -47,6 +55,9 @@ class RandomState:
     def restore(self) -> None:
         """Set the generators back to this state."""
         torch.set_rng_state(self._cpu)
+        random.setstate(self._python)
+        if self._numpy is not None:
+            self._numpy.random.set_state(self._of_numpy)
         if self._module is not None:
             self._module.set_rng_state(self._own, *self._where)
 

@@ -28,6 +28,8 @@ class TurnSettings(NamedTuple):
     joint: bool  # both players evaluate before either moves
     shared_latents: bool
     accumulate: int
+    known_calls: dict[str, set[str]]  # by a piecewise-linear discriminator, since its structure was found
+    use_duals: Callable[[str], None]  # told where it is not piecewise linear any more
 
 
 @final
@@ -48,7 +50,7 @@ class GANLosses(BatchLosses, Chain):
         losses = losses if losses is not None else problem.losses
         super().__init__(problem.module, losses, batch, seed, noise=problem.noise, repeated=repeated)
         self.problem, self._settings, self._batch = problem, settings, batch
-        self.structure = structure
+        self.structure, self.known_calls = structure, settings.known_calls
         # a plain gradient is the same by links or as a whole, whatever the losses; links spare the reals in G's turn
         one_gradient = not settings.needs.uses_opponent or settings.needs.displaces
         self.linked = not problem.overridden and (structure.chained or one_gradient)
@@ -74,6 +76,11 @@ class GANLosses(BatchLosses, Chain):
     def penalty_sees_fakes(self) -> bool:
         """True if the penalty depends on the fakes."""
         return self.problem.penalty_sees_fakes
+
+    def use_duals(self, reason: str) -> None:
+        """Differentiate the discriminator by dual numbers from now on, here and in later micro-batches."""
+        self.structure = self.structure._replace(not_piecewise_linear=reason)
+        self._settings.use_duals(reason)
 
     @contextmanager
     def evaluation(self, *, replay: bool) -> Iterator[None]:

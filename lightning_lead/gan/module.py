@@ -120,6 +120,7 @@ class LeadGANModule(LeadModule):
         self.latent_dim = latent_dim
         self.discriminator_steps, self.generator_batch_size = discriminator_steps, generator_batch_size
         self._structure = Structure("it was not looked for", None)
+        self._known_calls: dict[str, set[str]] = {}
         self.shared_latents, self.channels_last = shared_latents, channels_last
         if channels_last:
             for network in (generator, discriminator):
@@ -293,12 +294,22 @@ class LeadGANModule(LeadModule):
             batch,
             seed,
             settings=TurnSettings(
-                self.game.rule.needs, self.game.play == "simultaneous", self.shared_latents, self.accumulate
+                self.game.rule.needs,
+                self.game.play == "simultaneous",
+                self.shared_latents,
+                self.accumulate,
+                self._known_calls,
+                self._use_duals,
             ),
             structure=self._structure if structure is None else structure,
             repeated=self._repeated() if repeated is None else repeated,
             losses=self.wanted_losses,
         )
+
+    def _use_duals(self, reason: str) -> None:
+        # of this rank alone: how a derivative is computed needs no agreement
+        self._structure = self._structure._replace(not_piecewise_linear=reason)
+        report_structure(self._structure, self.game.rule)
 
     def _batch_losses(self, batch: Any, seed: int) -> GANLosses:
         losses = self._losses_of(batch, seed)
@@ -319,6 +330,7 @@ class LeadGANModule(LeadModule):
             probe_penalty(losses.problem, losses, live, contexts, needs)
         found = self._find_structure(turns[-1].micro_batches[0], live, seed)
         self._structure = found = Structure(*self.trainer.strategy.broadcast(tuple(found)))  # one for all ranks
+        self._known_calls = {}
         report_structure(found, self.game.rule)
         super()._probe(turns, live, seed)
         self._penalties.clear()

@@ -15,6 +15,7 @@ from lightning_lead.calculus._chain.links import (
     discriminator_gradient,
     generator_gradient,
 )
+from lightning_lead.calculus._chain.piecewise import StructureChanged
 from lightning_lead.calculus._players import leaves_of
 from lightning_lead.calculus._terms import Contexts, CrossTerm, Direction
 
@@ -53,4 +54,11 @@ class ChainDerivatives:
             return discriminator_gradient(query) if discriminates else generator_gradient(query)
         if cross.form == "difference":
             return (discriminator_difference if discriminates else generator_difference)(query, cross)
-        return (discriminator_direction if discriminates else generator_direction)(query, cross)
+        exact = discriminator_direction if discriminates else generator_direction
+        try:
+            return exact(query, cross)
+        except StructureChanged as changed:
+            chain.use_duals(str(changed))
+            if query.part is not None:
+                query.part.use_duals(str(changed))
+            return exact(query._replace(replay=True), cross)  # buffers have moved in the attempt

@@ -112,6 +112,7 @@ class BilinearRules(TorchFunctionMode):
     def __init__(self, compute: Callable[[BilinearCall], Tensor]) -> None:
         super().__init__()
         self._compute = compute
+        self.calls: set[str] = set()  # names of torch's functions that were called inside
 
     def __torch_function__(
         self,
@@ -120,6 +121,7 @@ class BilinearRules(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        self.calls.add(func.__name__)
         if func in _CONVOLUTIONS or func is linear:
             return self._compute(_taken_apart(func, *args, **(kwargs or {})))
         if func is torch.vdot:

@@ -21,6 +21,7 @@ from lightning_lead.calculus._chain.links import (
     DISCRIMINATOR,
     GENERATOR,
     Query,
+    corrected,
     cotangent_of,
     discriminator_loss,
     plus,
@@ -66,23 +67,21 @@ def generator_difference(query: Query, cross: CrossTerm) -> Direction:
         if kept is None:
             with chain.evaluation(replay=query.replay):
                 fakes = chain.fakes()
-                now, loss = cotangent_of(chain, fakes, contexts)
+                now, loss = cotangent_of(chain, fakes, query.own, contexts)
         elif chain.joint:
             fakes, own, now, loss = kept
         else:
             # the discriminator has moved since: what was kept is its cotangent of before, of all samples
             with chain.evaluation(replay=query.replay), chain.discriminator_replay():
-                now, loss = cotangent_of(chain, kept.fakes, contexts)
-            cotangent = now + cross.weight * (now - kept.cotangent)
+                now, loss = cotangent_of(chain, kept.fakes, query.own, contexts)
+            cotangent = corrected(now, cross.weight, now, kept.cotangent)
             return Direction(pull_back(kept.fakes, kept.parameters, cotangent), loss)
         compared = chain if part is None else part
         few, of_few = compared.first_of(fakes), now
         if part is not None:
             with part.evaluation(replay=True), part.discriminator_replay():
-                of_few, _ = cotangent_of(part, few, contexts)
+                of_few, _ = cotangent_of(part, few, query.own, contexts)
         earlier = {DISCRIMINATOR: moved_back(query.other, cross.displacement)}
         with compared.evaluation(replay=True), compared.discriminator_replay(), contexts.swap(earlier):
-            before, _ = cotangent_of(compared, few, contexts)
-        cotangent = now.clone()
-        cotangent[: len(few)] += cross.weight * (of_few - before)
-        return Direction(pull_back(fakes, own, cotangent), loss)
+            before, _ = cotangent_of(compared, few, query.own, contexts)
+        return Direction(pull_back(fakes, own, corrected(now, cross.weight, of_few, before)), loss)

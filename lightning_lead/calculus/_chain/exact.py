@@ -34,17 +34,18 @@ from lightning_lead.calculus._chain.links import (
     DISCRIMINATOR,
     GENERATOR,
     Chain,
+    Cotangent,
     Query,
+    corrected,
+    cotangent_at,
     cotangent_of,
     discriminator_loss,
-    loss_of,
     plus,
     pull_back,
 )
-from lightning_lead.calculus._chain.piecewise import logits_along_fakes, logits_along_parameters
+from lightning_lead.calculus._chain.piecewise import check_loss, logits_along_fakes, logits_along_parameters
 from lightning_lead.calculus._players import inner, leaves_of
 from lightning_lead.calculus._terms import Contexts, CrossTerm, Direction
-from lightning_lead.calculus.derivatives import gradient
 
 __all__ = ["discriminator_direction", "generator_direction"]
 
@@ -66,11 +67,17 @@ def discriminator_direction(query: Query, cross: CrossTerm) -> Direction:
                     fakes, tangent = split_dual(chain.fakes())
             if tangent is None:
                 raise _no_interaction(GENERATOR)
-            with _logits_along_fakes(chain, fakes, tangent) as logits:
+            # the generator moves along Δ_G in the loss as well, where that depends on its weights directly
+            with (
+                _logits_along_fakes(chain, fakes, tangent) as logits,
+                contexts.swap({GENERATOR: dual_vector(query.other, cross.displacement)}),
+            ):
                 # a loss in which reals and fakes meet is evaluated once, together with its slope
                 meet = cross.form == "own" and not chain.separable and whole is None
                 of = DISCRIMINATOR if cross.form == "own" else GENERATOR
                 loss, slope = split_dual(chain.loss(of, logits, with_reals=meet))
+                if chain.structure.piecewise_linear:
+                    check_loss((loss, slope), logits)
                 primal = split_dual(logits)[0]
             if slope is None or not slope.requires_grad:
                 raise _no_interaction(DISCRIMINATOR)
@@ -95,23 +102,27 @@ def generator_direction(query: Query, cross: CrossTerm) -> Direction:
             if part is None:
                 cotangent, loss = _cotangent(query, chain, fakes, cross, with_gradient=True)
             else:
-                cotangent, loss = cotangent_of(chain, fakes, contexts)
+                cotangent, loss = cotangent_of(chain, fakes, query.own, contexts)
         if part is not None:
             few = part.first_of(fakes)
             with part.evaluation(replay=True):
-                cotangent[: len(few)] += _cotangent(query, part, few, cross, with_gradient=False)[0]
+                term, _ = _cotangent(query, part, few, cross, with_gradient=False)
+            nothing = Cotangent(torch.zeros_like(few), (None,) * len(query.own))
+            cotangent = corrected(cotangent, 1.0, term, nothing)
         with contexts.full_precision():
             return Direction(pull_back(fakes, query.own, cotangent), loss)
 
 
 def _cotangent(
     query: Query, chain: Chain, fakes: Tensor, cross: CrossTerm, *, with_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    """∂_u of the weighted cross term, plus ∂_u ℓ_G on request; and ℓ_G."""
+) -> tuple[Cotangent, Tensor]:
+    """The cotangent of the weighted cross term, plus that of ℓ_G on request; and ℓ_G."""
     contexts, own_form = query.contexts, cross.form == "own"
     leaf = fakes.detach().requires_grad_()
     with _logits_along_parameters(chain, leaf, query.other, cross.displacement, contexts) as logits:
         loss, slope = split_dual(chain.loss(GENERATOR if own_form else DISCRIMINATOR, logits, with_reals=False))
+        if chain.structure.piecewise_linear:
+            check_loss((loss, slope), logits)
         if not own_form:  # ψ is of the discriminator's loss, the gradient of the generator's
             loss = chain.loss(GENERATOR, split_dual(logits)[0], with_reals=False)
     if slope is None or not slope.requires_grad:
@@ -124,9 +135,8 @@ def _cotangent(
         if penalty is not None:
             slope = slope + _along(penalty, moving, cross.displacement, contexts)
     correction = _signed(cross) * slope
-    with contexts.full_precision():
-        total = loss + correction if with_gradient else correction
-        return gradient(total, (leaf,), label=loss_of(GENERATOR))[0], loss.detach()
+    total = loss + correction if with_gradient else correction
+    return cotangent_at(total, leaf, query.own, contexts), loss.detach()
 
 
 def _penalty_enters(chain: Chain) -> bool:
@@ -152,7 +162,7 @@ def _signed(cross: CrossTerm) -> float:
 def _logits_along_fakes(chain: Chain, fakes: Tensor, tangent: Tensor) -> Iterator[Tensor]:
     """D(u + εt), a dual number, while its level is open."""
     if chain.structure.piecewise_linear:
-        logits, slopes = logits_along_fakes(chain.fake_logits, fakes, tangent)
+        logits, slopes = logits_along_fakes(chain.fake_logits, fakes, tangent, chain.known_calls)
         with lean_duals():
             yield logits if slopes is None else make_dual(logits, slopes)
     else:
@@ -167,9 +177,14 @@ def _logits_along_parameters(
     """D_{θ+εΔ}(u), a dual number, while its level is open."""
     if chain.structure.piecewise_linear:
         logits, slopes = logits_along_parameters(
-            chain.fake_logits, leaf, parameters, displacement, lambda vector: contexts.swap({DISCRIMINATOR: vector})
+            chain.fake_logits,
+            leaf,
+            parameters,
+            displacement,
+            lambda vector: contexts.swap({DISCRIMINATOR: vector}),
+            chain.known_calls,
         )
-        with lean_duals():
+        with lean_duals(), contexts.swap({DISCRIMINATOR: dual_vector(parameters, displacement)}):
             yield logits if slopes is None else make_dual(logits, slopes)
     else:
         with lean_duals(), contexts.swap({DISCRIMINATOR: dual_vector(parameters, displacement)}):

@@ -25,9 +25,12 @@ __all__ = [
     "DISCRIMINATOR",
     "GENERATOR",
     "Chain",
+    "Cotangent",
     "Query",
     "SharedFakes",
     "Structure",
+    "corrected",
+    "cotangent_at",
     "cotangent_of",
     "discriminator_gradient",
     "discriminator_loss",
@@ -41,12 +44,23 @@ __all__ = [
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
 
+class Cotangent(NamedTuple):
+    """The derivative of a scalar by the fakes, and by the generator's parameters where it depends on them directly.
+
+    A loss may have a term of the weights alone, such as a regulariser, and may have it from some step on. It does not
+    go through u, so a pull-back of ∂_u alone would leave it out.
+    """
+
+    fakes: Tensor  # ∂_u
+    direct: tuple[Tensor | None, ...]  # one per parameter, None where the scalar does not depend on it directly
+
+
 class SharedFakes(NamedTuple):
     """The fakes that the discriminator's turn hands over to the generator's turn on the same latents."""
 
     fakes: Tensor  # u, with its graph
     parameters: Vector  # the generator's, the leaves of that graph
-    cotangent: Tensor  # ∂_u ℓ_G, by the discriminator as it was
+    cotangent: Cotangent  # of ℓ_G, by the discriminator as it was
     loss: Tensor  # ℓ_G, by the same
 
 
@@ -71,6 +85,7 @@ class Chain(abc.ABC):
     """A micro-batch with that structure: every call uses the same reals, latents and random numbers."""
 
     structure: Structure
+    known_calls: dict[str, set[str]]  # what a piecewise-linear discriminator has called; see `_chain.piecewise`
     linked: bool  # plain gradients are taken link by link
     shares: bool  # the generator's turn will use the fakes of this one
     joint: bool  # both players evaluate before either moves
@@ -84,6 +99,10 @@ class Chain(abc.ABC):
     @abc.abstractmethod
     def penalty_sees_fakes(self) -> bool:
         """True if p depends on u."""
+
+    @abc.abstractmethod
+    def use_duals(self, reason: str) -> None:
+        """Differentiate the discriminator by dual numbers from now on, because it is not piecewise linear any more."""
 
     @abc.abstractmethod
     def part(self, fraction: float) -> Chain:
@@ -179,9 +198,8 @@ def shared_logits(chain: Chain, leaves: Vector, contexts: Contexts) -> tuple[Ten
     logits = chain.fake_logits(leaf.view_as(leaf))
     if leaf.requires_grad:
         loss = chain.loss(GENERATOR, logits, with_reals=False)
-        with contexts.full_precision():
-            # the discriminator's own derivative goes through the same logits next
-            (cotangent,) = gradient(loss, (leaf,), retain_graph=True, label=loss_of(GENERATOR))
+        # the discriminator's own derivative goes through the same logits next
+        cotangent = cotangent_at(loss, leaf, leaves, contexts, retain_graph=True)
         chain.keep(SharedFakes(fakes, leaves, cotangent, loss.detach()))
     return fakes.detach(), logits
 
@@ -199,23 +217,55 @@ def plus(loss: Tensor, penalty: Tensor | None) -> Tensor:
     return loss if penalty is None else loss + penalty
 
 
-def cotangent_of(chain: Chain, fakes: Tensor, contexts: Contexts) -> tuple[Tensor, Tensor]:
-    """∂_u ℓ_G, and ℓ_G."""
+def cotangent_at(
+    value: Tensor, leaf: Tensor, own: Vector, contexts: Contexts, *, retain_graph: bool = False
+) -> Cotangent:
+    """∂ value at a leaf that stands for u, and at the generator's parameters."""
+    if not value.requires_grad:
+        gradient(value, (leaf,), label=loss_of(GENERATOR))  # raises
+    with contexts.full_precision():
+        of_fakes, *direct = torch.autograd.grad(value, (leaf, *own), retain_graph=retain_graph, allow_unused=True)
+    return Cotangent(torch.zeros_like(leaf) if of_fakes is None else of_fakes, tuple(direct))
+
+
+def corrected(now: Cotangent, weight: float, here: Cotangent, before: Cotangent) -> Cotangent:
+    """now + weight · (here − before), the last two of the leading fakes alone."""
+    fakes = now.fakes.clone()
+    fakes[: len(here.fakes)] += weight * (here.fakes - before.fakes)
+    direct = [
+        _sum((1.0, n), (weight, h), (-weight, b))
+        for n, h, b in zip(now.direct, here.direct, before.direct, strict=True)
+    ]
+    return Cotangent(fakes, tuple(direct))
+
+
+def _sum(*terms: tuple[float, Tensor | None]) -> Tensor | None:
+    """Σ weight · tensor over those that are there; None if none is."""
+    total = None
+    for weight, tensor in terms:
+        if tensor is not None:
+            total = weight * tensor if total is None else total + weight * tensor
+    return total
+
+
+def cotangent_of(chain: Chain, fakes: Tensor, own: Vector, contexts: Contexts) -> tuple[Cotangent, Tensor]:
+    """The cotangent of ℓ_G, and ℓ_G."""
     leaf = fakes.detach().requires_grad_()
     # a view, because some tools refuse a leaf that is handed to a module and differentiated by
     loss = chain.loss(GENERATOR, chain.fake_logits(leaf.view_as(leaf)), with_reals=False)
-    with contexts.full_precision():
-        return gradient(loss, (leaf,), label=loss_of(GENERATOR))[0], loss.detach()
+    return cotangent_at(loss, leaf, own, contexts), loss.detach()
 
 
-def pull_back(fakes: Tensor, own: Vector, cotangent: Tensor) -> Vector:
-    """J_Gᵀ · cotangent, a vjp through the generator."""
+def pull_back(fakes: Tensor, own: Vector, cotangent: Cotangent) -> Vector:
+    """J_Gᵀ · cotangent, a vjp through the generator, and what is direct."""
     if not fakes.requires_grad:
         raise DifferentiationError(
             "Cannot differentiate the fakes because they depend on no parameter of the generator; check that its "
             "output is not detached"
         )
-    return zeros_for_none(torch.autograd.grad(fakes, own, cotangent, allow_unused=True), own)
+    through = torch.autograd.grad(fakes, own, cotangent.fakes, allow_unused=True)
+    total = [_sum((1.0, t), (1.0, d)) if d is not None else t for t, d in zip(through, cotangent.direct, strict=True)]
+    return zeros_for_none(total, own)
 
 
 def loss_of(player: str) -> str:

@@ -18,7 +18,7 @@ activations do not, and neither does anything that mixes samples (batch norm); `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -30,9 +30,34 @@ from lightning_lead._types import Vector
 from lightning_lead.calculus._chain.bilinear import BilinearCall, BilinearRules
 from lightning_lead.calculus._chain.dual import dual_vector, lean_duals, make_dual, split_dual
 
-__all__ = ["logits_along_fakes", "logits_along_parameters"]
+__all__ = ["StructureChanged", "check_calls", "check_loss", "logits_along_fakes", "logits_along_parameters"]
 
 Discriminator = Callable[[Tensor], Tensor]  # data (m, ...) -> logits, (m,) or (m, 1)
+
+
+class StructureChanged(Exception):
+    """The discriminator or a loss is no longer what it was when it was found to be piecewise linear."""
+
+
+def check_calls(calls: set[str], known: dict[str, set[str]], where: str) -> None:
+    """Refuse functions of torch that D did not call in the first such evaluation after the structure was found."""
+    if new := calls - known.setdefault(where, calls):
+        raise StructureChanged(f"the discriminator calls {', '.join(sorted(new))} since")
+
+
+def check_loss(values: Sequence[Tensor | None], logits: Tensor) -> None:
+    """Refuse a loss that uses more of D than its logits, as features that D keeps: layers know the logits alone."""
+    end = {part.grad_fn for part in split_dual(logits) if part is not None}
+    stack: list[Any] = [value.grad_fn for value in values if value is not None]
+    seen: set[Any] = set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen or node in end:
+            continue
+        if node.name() in ("_SharingLayerBackward", "_MovingLayerBackward"):
+            raise StructureChanged("a loss uses more of the discriminator than its logits")
+        seen.add(node)
+        stack += [child for child, _ in node.next_functions]
 
 
 def _per_sample(numbers: Tensor, like: Tensor) -> Tensor:
@@ -96,8 +121,13 @@ class _SharingLayer(Function):
         )
 
 
-def logits_along_fakes(discriminator: Discriminator, data: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Logits D(u) and slopes d/dε D(u + εt), differentiable by D's parameters, once; no slopes if u is not in D."""
+def logits_along_fakes(
+    discriminator: Discriminator, data: Tensor, tangent: Tensor, known: dict[str, set[str]] | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Logits D(u) and slopes d/dε D(u + εt), differentiable by D's parameters, once; no slopes if u is not in D.
+
+    `known` holds D's calls of before, for `check_calls`.
+    """
     weights = _SampleWeights()
 
     def layer_of(call: BilinearCall) -> Tensor:
@@ -107,8 +137,11 @@ def logits_along_fakes(discriminator: Discriminator, data: Tensor, tangent: Tens
             out = make_dual(out, call.layer.forward(dx, call.weight.detach(), None))
         return out
 
-    with lean_duals(BilinearRules(layer_of)):
+    rules = BilinearRules(layer_of)
+    with lean_duals(rules):
         logits, slopes = split_dual(discriminator(make_dual(data, tangent)))
+    if known is not None:
+        check_calls(rules.calls, known, "fakes")
     if slopes is None or not logits.requires_grad:
         return logits, None
     return tuple(_BeginWithOnes.apply(logits, slopes.detach(), weights))
@@ -182,6 +215,7 @@ def logits_along_parameters(
     parameters: Vector,
     displacement: Vector,
     swap: Callable[[Vector], AbstractContextManager[object]],
+    known: dict[str, set[str]] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Logits D_θ(u) and slopes d/dε D_{θ+εΔ}(u), differentiable by u, once; no slopes if constant in u or θ."""
     slopes = _Slopes()
@@ -193,8 +227,11 @@ def logits_along_parameters(
     leaf = data.detach().requires_grad_()
     seed = torch.zeros_like(data, requires_grad=True)
     anchor = data.new_zeros((), requires_grad=True)  # makes autograd visit also layers that the data does not reach
-    with lean_duals(BilinearRules(layer_of)), swap(dual_vector(parameters, displacement)):
+    rules = BilinearRules(layer_of)
+    with lean_duals(rules), swap(dual_vector(parameters, displacement)):
         logits, placeholder = split_dual(discriminator(make_dual(leaf.view_as(leaf), seed)))
+    if known is not None:
+        check_calls(rules.calls, known, "parameters")
     logits = logits.detach()
     if placeholder is None or not placeholder.requires_grad:
         return logits, None
