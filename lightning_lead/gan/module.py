@@ -302,7 +302,8 @@ class LeadGANModule(LeadModule):
                 self._use_duals,
             ),
             structure=self._structure if structure is None else structure,
-            repeated=self._repeated() if repeated is None else repeated,
+            # a piecewise-linear discriminator that turns out to be another one is evaluated once more
+            repeated=self._repeated() or self._structure.piecewise_linear if repeated is None else repeated,
             losses=self.wanted_losses,
         )
 

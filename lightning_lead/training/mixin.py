@@ -116,14 +116,27 @@ class LeadMixin(LightningModule):
         raise NotImplementedError("Cannot play because players() is missing; return {name: parameters} for two players")
 
     def player_losses(self, batch: Any) -> Mapping[str, Tensor]:
-        """Return name -> scalar loss that the player minimises, a mean over the batch."""
-        raise NotImplementedError("Cannot play because player_losses(batch) is missing; return {name: scalar loss}")
+        """Return name -> scalar loss that the player minimises, a mean over the batch; or define one per player."""
+        return {name: self.player_loss(name, batch) for name in self.players()}
+
+    def player_loss(self, name: str, batch: Any) -> Tensor:
+        """Return the loss of one player, computed only where it is wanted; by default by its `<name>_loss(batch)`."""
+        method = getattr(self, f"{name}_loss", None)
+        if method is None:
+            raise NotImplementedError(
+                f"Cannot play because the loss of {name!r} is missing; define player_losses(batch) -> "
+                f"{{name: scalar loss}}, or {name}_loss(batch)"
+            )
+        loss: Tensor = method(batch)
+        return loss
 
     # ---- what a user may override -----------------------------------------------------------------------------------
 
     def wanted_losses(self, batch: Any, wanted: frozenset[str]) -> Mapping[str, Tensor]:
-        """Return the losses in `wanted`, by default all of them; override it to compute no others."""
-        return self.player_losses(batch)
+        """Return the losses in `wanted`; by default all of `player_losses`, or else those by `player_loss`."""
+        if type(self).player_losses is not LeadMixin.player_losses:
+            return self.player_losses(batch)
+        return {name: self.player_loss(name, batch) for name in self.players() if name in wanted}
 
     def game_turns(self, batch: Any) -> list[Turn]:
         """Return the turns of a game step on a batch from the loader; by default one per player, on all of it."""

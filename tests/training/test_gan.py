@@ -257,8 +257,8 @@ def test_any_two_players_converge_on_a_saddle_where_plain_play_does_not(play):
 def test_missing_pieces_say_what_to_write():
     with pytest.raises(NotImplementedError, match=r"players\(\) is missing"):
         LeadModule().players()
-    with pytest.raises(NotImplementedError, match=r"player_losses\(batch\) is missing"):
-        LeadMixin().player_losses(None)
+    with pytest.raises(NotImplementedError, match=r"loss of 'x' is missing; define player_losses\(batch\).*x_loss"):
+        LeadMixin().player_loss("x", None)
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------

@@ -63,6 +63,56 @@ def without_super(hook: str, base: type[Port] = Port) -> Port:
     return type("Forgetful", (base,), {hook: lambda self, *args: None})()
 
 
+# ---- a loss per player ----------------------------------------------------------------------------------------------
+
+
+class PerPlayer(Port):
+    """The same losses, one method per player; counts how often each is computed."""
+
+    player_losses = LeadMixin.player_losses
+
+    def players(self):
+        return {"d": self.discriminator.parameters(), "g": self.generator.parameters()}
+
+    def d_loss(self, batch):
+        self.asked = [*getattr(self, "asked", []), "d"]
+        return Port.player_losses(self, batch)["d"]
+
+    def g_loss(self, batch):
+        self.asked = [*getattr(self, "asked", []), "g"]
+        return Port.player_losses(self, batch)["g"]
+
+
+@pytest.mark.parametrize("game", ["GradientPlay", "LEAD", "LEAD(cross='extrapolated')", "ExtraAdam"])
+def test_a_loss_per_player_trains_as_both_at_once(game):
+    one, both = PerPlayer(game), Port(game)
+    for module in (one, both):
+        torch.manual_seed(4)
+        fit(module, max_steps=4)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), both.parameters(), strict=True))
+
+
+def test_only_the_moving_player_s_loss_is_computed_in_plain_play():
+    class Counted(PerPlayer):
+        def on_train_batch_start(self, batch, batch_idx):
+            self.asked = []
+
+        def on_train_batch_end(self, *_):
+            self.steps = [*getattr(self, "steps", []), self.asked]
+
+    module = Counted()
+    fit(module, max_steps=3)
+    assert module.steps[1:] == [["d", "g"]] * 2  # the first step probes as well
+
+
+def test_a_missing_loss_names_both_ways_to_write_it():
+    class Missing(PerPlayer):
+        g_loss = None
+
+    with pytest.raises(NotImplementedError, match=r"loss of 'g' is missing; define player_losses.*or g_loss"):
+        fit(Missing())
+
+
 # ---- hooks that were forgotten --------------------------------------------------------------------------------------
 
 

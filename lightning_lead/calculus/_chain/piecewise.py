@@ -35,13 +35,24 @@ __all__ = ["StructureChanged", "check_calls", "check_loss", "logits_along_fakes"
 Discriminator = Callable[[Tensor], Tensor]  # data (m, ...) -> logits, (m,) or (m, 1)
 
 
+# functions that are linear in the data, or read no values: their coming and going changes no structure
+_NEUTRAL = {
+    *("__get__", "__len__", "device", "dim", "dim_order", "element_size", "get_device", "is_complex", "is_contiguous"),
+    *("is_floating_point", "numel", "requires_grad_", "size", "stride", "storage_offset", "type"),
+    *("clone", "contiguous", "detach", "expand", "flatten", "permute", "reshape", "squeeze", "to", "transpose"),
+    *("unsqueeze", "view", "view_as", "add", "add_", "__add__", "__iadd__", "__radd__", "cat", "chunk", "split", "sub"),
+    *("linear", "conv1d", "conv2d", "conv3d", "pad", "relu", "relu_", "leaky_relu", "leaky_relu_", "threshold"),
+    *("dropout", "dropout_", "avg_pool2d", "max_pool2d", "adaptive_avg_pool2d", "interpolate", "pixel_unshuffle"),
+}
+
+
 class StructureChanged(Exception):
     """The discriminator or a loss is no longer what it was when it was found to be piecewise linear."""
 
 
 def check_calls(calls: set[str], known: dict[str, set[str]], where: str) -> None:
     """Refuse functions of torch that D did not call in the first such evaluation after the structure was found."""
-    if new := calls - known.setdefault(where, calls):
+    if new := calls - known.setdefault(where, calls) - _NEUTRAL:
         raise StructureChanged(f"the discriminator calls {', '.join(sorted(new))} since")
 
 
