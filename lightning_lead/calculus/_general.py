@@ -102,8 +102,15 @@ class GeneralDerivatives:
         of, sign = (opponent, -1.0) if cross.form == "opponent" else (player, 1.0)
         label = f"the gradient of {of!r}'s loss with respect to {opponent!r}"
         # double backward: the graph of the opponent's gradient is differentiated once more
-        field = gradient(values[of], other, create_graph=True, label=label)
-        product = cross_term(field, own, cross.displacement, label=label, exhaustive=self._exhaustive)
+        try:
+            field = gradient(values[of], other, create_graph=True, label=label)
+            product = cross_term(field, own, cross.displacement, label=label, exhaustive=self._exhaustive)
+        except DifferentiationError:
+            # a loss that ignores its opponent, as before an adversarial term begins, has no cross term; where the loss
+            # does depend on the opponent, but through a detach, a zero would be wrong
+            if self.interacts(of, self._ordered(player, own, other)):
+                raise
+            product = tuple(torch.zeros_like(p) for p in own)
         return weighted_sum([(sign, product)])
 
     def _difference(

@@ -22,7 +22,7 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
     """Take every derivative that the rule will ask for, on the first batch and this rank alone.
 
     Raises a HigherDerivativeError for a layer without a second derivative, or players who meet through a detach; and a
-    DifferentiationError for a player that the other one's loss ignores. `module` names the layers in the message.
+    DifferentiationError if neither loss depends on the opponent. `module` names the layers in the message.
     """
     if rule.needs.zero_sum:
         with full_float32():
@@ -47,12 +47,14 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
                     f"has no second derivative{named}. Use {rule.needs.fallback}; or, for fused attention, run under "
                     f"torch.nn.attention.sdpa_kernel(SDPBackend.MATH) (got: {first_line(error)})"
                 ) from error
-        elif rule.needs.uses_opponent and not oracle.interacts(player):
-            raise DifferentiationError(
-                f"Cannot form the cross term of player {player!r} because its loss does not depend on "
-                f"{opponent_of(player, oracle.names)!r}; "
-                "the players must meet in one loss (is an output detached, or an opponent left out of the loss?)"
-            )
+    # one loss may ignore the opponent, as before an adversarial term begins; if both do, there is no game
+    if rule.needs.uses_opponent and not any(oracle.interacts(player) for player in oracle.names):
+        player = oracle.names[0]
+        raise DifferentiationError(
+            f"Cannot form the cross term of player {player!r} because its loss does not depend on "
+            f"{opponent_of(player, oracle.names)!r}, nor the other's on {player!r}; "
+            "the players must meet in one loss (is an output detached, or an opponent left out of the loss?)"
+        )
 
 
 def _take_gradient(oracle: GameOracle, player: str, rule: AbstractGameRule) -> None:

@@ -146,11 +146,23 @@ def test_a_player_that_the_loss_ignores_is_an_error_that_names_it():
         oracle.gradient("x")
 
 
-def test_players_that_do_not_meet_have_no_cross_term():
+@pytest.mark.parametrize("form", ["opponent", "own", "difference"])
+def test_a_loss_that_ignores_the_opponent_has_no_cross_term(form):
     x = torch.tensor(1.0)
     oracle = GameOracle({"x": (x,), "y": (x,)}, [lambda p, w, *, replay: {"x": p["x"][0] ** 2, "y": p["y"][0] ** 2}])
-    with pytest.raises(DifferentiationError, match="does not depend on the player"):
-        oracle.gradient("x", cross=CrossTerm(1.0, (x,), "opponent"))
+    assert oracle.gradient("x", cross=CrossTerm(1.0, (x,), form)) == (torch.tensor(2.0),)
+    assert oracle.statistics["x"].cross_norm == 0
+    assert oracle.statistics["x"].cosine == 0
+
+
+@pytest.mark.parametrize("form", ["opponent", "own"])
+def test_a_loss_that_depends_on_the_opponent_through_a_detach_is_an_error(form):
+    def losses(p, wanted, *, replay):
+        return {"x": p["x"][0] ** 2 * p["y"][0].detach(), "y": p["y"][0] ** 2 * p["x"][0].detach()}
+
+    x = torch.tensor(1.0)
+    with pytest.raises(DifferentiationError, match="detached"):
+        GameOracle({"x": (x,), "y": (x,)}, [losses]).gradient("x", cross=CrossTerm(1.0, (x,), form))
 
 
 def test_cross_term_of_a_known_function():

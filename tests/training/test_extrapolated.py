@@ -571,9 +571,9 @@ def test_losses_are_evaluated_and_buffers_move_as_often_as_in_plain_play(
 
 
 def test_a_module_s_own_losses_are_evaluated_once_per_turn():
-    """From the second step on; the first one looks at each loss once more, and whether the players meet.
+    """From the second step on; the first one evaluates each loss once more, and finds out whether the players meet.
 
-    The critic's is looked at twice for that, because what goes into it is detached; and the tokenizer's twice before,
+    The critic's is evaluated twice for that, because what goes into it is detached; and the tokenizer's twice before,
     because a parameter of it has no gradient, which a reentrant checkpoint might hide.
     """
     per_step = []
@@ -588,7 +588,7 @@ def test_a_module_s_own_losses_are_evaluated_once_per_turn():
         torch.manual_seed(8)
         game = Watched(Tokenizer().double(), game=LEADStrategy(coupling, cross="extrapolated"))
         tiny_trainer(3, log_every_n_steps=1).fit(game, tiny_loader(24))
-    assert per_step == [2 + 3, 2, 2, 2 + 3 + 3, 2, 2]
+    assert per_step == [2 + 3, 2, 2, 2 + 3 + 2, 2, 2]
 
 
 # ---- precision, layout, checkpoints ---------------------------------------------------------------------------------

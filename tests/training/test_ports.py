@@ -113,6 +113,55 @@ def test_a_missing_loss_names_both_ways_to_write_it():
         fit(Missing())
 
 
+# ---- an adversarial part that begins late, or ends ------------------------------------------------------------------
+
+
+class Warmup(Port):
+    """The generator learns by content alone on some steps."""
+
+    def __init__(self, game: Any, adversarial: Any) -> None:
+        super().__init__(game)
+        self.adversarial = adversarial
+
+    def g_loss(self, batch):
+        (real,) = batch
+        fakes = self.generator(real)
+        content = (fakes - real).square().mean()
+        adversarial = softplus(-self.discriminator(fakes)).mean()
+        return content + adversarial if self.adversarial(self.global_step) else content
+
+    def d_loss(self, batch):
+        return Port.player_losses(self, batch)["d"]
+
+    player_losses = LeadMixin.player_losses
+
+
+FORMS = ["LEAD", "LEAD(form='own')", "LEAD(cross='difference')", "LEAD(cross='extrapolated')", "LEAD(cross='auto')"]
+
+
+@pytest.mark.parametrize("game", [*FORMS, "ExtraAdam", "ConsensusOptimization"])
+@pytest.mark.parametrize("when", [lambda s: s >= 3, lambda s: s < 3], ids=["from step 3 on", "until step 3"])
+def test_the_run_goes_on_where_a_loss_ignores_the_opponent(game, when):
+    assert fit(Warmup(game, when), max_steps=6).global_step == 6
+
+
+@pytest.mark.parametrize("game", FORMS[1:])
+def test_such_a_step_is_the_plain_one_for_that_player(game):
+    """But in the opponent form, whose cross term is of the opponent's loss."""
+    lead, plain = Warmup(game, lambda s: False), Warmup("GradientPlay", lambda s: False)
+    for module in (lead, plain):
+        fit(module, max_steps=4)
+    for a, b in zip(lead.generator.parameters(), plain.generator.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("game", ["LEAD", "LEAD(cross='difference')"])
+def test_players_coupled_one_way_train(game):
+    name, _, settings = game.partition("(")
+    text = f"{name}(coupling={{'d': 0.0, 'g': 1.0}}{', ' + settings if settings else ')'}"
+    assert fit(Warmup(text, lambda s: False), max_steps=3).global_step == 3
+
+
 # ---- hooks that were forgotten --------------------------------------------------------------------------------------
 
 
