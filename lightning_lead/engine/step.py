@@ -33,7 +33,7 @@ class PlayedStep(NamedTuple):
         {'gradients': 2}
     """
 
-    statistics: dict[str, OracleStatistics]  # player -> of its last update; its cross term is that of the first
+    statistics: dict[str, OracleStatistics]  # player -> of its last turn, with the cross term of its first
     notes: dict[str, float]  # of the rule, for logging
     evaluations: dict[str, int]  # "gradients" and "hessian_products" that the rule asked for, over all turns
 
@@ -107,7 +107,7 @@ class GameStep:
         return step._replace(evaluations=dict(evaluations))
 
     def _move(self, turn: Turn, *, skipped: bool, last: bool) -> None:
-        """Move the turn's players along the directions in `.grad`; a skipped turn has none, and moves nothing."""
+        """Move the turn's players along the directions in `.grad`; optimizers of a skipped turn find none."""
         adjusts = self._game.rule.needs.adjusts_weights and not skipped
         before = {}
         if adjusts:

@@ -38,7 +38,7 @@ class GANBatch(NamedTuple):
     labels: Tensor | None  # of the reals, (m,); None for an unconditional GAN
     latents: Tensor  # (k, latent_dim)
     fake_labels: Tensor | None  # of the fakes, (k,)
-    discriminator_moves: bool  # otherwise the generator does
+    discriminator_moves: bool  # alone or with the generator; otherwise D(x) moves no buffers
 
     def split(self, parts: int) -> list[GANBatch]:
         """Return as many equal micro-batches; `parts` must divide m and k."""

@@ -48,7 +48,7 @@ class LeadGANModule(LeadModule):
         latent_dim: size of a latent; default `generator.latent_dim`.
         discriminator_steps: discriminator updates per game step, ≥ 1; a batch from the loader is split evenly over
             them.
-        generator_batch_size: fakes per generator update; default the discriminator's.
+        generator_batch_size: fakes per generator update; default those of a discriminator update, a share of the batch.
         optimizer: param groups -> optimizer; default Adam with betas (0, 0.9).
         generator_lr: the generator's learning rate, > 0.
         discriminator_lr: the discriminator's learning rate, > 0.
@@ -56,7 +56,7 @@ class LeadGANModule(LeadModule):
         clip: largest norm of a player's direction, > 0, or None.
         accumulate: micro-batches per update, ≥ 1; each share of the batch is split once more.
         shared_latents: use the fakes of the first discriminator update in the generator's as well, not fresh ones. With
-            `cross="difference"` they are then computed once for both, and the old gradient comes out of that update.
+            `cross="difference"` they are then computed once for both, and so is the gradient at the earlier opponent.
         channels_last: keep images and the weights of convolutions in this order in memory (a sample's pixels side by
             side, each with its channels), in which tensor cores work; the numbers are the same to rounding.
 
@@ -137,7 +137,7 @@ class LeadGANModule(LeadModule):
             n: how many.
 
         Returns:
-            (n, latent_dim) on the module's device, from the module's private generator.
+            (n, latent_dim) on the module's device, from the module's own random numbers.
         """
         dtype = next(self.generator.parameters()).dtype
         return torch.randn(n, self.latent_dim, generator=self._noise.generator, device=self.device, dtype=dtype)
@@ -302,7 +302,7 @@ class LeadGANModule(LeadModule):
                 self._use_duals,
             ),
             structure=self._structure if structure is None else structure,
-            # a piecewise-linear discriminator that turns out to be another one is evaluated once more
+            # if the discriminator is not piecewise linear any more, the batch is evaluated again, as a replay
             repeated=self._repeated() or self._structure.piecewise_linear if repeated is None else repeated,
             losses=self.wanted_losses,
         )
