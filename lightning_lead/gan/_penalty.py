@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_lead._errors import ConfigurationError, DifferentiationError, HigherDerivativeError, first_line
 from lightning_lead.calculus._chain.links import DISCRIMINATOR
 from lightning_lead.calculus._players import inner
 from lightning_lead.calculus._terms import Contexts
+from lightning_lead.calculus._third import wrong_norms
 from lightning_lead.engine._probe import suspects
 from lightning_lead.gan._chain_losses import GANLosses
 from lightning_lead.gan._problem import GANProblem
@@ -65,6 +66,8 @@ def probe_penalty(
             value.backward(retain_graph=True)
             if needs.second_order and problem.penalty.looks_at_fakes:
                 order = "third"
+                if wrong := wrong_norms(value):
+                    raise RuntimeError(f"torch's third derivative of {' and '.join(wrong)} is wrong")
                 grads = torch.autograd.grad(value, own, create_graph=True, allow_unused=True)
                 field = tuple(g for g in grads if g is not None)
                 if (product := inner(field, field)).requires_grad:
@@ -73,9 +76,9 @@ def probe_penalty(
             raise
         except RuntimeError as error:
             found, otherwise = suspects(problem.discriminator), "leave the penalty out"
-            if order == "third":  # torch's batch norm has two
-                layers = problem.discriminator.named_modules()
-                found += [f"{name} ({type(m).__name__})" for name, m in layers if isinstance(m, _BatchNorm)]
+            if order == "third":  # torch's batch norm and layer norm have two; instance norm is of the same base
+                layers, norms = problem.discriminator.named_modules(), (_NormBase, nn.LayerNorm)
+                found += [f"{name} ({type(m).__name__})" for name, m in layers if isinstance(m, norms)]
                 otherwise = f"take R1, or {needs.fallback}"
             named = f"; look at {', '.join(found)}" if found else ""
             kind = HigherDerivativeError if order == "third" else DifferentiationError  # the second is of every rule

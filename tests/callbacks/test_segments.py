@@ -260,7 +260,7 @@ def test_a_checkpoint_in_parts_of_an_earlier_version_resumes_bitwise(whole, tmp_
 @pytest.mark.parametrize("harm", ["missing", "damaged"])
 def test_missing_and_damaged_parts_are_named(harm, tmp_path):
     last = tmp_path / "last.ckpt"
-    _, part = in_parts(last, 1000, {"state_dict": {}, "global_step": 3})[:2]
+    _, part = in_parts(last, 500, {"state_dict": {}, "global_step": 3})[:2]
     if harm == "missing":
         part.unlink()
     else:

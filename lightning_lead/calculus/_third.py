@@ -1,0 +1,72 @@
+"""Third derivatives that torch gets wrong without a word, found in the graph of a loss.
+
+    the loss holds ∂/∂x of a norm (a gradient penalty), and a rule differentiates the loss twice more
+
+The second derivative of batch norm and of layer norm is written by hand in torch. It reads mean and variance as the
+forward kernel left them, without how they depend on x. Itself it is right; its derivative is not. Newer torch raises an
+error for batch norm, older torch gives a number, and so does every torch up to 2.14 for layer norm. Instance norm is a
+batch norm. Group norm is right, and so is batch norm by running statistics, which are constants.
+
+Reference: pytorch issues 175754 (layer norm) and 186256 (batch norm).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from lightning_lead._types import Vector
+
+__all__ = ["wrong_norms"]
+
+# by the nodes that torch records for their first derivatives, without the number at the end
+_NORMS = {
+    "NativeBatchNormBackwardBackward": "batch norm",
+    "CudnnBatchNormBackwardBackward": "batch norm",
+    "MiopenBatchNormBackwardBackward": "batch norm",
+    "BatchNormBackwardBackward": "batch norm",
+    "NativeLayerNormBackwardBackward": "layer norm",
+}
+
+
+def wrong_norms(loss: Tensor, *groups: Vector) -> list[str]:
+    """Return the kinds of norm that make second derivatives of a loss wrong, because it holds first ones already.
+
+    Args:
+        loss: with its graph.
+        groups: leaves; a norm counts if its derivative depends on one of each group at least.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(4, 3, requires_grad=True)
+        >>> for norm in (torch.nn.LayerNorm(3), torch.nn.GroupNorm(1, 3)):
+        ...     (slope,) = torch.autograd.grad(norm(x).tanh().sum(), x, create_graph=True)
+        ...     wrong_norms(slope.square().sum(), (x,))
+        ['layer norm']
+        []
+    """
+    wanted = [{id(leaf) for leaf in group} for group in groups]
+    found = set()
+    for node in _nodes(loss.grad_fn):
+        kind = _NORMS.get(node.name().rstrip("0123456789"))
+        # by running statistics, which are constants
+        if kind is None or kind in found or not getattr(node, "_saved_train", True):
+            continue
+        leaves = {id(below.variable) for below in _nodes(node) if hasattr(below, "variable")}
+        if all(leaves & group for group in wanted):
+            found.add(kind)
+    return sorted(found)
+
+
+def _nodes(root: Any) -> Iterator[Any]:
+    """Every node of a graph, once."""
+    seen, waiting = set(), [root]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        waiting.extend(below for below, _ in node.next_functions)
