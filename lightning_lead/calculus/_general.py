@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 import torch
 from torch import Tensor
 
-from lightning_lead._errors import DifferentiationError, HigherDerivativeError
+from lightning_lead._errors import DifferentiationError
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus._players import leaves_of, moved_back, opponent_of, weighted_sum
 from lightning_lead.calculus._terms import Contexts, CrossTerm, Direction, Divisible, HessianTerm, Losses
-from lightning_lead.calculus._third import wrong_norms
+from lightning_lead.calculus._third import refuse_wrong_norms
 from lightning_lead.calculus.derivatives import cross_term, gradient, hessian_product
 
 __all__ = ["GeneralDerivatives"]
@@ -72,7 +72,7 @@ class GeneralDerivatives:
         with torch.enable_grad(), self._contexts.swap(here):
             values = self._losses(here, frozenset(term.loss for term in terms), replay=True)
             for loss, column in {(term.loss, term.column) for term in terms}:
-                _check_norms(values[loss], loss, here[player], here[column])
+                refuse_wrong_norms(values[loss], f"the loss of player {loss!r}", here[player], here[column])
             with self._contexts.full_precision():
                 return hessian_product(values, here, here[player], terms)
 
@@ -104,7 +104,7 @@ class GeneralDerivatives:
         """c_i = ∓∇_i ⟨∇_j L, Δ_j⟩, L being the opponent's loss or the own one."""
         of, sign = (opponent, -1.0) if cross.form == "opponent" else (player, 1.0)
         label = f"the gradient of {of!r}'s loss with respect to {opponent!r}"
-        _check_norms(values[of], of, own, other)
+        refuse_wrong_norms(values[of], f"the loss of player {of!r}", own, other)
         # double backward: the graph of the opponent's gradient is differentiated once more
         try:
             field = gradient(values[of], other, create_graph=True, label=label)
@@ -129,16 +129,6 @@ class GeneralDerivatives:
 
     def _ordered(self, player: str, own: Vector, other: Vector) -> dict[str, Vector]:
         return {name: own if name == player else other for name in self._names}
-
-
-def _check_norms(loss: Tensor, of: str, own: Vector, other: Vector) -> None:
-    """Refuse a wrong number; at every step, for a penalty may begin at any, and a walk costs little."""
-    if found := wrong_norms(loss, own, other):
-        raise HigherDerivativeError(
-            f"Cannot differentiate the loss of player {of!r} twice because it holds a derivative itself, and torch's "
-            f"third derivative of {' and '.join(found)} is wrong; replace the layer, as by nn.GroupNorm, or use a rule "
-            "that differentiates once, such as LEADStrategy(cross='extrapolated')"
-        )
 
 
 def _part(losses: Losses, fraction: float) -> Losses:

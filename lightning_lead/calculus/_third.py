@@ -17,9 +17,10 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_lead._errors import HigherDerivativeError
 from lightning_lead._types import Vector
 
-__all__ = ["wrong_norms"]
+__all__ = ["refuse_wrong_norms", "wrong_norms"]
 
 # by the nodes that torch records for their first derivatives, without the number at the end
 _NORMS = {
@@ -34,18 +35,7 @@ _NORMS = {
 def wrong_norms(loss: Tensor, *groups: Vector) -> list[str]:
     """Return the kinds of norm that make second derivatives of a loss wrong, because it holds first ones already.
 
-    Args:
-        loss: with its graph.
-        groups: leaves; a norm counts if its derivative depends on one of each group at least.
-
-    Example:
-        >>> import torch
-        >>> x = torch.randn(4, 3, requires_grad=True)
-        >>> for norm in (torch.nn.LayerNorm(3), torch.nn.GroupNorm(1, 3)):
-        ...     (slope,) = torch.autograd.grad(norm(x).tanh().sum(), x, create_graph=True)
-        ...     wrong_norms(slope.square().sum(), (x,))
-        ['layer norm']
-        []
+    A norm counts if its derivative depends on one leaf of each group at least.
     """
     wanted = [{id(leaf) for leaf in group} for group in groups]
     found = set()
@@ -58,6 +48,16 @@ def wrong_norms(loss: Tensor, *groups: Vector) -> list[str]:
         if all(leaves & group for group in wanted):
             found.add(kind)
     return sorted(found)
+
+
+def refuse_wrong_norms(loss: Tensor, what: str, *groups: Vector) -> None:
+    """Refuse a wrong number; at every step, as a penalty may begin at any, and the walk costs little."""
+    if found := wrong_norms(loss, *groups):
+        raise HigherDerivativeError(
+            f"Cannot differentiate {what} twice because it holds a derivative itself, and torch's third derivative of "
+            f"{' and '.join(found)} is wrong; replace the layer, as by nn.GroupNorm, or use a rule that differentiates "
+            "once, such as LEADStrategy(cross='extrapolated')"
+        )
 
 
 def _nodes(root: Any) -> Iterator[Any]:

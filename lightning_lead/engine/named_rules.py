@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from importlib import import_module
 from typing import Any
 
@@ -17,7 +17,7 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.rules import AbstractGameRule, GradientPlay, PolyakMomentum
 
-__all__ = ["as_game", "find_game", "game_names", "name_game"]
+__all__ = ["as_game", "find_game", "game_names", "name_game", "name_games"]
 
 
 def _gradient_descent(**settings: Any) -> GameStrategy:
@@ -129,6 +129,13 @@ def name_game(game: GameStrategy | AbstractGameRule) -> str:
         name = f"{rule.__module__}.{rule.__qualname__}"
     own = repr(game.rule).removeprefix(game.rule.name)[1:-1]  # a wrapper's name names the rule inside as well
     return f"{name}({own + ', ' if own else ''}play={game.play!r}, skip_limit={game.skip_limit!r})"
+
+
+def name_games(settings: MutableMapping[str, Any]) -> None:
+    """Replace games among settings by their texts, in place: `weights_only=True` loads text, and no objects."""
+    for name, value in settings.items():
+        if isinstance(value, (GameStrategy, AbstractGameRule)):
+            settings[name] = name_game(value)
 
 
 def _rule(name: str) -> Callable[..., AbstractGameRule]:

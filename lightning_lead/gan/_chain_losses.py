@@ -119,7 +119,7 @@ class GANLosses(BatchLosses, Chain):
         """D(u)."""
         if self._repeated and self._before_logits is None:
             # where the random numbers stood after G: a replay that computes no fakes begins D from here
-            self._before_logits = RandomState(self._noise.device)
+            self._before_logits = RandomState(self._noise.device, torch_only=self._noise.torch_only)
         return self.problem.fake_logits(self._batch, fakes)
 
     def follow(self, partner: GANLosses) -> None:

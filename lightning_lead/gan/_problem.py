@@ -19,7 +19,7 @@ from lightning_lead.calculus._rng import PrivateNoise, mix_seed
 from lightning_lead.calculus.replay import frozen_buffers
 from lightning_lead.objectives import AbstractPenalty, adversarial_objective
 
-__all__ = ["GANBatch", "GANProblem", "HookedProblem", "call_network", "takes_labels"]
+__all__ = ["AdversarialLosses", "GANBatch", "GANProblem", "HookedProblem", "call_network", "takes_labels"]
 
 
 class GANBatch(NamedTuple):
@@ -50,7 +50,23 @@ class GANBatch(NamedTuple):
         return GANBatch._make(field[:count] if isinstance(field, Tensor) else field for field in self)
 
 
-class GANProblem:
+class AdversarialLosses:
+    """The two losses of an objective, by logits: hooks of a problem and of a module, which a subclass may override."""
+
+    objective: Any
+
+    def generator_loss(self, fake_logits: Tensor) -> Tensor:
+        """Return the generator's loss ℓ_G, a scalar."""
+        loss: Tensor = self.objective.generator_loss(fake_logits)
+        return loss
+
+    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return the discriminator's loss ℓ_D, a scalar."""
+        loss: Tensor = self.objective.discriminator_loss(real_logits, fake_logits)
+        return loss
+
+
+class GANProblem(AdversarialLosses):
     """The losses of a GAN on a micro-batch. Subclass it to change one; the methods use each other.
 
     Args:
@@ -151,16 +167,6 @@ class GANProblem:
                 f"(got {type(logits).__name__})"
             )
         return logits
-
-    def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """ℓ_G, a scalar."""
-        loss: Tensor = self.objective.generator_loss(fake_logits)
-        return loss
-
-    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """ℓ_D, a scalar."""
-        loss: Tensor = self.objective.discriminator_loss(real_logits, fake_logits)
-        return loss
 
     def penalty_on(self, batch: GANBatch, fakes: Tensor) -> Tensor | None:
         """p, of the discriminator as it was in its last forward; None without a penalty.

@@ -21,7 +21,14 @@ from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
 from lightning_lead.gan._chain_losses import GANLosses, TurnSettings
 from lightning_lead.gan._penalty import check_penalty, probe_penalty
-from lightning_lead.gan._problem import GANBatch, GANProblem, HookedProblem, call_network, takes_labels
+from lightning_lead.gan._problem import (
+    AdversarialLosses,
+    GANBatch,
+    GANProblem,
+    HookedProblem,
+    call_network,
+    takes_labels,
+)
 from lightning_lead.gan._settings import check_batch, check_last_batch, check_schedule
 from lightning_lead.gan._structure import PROBED, find_structure, report_structure
 from lightning_lead.objectives import AbstractPenalty, adversarial_objective
@@ -31,7 +38,7 @@ from lightning_lead.training.module import LeadModule
 __all__ = ["LeadGANModule"]
 
 
-class LeadGANModule(LeadModule):
+class LeadGANModule(AdversarialLosses, LeadModule):
     """A GAN trained as a game; subclass it, or pass two networks.
 
     Labels reach the networks whose `forward` takes a second argument.
@@ -187,16 +194,6 @@ class LeadGANModule(LeadModule):
             labels: (n,) for a conditional generator.
         """
         return call_network(self.generator, latents, labels)
-
-    def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """Return the generator's loss, a scalar."""
-        loss: Tensor = self.objective.generator_loss(fake_logits)
-        return loss
-
-    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """Return the discriminator's loss, a scalar."""
-        loss: Tensor = self.objective.discriminator_loss(real_logits, fake_logits)
-        return loss
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return samples, one per index in the batch, in eval mode.

@@ -73,6 +73,11 @@ class RuleNeeds:
     adjusts_weights: bool = False
     fallback: str = "a rule that differentiates once, such as game='ExtraAdam'"
 
+    @property
+    def evaluates_once(self) -> bool:
+        """True if each turn of alternating play evaluates its losses once."""
+        return not (self.second_order or self.repeats_batch or self.zero_sum)
+
     def renamed(self, old: Mapping[str, Any], rule: str) -> RuleNeeds:
         """Take over class attributes of a rule that was written before `needs`, with a warning.
 

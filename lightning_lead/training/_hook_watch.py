@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
@@ -19,6 +20,11 @@ class HookWatch(Callback):
 
     def __init__(self) -> None:
         self._saved = False
+
+    @classmethod
+    def unless_in(cls, callbacks: Sequence[Callback]) -> list[Callback]:
+        """Return a watch, or nothing where an earlier fit has left one."""
+        return [] if any(isinstance(callback, cls) for callback in callbacks) else [cls()]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Lightning restores callbacks after the module."""

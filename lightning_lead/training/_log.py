@@ -1,4 +1,4 @@
-"""What a game step logs: losses after every step, details where a log line is due."""
+"""The log of game steps: losses after every step, details where a log line is due."""
 
 from __future__ import annotations
 

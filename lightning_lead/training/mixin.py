@@ -38,7 +38,7 @@ from lightning_lead.engine._batches import batch_size, split_batch
 from lightning_lead.engine._probe import probe_game
 from lightning_lead.engine.lead_strategy import LEADStrategy
 from lightning_lead.engine.losses import BatchLosses
-from lightning_lead.engine.named_rules import as_game, name_game
+from lightning_lead.engine.named_rules import as_game, name_games
 from lightning_lead.engine.step import GameStep, PlayedStep
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
@@ -215,6 +215,8 @@ class LeadMixin(LightningModule):
         check_players(live, alone=not self.game.rule.needs.uses_opponent)
         self.game.start({name: tuple(params) for name, params in live.items()})
         self._playing = [id(p) for params in live.values() for p in params]
+        # whatever draws from Python or numpy must draw the same again where a batch is evaluated again
+        self._noise.torch_only = self.game.rule.needs.evaluates_once and self.game.play == "alternating"
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         grads = [(p, p.grad) for p in self.parameters()]
@@ -297,9 +299,7 @@ class LeadMixin(LightningModule):
             return []
         check_trainer(self.trainer, self.game.rule)
         self.hooks_run.clear()
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        watched = any(isinstance(callback, HookWatch) for callback in callbacks)  # since an earlier fit
-        return [] if watched else [HookWatch()]
+        return HookWatch.unless_in(self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_fit_start(self) -> None:
         """Check the players, give the rule its starting point, fix the seed of the noise."""
@@ -339,10 +339,7 @@ class LeadMixin(LightningModule):
             "game": self.game.state_dict(),
             "description": self.game.description,
         }
-        hyper_parameters = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        for name, value in hyper_parameters.items():
-            if isinstance(value, (GameStrategy, AbstractGameRule)):  # `weights_only=True` loads text, and no objects
-                hyper_parameters[name] = name_game(value)
+        name_games(checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}))
         self.hooks_run.add("on_save_checkpoint")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_lead import LeadGANModule, LEADStrategy
+from lightning_lead._errors import HigherDerivativeError
 from lightning_lead.calculus import private_rng
 from lightning_lead.calculus._chain.links import Structure
 from lightning_lead.objectives import WGANGP
@@ -203,3 +204,40 @@ def test_a_callback_that_draws_between_steps_goes_on_with_its_own_numbers():
     random.seed(3), np.random.seed(3)
     tiny_trainer(3, callbacks=[Draws()]).fit(GAN(), DataLoader(TensorDataset(tiny_points()), 16))
     assert seen == expected
+
+
+@pytest.mark.parametrize("game", ["LEAD(coupling=1.0)", "LEAD(coupling=1.0, cross='extrapolated')", "GradientPlay"])
+def test_python_s_noise_is_private_where_a_batch_is_evaluated_again_and_nowhere_else(game):
+    """Keeping numpy's state takes longer than a small layer, and one evaluation has nothing to repeat."""
+
+    class Drawing(Discriminator):
+        def forward(self, x):
+            random.random(), np.random.rand()
+            return super().forward(x)
+
+    gan = GAN(game=game)
+    gan.discriminator.__class__ = Drawing
+    trainer = tiny_trainer(1)
+    random.seed(0), np.random.seed(0)
+    trainer.fit(gan, DataLoader(TensorDataset(tiny_points()), 16))
+    after = random.random(), np.random.rand()
+    random.seed(0), np.random.seed(0)
+    untouched = random.random(), np.random.rand()
+    assert (after == untouched) is (game == "LEAD(coupling=1.0)")
+
+
+@pytest.mark.parametrize("general", [False, True])
+def test_a_penalty_through_a_layer_norm_that_begins_later_is_refused_and_never_wrong(general):
+    class Normed(Discriminator):
+        def forward(self, x):
+            hidden = nn.functional.layer_norm(self.first(x), (6,))
+            return self.last(torch.tanh(hidden))
+
+    gan = GAN(game=GAMES["own"](), term="penalty")
+    gan.discriminator.__class__ = Normed
+    if general:
+        gan._find_structure = lambda *_: Structure("the test says so", None)
+    trainer = tiny_trainer(STEPS)
+    with pytest.raises(HigherDerivativeError, match="third derivative of layer norm is wrong"):
+        trainer.fit(gan, DataLoader(TensorDataset(tiny_points()), 16))
+    assert trainer.global_step == CHANGES_AT

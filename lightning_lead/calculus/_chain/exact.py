@@ -46,6 +46,7 @@ from lightning_lead.calculus._chain.links import (
 from lightning_lead.calculus._chain.piecewise import check_loss, logits_along_fakes, logits_along_parameters
 from lightning_lead.calculus._players import inner, leaves_of
 from lightning_lead.calculus._terms import Contexts, CrossTerm, Direction
+from lightning_lead.calculus._third import refuse_wrong_norms
 
 __all__ = ["discriminator_direction", "generator_direction"]
 
@@ -148,6 +149,7 @@ def _along(value: Tensor, point: Vector, tangent: Vector, contexts: Contexts) ->
     """⟨∇ value, tangent⟩, differentiable; zero where the value does not depend on the point, as ‖∇D‖ of a linear D."""
     if not value.requires_grad:
         return value.new_zeros(())
+    refuse_wrong_norms(value, "the penalty", point)
     with contexts.full_precision():
         grads = torch.autograd.grad(value, point, create_graph=True, allow_unused=True)
         reached = [(g, t) for g, t in zip(grads, tangent, strict=True) if g is not None]
