@@ -23,7 +23,7 @@ import torch
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Point, Vector
-from lightning_lead.calculus._chain.backend import ChainDerivatives
+from lightning_lead.calculus._chain.derivatives import ChainDerivatives
 from lightning_lead.calculus._chain.links import Chain
 from lightning_lead.calculus._float32 import float32_products
 from lightning_lead.calculus._general import GeneralDerivatives

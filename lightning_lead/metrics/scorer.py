@@ -181,6 +181,8 @@ class Scorer:
             size += images.numel()
             if size <= MOST_HELD:
                 held.append(images)
+            else:
+                held.clear()
         sha256 = image_hash.hexdigest(self._device)
 
         def forward() -> None:

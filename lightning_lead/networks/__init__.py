@@ -1,9 +1,6 @@
 """Networks for the recipes: MLPs for points, DCGANs and ResNets for images."""
 
-import warnings
-from importlib import import_module
-from typing import Any
-
+from lightning_lead._lazy import renamed_attribute
 from lightning_lead.networks._labels import ConditionalNorm
 from lightning_lead.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.networks.dcgan32 import DCGAN32Discriminator, DCGAN32Generator
@@ -25,15 +22,6 @@ __all__ = [
 ]
 
 _MOVED = ("DigitsClassifier", "Inception2015", "TorchvisionFeatures", "feature_network")
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MOVED:
-        warnings.warn(
-            f"lightning_lead.networks.{name} has moved; import it from lightning_lead.features. The old place works "
-            "for one minor version.",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return getattr(import_module("lightning_lead.features"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = renamed_attribute(
+    __name__, {name: f"lightning_lead.features:{name}" for name in _MOVED}, since="0.2", until="0.3"
+)

@@ -9,7 +9,7 @@ from lightning_lead import features, networks
 
 @pytest.mark.parametrize("name", features.__all__)
 def test_a_moved_name_is_found_with_a_warning(name: str) -> None:
-    with pytest.warns(DeprecationWarning, match=f"networks.{name} has moved; import it from lightning_lead.features"):
+    with pytest.warns(FutureWarning, match=rf"networks\.{name} is called lightning_lead\.features\.{name} since 0\.2"):
         assert getattr(networks, name) is getattr(features, name)
 
 

@@ -1,4 +1,6 @@
-"""The exact cross term, link by link: u = G(z), L_i = ℓ_i(D(u)).
+"""Derivatives of one micro-batch by the structure, u = G(z), L_i = ℓ_i(D(u)), and the exact cross term link by link.
+
+Plain gradients are in `_chain.links`, the difference form is in `_chain.difference`. The exact cross term:
 
     the discriminator's:   c_D = ∓∇_D ψ,   ψ = d/dε ℓ(D(u + εt)),       t = J_G Δ_G, one forward-mode pass through G
     the generator's:       c_G = ∓J_Gᵀ ∂_u ψ,   ψ = d/dε ℓ(D_{θ+εΔ}(u)), added to ∂_u L_G before the one vjp through G
@@ -23,12 +25,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import final
 
 import torch
 from torch import Tensor
 
 from lightning_lead._errors import DifferentiationError
-from lightning_lead._types import Vector
+from lightning_lead._types import Point, Vector
+from lightning_lead.calculus._chain.difference import discriminator_difference, generator_difference
 from lightning_lead.calculus._chain.dual import dual_vector, lean_duals, make_dual, split_dual
 from lightning_lead.calculus._chain.links import (
     DISCRIMINATOR,
@@ -39,19 +43,68 @@ from lightning_lead.calculus._chain.links import (
     corrected,
     cotangent_at,
     cotangent_of,
+    discriminator_gradient,
     discriminator_loss,
+    generator_gradient,
     plus,
     pull_back,
 )
-from lightning_lead.calculus._chain.piecewise import check_loss, logits_along_fakes, logits_along_parameters
+from lightning_lead.calculus._chain.piecewise import (
+    StructureChanged,
+    check_loss,
+    logits_along_fakes,
+    logits_along_parameters,
+)
 from lightning_lead.calculus._players import inner, leaves_of
 from lightning_lead.calculus._terms import Contexts, CrossTerm, Direction
 from lightning_lead.calculus._third import refuse_wrong_norms
 
-__all__ = ["discriminator_direction", "generator_direction"]
+__all__ = ["ChainDerivatives"]
 
 
-def discriminator_direction(query: Query, cross: CrossTerm) -> Direction:
+@final
+class ChainDerivatives:
+    """The backend of a micro-batch whose losses have the structure, for whatever the structure allows."""
+
+    def __init__(self, chain: Chain, contexts: Contexts) -> None:
+        self._chain, self._contexts = chain, contexts
+
+    def serves(self, cross: CrossTerm | None) -> bool:
+        """True if the structure allows this direction: a plain gradient, or one with a cross term."""
+        return self._chain.linked if cross is None else self._chain.structure.chained
+
+    def direction(
+        self, player: str, point: Point, cross: CrossTerm | None, *, replay: bool, current: bool = False
+    ) -> Direction:
+        """g_i + weight·c_i, link by link."""
+        chain, discriminates = self._chain, player == DISCRIMINATOR
+        query = Query(
+            player,
+            chain,
+            part=chain.part(cross.fraction) if cross is not None and cross.fraction < 1 else None,
+            own=leaves_of(point[player]),
+            other=leaves_of(point[GENERATOR if discriminates else DISCRIMINATOR], requires_grad=False),
+            contexts=self._contexts,
+            replay=replay,
+            # a plain gradient shares fakes only where both players evaluate before either moves
+            hands_over=chain.shares and not replay and (cross is not None or (current and chain.joint)),
+            kept=chain.kept() if current and not discriminates else None,
+        )
+        if cross is None:
+            return discriminator_gradient(query) if discriminates else generator_gradient(query)
+        if cross.form == "difference":
+            return (discriminator_difference if discriminates else generator_difference)(query, cross)
+        exact = _discriminator_direction if discriminates else _generator_direction
+        try:
+            return exact(query, cross)
+        except StructureChanged as changed:
+            chain.use_duals(str(changed))
+            if query.part is not None:
+                query.part.use_duals(str(changed))
+            return exact(query._replace(replay=True), cross)  # buffers have moved in the attempt
+
+
+def _discriminator_direction(query: Query, cross: CrossTerm) -> Direction:
     """g_D + weight·c_D; c_D of the leading samples alone if there is a part."""
     chain, contexts, replay = query.chain, query.contexts, query.replay
     with torch.enable_grad(), contexts.swap(query.point):
@@ -94,7 +147,7 @@ def discriminator_direction(query: Query, cross: CrossTerm) -> Direction:
         return Direction(query.gradient(loss + _signed(cross) * slope), loss.detach())
 
 
-def generator_direction(query: Query, cross: CrossTerm) -> Direction:
+def _generator_direction(query: Query, cross: CrossTerm) -> Direction:
     """g_G + weight·c_G; c_G of the leading samples alone if there is a part."""
     chain, part, contexts = query.chain, query.part, query.contexts
     with torch.enable_grad(), contexts.swap(query.point):
