@@ -149,7 +149,8 @@ def serve(orders: Connection, method: str) -> None:
 
 def measure(rounds: int, steps: int) -> dict[str, list[float]]:
     """Return seconds per game step of each method in each round."""
-    context, pipes, processes = mp.get_context("spawn"), {}, []
+    context, pipes, processes = mp.get_context("forkserver"), {}, []  # forks of a process that has done the imports
+    context.set_forkserver_preload(["pytorch_lightning", "lightning_lead.gan", "lightning_lead.networks"])
     for method in METHODS:
         pipes[method], end = mp.Pipe()
         processes.append(context.Process(target=serve, args=(end, method), daemon=True))

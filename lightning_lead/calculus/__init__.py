@@ -10,18 +10,18 @@ from lightning_lead.calculus._terms import CrossTerm, HessianTerm, OracleStatist
 from lightning_lead.calculus.derivatives import cross_term, gradient, hessian_product
 from lightning_lead.calculus.lookahead import Lookahead, momentum_lag
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.replay import SpectralRecord, frozen_buffers
+from lightning_lead.calculus.replay import ForwardRecord, frozen_buffers
 from lightning_lead.calculus.swap import Swap
 
 __all__ = [
     "CrossTerm",
+    "ForwardRecord",
     "GameOracle",
     "HessianTerm",
     "Lookahead",
     "OracleStatistics",
     "Point",
     "PrivateNoise",
-    "SpectralRecord",
     "Swap",
     "Vector",
     "cross_term",
@@ -34,5 +34,9 @@ __all__ = [
     "private_rng",
 ]
 
-_RENAMED = {"Steps": "lightning_lead.calculus:Lookahead", "Placement": "lightning_lead.calculus:Swap"}
+_RENAMED = {
+    "Steps": "lightning_lead.calculus:Lookahead",
+    "Placement": "lightning_lead.calculus:Swap",
+    "SpectralRecord": "lightning_lead.calculus:ForwardRecord",
+}
 __getattr__: Any = renamed_attribute(__name__, _RENAMED, since="0.2", until="0.3")

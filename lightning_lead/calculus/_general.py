@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lightning_lead._errors import DifferentiationError
 from lightning_lead._types import Point, Vector
+from lightning_lead.calculus._graph import LossGraph, read_graph
 from lightning_lead.calculus._players import leaves_of, moved_back, opponent_of, weighted_sum
 from lightning_lead.calculus._terms import Contexts, CrossTerm, Direction, Divisible, HessianTerm, Losses
 from lightning_lead.calculus._third import refuse_wrong_norms
@@ -21,22 +23,38 @@ __all__ = ["GeneralDerivatives"]
 class GeneralDerivatives:
     """The backend of one micro-batch that assumes nothing of the losses.
 
-    `by_backward` takes gradients by `backward()`, as reentrant checkpointing asks; see `derivatives.gradient`.
+    `graphs` is what is known of each player's loss; a player that it lacks gets an entry at its first gradient. With
+    `joint`, plain gradients of both players at one point come from one evaluation. With `lenient`, a loss that reaches
+    the opponent through a detach has no cross term, and a warning says so; otherwise it is an error.
     """
 
-    def __init__(self, losses: Losses, names: Sequence[str], contexts: Contexts, *, exhaustive: bool = False) -> None:
+    def __init__(
+        self,
+        losses: Losses,
+        names: Sequence[str],
+        contexts: Contexts,
+        *,
+        graphs: dict[str, LossGraph],
+        exhaustive: bool = False,
+        joint: bool = False,
+        lenient: bool = False,
+    ) -> None:
         self._losses, self._names, self._contexts, self._exhaustive = losses, tuple(names), contexts, exhaustive
-        self.by_backward = False
+        self._graphs, self._joint, self._lenient = graphs, joint, lenient
+        self._kept: tuple[Point, dict[str, Direction]] = {}, {}  # directions that were found with the other player's
 
     def direction(
         self, player: str, point: Point, cross: CrossTerm | None, *, replay: bool, current: bool = False
     ) -> Direction:
         """g_i + weight·c_i at a point; c_i of the leading samples alone if it asks for a fraction."""
+        if self._joint and cross is None and current:
+            return self._jointly(player, point, replay=replay)
         exact = cross is not None and cross.form != "difference"
         subtracts = cross is not None and not exact
         divided = cross is not None and cross.fraction < 1
         opponent = opponent_of(player, self._names) if len(self._names) > 1 else player  # descent knows no opponent
-        own, other = leaves_of(point[player]), leaves_of(point[opponent], requires_grad=exact)
+        # the opponent's too, for a loss that takes a derivative by them; not where `backward()` would take one
+        own, other = leaves_of(point[player]), leaves_of(point[opponent], requires_grad=not self._backward_of(player))
         wanted = frozenset({player, opponent} if cross is not None and cross.form == "opponent" else {player})
         # a difference of gradients needs the forward in full precision too
         contexts, losses = self._contexts, self._losses
@@ -48,7 +66,7 @@ class GeneralDerivatives:
                 values = losses(here, frozenset({player}) if divided else wanted, replay=replay)
             with reverse():
                 # an exact term of the whole batch is taken from the graph of the same forward
-                grad = self._gradient(player, values, own, retain_graph=exact and not divided)
+                grad = self._gradient(player, values, own, other, retain_graph=exact and not divided)
             now, loss = grad, values[player].detach()
             if cross is None:
                 return Direction(tuple(g.detach() for g in grad), loss)
@@ -57,7 +75,7 @@ class GeneralDerivatives:
                 with forward():
                     values = losses(here, wanted, replay=True)
                     if not exact:
-                        now = self._gradient(player, values, own)
+                        now = self._gradient(player, values, own, other)
             with reverse():
                 if exact:
                     term = self._exact(player, opponent, values, own, other, cross)
@@ -65,6 +83,25 @@ class GeneralDerivatives:
                     term = self._difference(player, losses, own, other, now, cross)
         grad = tuple(g.detach() for g in grad)
         return Direction(weighted_sum([(1.0, grad), (cross.weight, term)]), loss, grad, term)
+
+    def _jointly(self, player: str, point: Point, *, replay: bool) -> Direction:
+        """g_i, and the other player's, which is kept until it is asked for, from one evaluation of both losses."""
+        at, kept = self._kept
+        if player in kept and all(point[name] is at[name] for name in self._names):
+            return kept.pop(player)
+        here = {name: leaves_of(point[name]) for name in self._names}
+        found: dict[str, Direction] = {}
+        with torch.enable_grad(), self._contexts.swap(here):
+            values = self._losses(here, frozenset(self._names), replay=replay)
+            with self._contexts.full_precision():
+                for left, name in reversed(list(enumerate(self._names))):
+                    other = here[opponent_of(name, self._names)] if left or len(self._names) > 1 else ()
+                    grad = self._gradient(name, values, here[name], other, retain_graph=left > 0)
+                    found[name] = Direction(tuple(g.detach() for g in grad), values[name].detach())
+                    for leaf in (leaf for leaves in here.values() for leaf in leaves):
+                        leaf.grad = None  # `backward()` fills those of the other player as well
+        self._kept = point, found
+        return found.pop(player)
 
     def hessian_product(self, player: str, point: Point, terms: Sequence[HessianTerm]) -> Vector:
         """Σ (∂²L_loss / ∂θ_player ∂θ_column) · vector, in one double backward pass of a replay."""
@@ -83,7 +120,7 @@ class GeneralDerivatives:
         with torch.enable_grad(), self._contexts.swap(here):
             values = self._losses(here, frozenset({player}), replay=True)
             with suppress(DifferentiationError):
-                gradient(values[player], here[opponent], by_backward=self.by_backward)
+                gradient(values[player], here[opponent], by_backward=self._backward_of(player))
                 return True
         # No gradient: is the loss another number where the opponent stands elsewhere? The step is far enough for every
         # precision. A loss that is not the same number twice, as nan, counts as dependent.
@@ -93,10 +130,22 @@ class GeneralDerivatives:
         return not torch.equal(values[player].detach(), elsewhere[player].detach())
 
     def _gradient(
-        self, player: str, values: Mapping[str, Tensor], own: Vector, *, retain_graph: bool = False, where: str = ""
+        self,
+        player: str,
+        values: Mapping[str, Tensor],
+        own: Vector,
+        other: Vector,
+        *,
+        retain_graph: bool = False,
+        where: str = "",
     ) -> Vector:
-        label = f"the loss of player {player!r}{where}"
-        return gradient(values[player], own, retain_graph=retain_graph, by_backward=self.by_backward, label=label)
+        label, loss = f"the loss of player {player!r}{where}", values[player]
+        if player not in self._graphs:
+            self._graphs[player] = read_graph(loss, other, label=label)
+        return gradient(loss, own, retain_graph=retain_graph, by_backward=self._backward_of(player), label=label)
+
+    def _backward_of(self, player: str) -> bool:
+        return player in self._graphs and self._graphs[player].by_backward
 
     def _exact(
         self, player: str, opponent: str, values: Mapping[str, Tensor], own: Vector, other: Vector, cross: CrossTerm
@@ -113,7 +162,13 @@ class GeneralDerivatives:
             # a loss that ignores its opponent, as before an adversarial term begins, has no cross term; where the loss
             # does depend on the opponent, but through a detach, a zero would be wrong
             if self.interacts(of, self._ordered(player, own, other)):
-                raise
+                if not self._lenient:
+                    raise
+                warnings.warn(
+                    f"The loss of player {of!r} reaches {(opponent if of == player else player)!r} through a detach "
+                    f"from now on, as old fakes do; such a turn of {player!r} is played without a cross term",
+                    stacklevel=1,
+                )
             product = tuple(torch.zeros_like(p) for p in own)
         return weighted_sum([(sign, product)])
 
@@ -121,10 +176,11 @@ class GeneralDerivatives:
         self, player: str, losses: Losses, own: Vector, other: Vector, now: Vector, cross: CrossTerm
     ) -> Vector:
         """c_i = g_i now minus g_i against the opponent as it was."""
-        here = self._ordered(player, own, moved_back(other, cross.displacement))
+        earlier_other = leaves_of(moved_back(other, cross.displacement), requires_grad=not self._backward_of(player))
+        here = self._ordered(player, own, earlier_other)
         with self._contexts.swap(here):
             values = losses(here, frozenset({player}), replay=True)
-            earlier = self._gradient(player, values, own, where=" against the earlier opponent")
+            earlier = self._gradient(player, values, own, other, where=" against the earlier opponent")
         return weighted_sum([(1.0, now), (-1.0, earlier)])
 
     def _ordered(self, player: str, own: Vector, other: Vector) -> dict[str, Vector]:

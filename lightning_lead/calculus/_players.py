@@ -5,10 +5,10 @@ A game here has exactly two players. Each owns a `Vector`, one tensor per parame
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Vector
@@ -19,6 +19,7 @@ __all__ = [
     "inner",
     "laid_out_like",
     "leaves_of",
+    "listed",
     "moved_back",
     "norm",
     "opponent_of",
@@ -63,8 +64,31 @@ def check_players(players: Mapping[str, Sequence[Tensor]], *, alone: bool = Fals
                 f"Cannot train player {name!r} because it has no parameter that requires a gradient; "
                 "check that its network is built and not frozen (got 0 parameters)"
             )
-    first, *rest = players.values()
-    if shared := {id(p) for p in first} & {id(p) for other in rest for p in other}:
+    _refuse_shared(players)
+
+
+def listed(players: Mapping[str, Iterable[nn.Parameter]]) -> dict[str, list[nn.Parameter]]:
+    """Name -> all parameters, from what a user returned from `players()`; refuses networks, and parameters of both."""
+    for name, given in players.items():
+        if isinstance(given, nn.Module):
+            raise ConfigurationError(
+                f"Cannot train player {name!r} because players() returned its network; return its parameters(), or "
+                f"those of several networks in a list (got {type(given).__name__})"
+            )
+    lists = {name: list(given) for name, given in players.items()}
+    for name, parameters in lists.items():
+        if strangers := [type(p).__name__ for p in parameters if not isinstance(p, Tensor)]:
+            raise ConfigurationError(
+                f"Cannot train player {name!r} because players() returned what is no parameter; return "
+                f"network.parameters(), or [*a.parameters(), *b.parameters()] (got {strangers[0]})"
+            )
+    _refuse_shared(lists)
+    return lists
+
+
+def _refuse_shared(players: Mapping[str, Sequence[Tensor]]) -> None:
+    owned = [{id(p) for p in parameters} for parameters in players.values()]
+    if len(owned) == 2 and (shared := owned[0] & owned[1]):
         raise ConfigurationError(
             f"Cannot separate the players because they share {len(shared)} parameter(s); give each network its own"
         )

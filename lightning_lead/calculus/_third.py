@@ -12,13 +12,11 @@ Reference: pytorch issues 175754 (layer norm) and 186256 (batch norm).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 from torch import Tensor
 
 from lightning_lead._errors import HigherDerivativeError
 from lightning_lead._types import Vector
+from lightning_lead.calculus._graph import graph_nodes
 
 __all__ = ["refuse_wrong_norms", "wrong_norms"]
 
@@ -39,12 +37,12 @@ def wrong_norms(loss: Tensor, *groups: Vector) -> list[str]:
     """
     wanted = [{id(leaf) for leaf in group} for group in groups]
     found = set()
-    for node in _nodes(loss.grad_fn):
+    for node in graph_nodes(loss.grad_fn):
         kind = _NORMS.get(node.name().rstrip("0123456789"))
         # by running statistics, which are constants
         if kind is None or kind in found or not getattr(node, "_saved_train", True):
             continue
-        leaves = {id(below.variable) for below in _nodes(node) if hasattr(below, "variable")}
+        leaves = {id(below.variable) for below in graph_nodes(node) if hasattr(below, "variable")}
         if all(leaves & group for group in wanted):
             found.add(kind)
     return sorted(found)
@@ -58,15 +56,3 @@ def refuse_wrong_norms(loss: Tensor, what: str, *groups: Vector) -> None:
             f"{' and '.join(found)} is wrong; replace the layer, as by nn.GroupNorm, or use a rule that differentiates "
             "once, such as LEADStrategy(cross='extrapolated')"
         )
-
-
-def _nodes(root: Any) -> Iterator[Any]:
-    """Every node of a graph, once."""
-    seen, waiting = set(), [root]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        yield node
-        waiting.extend(below for below, _ in node.next_functions)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightning_lead._errors import DifferentiationError
 from lightning_lead._types import Point, Vector
+from lightning_lead.calculus._graph import is_checkpointed
 from lightning_lead.calculus._players import inner, zeros_for_none
 from lightning_lead.calculus._terms import HessianTerm
 
@@ -60,6 +61,11 @@ def gradient(
     if by_backward:
         for p in parameters:
             p.grad = None
+    if not by_backward and any(g is None for g in grads) and is_checkpointed(loss):
+        raise DifferentiationError(
+            f"Cannot differentiate {label} through reentrant activation checkpointing that began in mid-run; pass "
+            "use_reentrant=False to it, or switch it on before the fit"
+        )
     if all(g is None for g in grads):
         raise DifferentiationError(
             f"Cannot differentiate {label} because it depends on none of the {len(parameters)} parameters it was asked "

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ from lightning_lead.calculus._chain.derivatives import ChainDerivatives
 from lightning_lead.calculus._chain.links import Chain
 from lightning_lead.calculus._float32 import float32_products
 from lightning_lead.calculus._general import GeneralDerivatives
+from lightning_lead.calculus._graph import LossGraph
 from lightning_lead.calculus._players import norm, weighted_sum
 from lightning_lead.calculus._terms import (
     Backend,
@@ -59,11 +61,16 @@ class GameOracle:
         inspect: take norms and cosines, at the cost of one more gradient where the cross term has structure. The
             direction is the same, bit for bit.
         lookahead: the optimizers' next step, for rules that look ahead.
+        graphs: player -> what the graph of its loss tells, to be kept from turn to turn. A player that it lacks gets an
+            entry at its first gradient; by default no graph is read.
+        joint: plain gradients of both players at the current point come from one evaluation of both losses.
+        lenient: where a loss reaches the opponent through a detach, leave the cross term out with a warning.
 
     Attributes:
         evaluations: the numbers of "gradients" and "hessian_products" that were asked for; a cross term counts as its
             parts. Per batch, whatever the number of micro-batches.
         notes: numbers of the rule for the log, by name.
+        graphs: as they were passed, with the entries that are known by now.
 
     Example:
         >>> x, y = torch.tensor(3.0), torch.tensor(2.0)
@@ -89,6 +96,9 @@ class GameOracle:
         exhaustive: bool = False,
         inspect: bool = True,
         lookahead: Lookahead | None = None,
+        graphs: dict[str, LossGraph] | None = None,
+        joint: bool = False,
+        lenient: bool = False,
     ) -> None:
         self.point: dict[str, Vector]
         self.arrive(point)
@@ -99,8 +109,17 @@ class GameOracle:
         self._reduce, self._inspect, self._lookahead = reduce, inspect, lookahead
         self._evaluated: set[int] = set()  # the micro-batches that have had their real forward
         self._contexts = contexts = Contexts(swap, full_precision)
-        self._chains = [ChainDerivatives(each, contexts) if isinstance(each, Chain) else None for each in losses]
-        self._generals = [GeneralDerivatives(each, self.names, contexts, exhaustive=exhaustive) for each in losses]
+        self.graphs = dict.fromkeys(self.names, LossGraph(False, True)) if graphs is None else graphs
+        settings: dict[str, Any] = {
+            "graphs": self.graphs,
+            "exhaustive": exhaustive,
+            "joint": joint,
+            "lenient": lenient,
+        }
+        self._chains = [
+            ChainDerivatives(each, contexts, self.graphs) if isinstance(each, Chain) else None for each in losses
+        ]
+        self._generals = [GeneralDerivatives(each, self.names, contexts, **settings) for each in losses]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -206,7 +225,7 @@ class GameOracle:
         if real:
             self._evaluated.add(k)
         point = dict(self.point if at is None else at)
-        backend = self._backend(k, cross)
+        backend = self._backend(player, k, cross)
         found = backend.direction(player, point, cross, replay=replay, current=real and at is None)
         if not self._inspect:
             return found.vector, OracleStatistics(found.loss, None, None, None)
@@ -215,14 +234,14 @@ class GameOracle:
         grad, term = found.gradient, found.term
         if grad is None or term is None:  # one reverse pass gave their sum: the gradient is taken once more, alone
             with self._contexts.full_float32() if cross.form == "difference" else nullcontext():
-                grad = self._backend(k, None).direction(player, point, None, replay=True).vector
+                grad = self._backend(player, k, None).direction(player, point, None, replay=True).vector
             term = weighted_sum([(1 / cross.weight, found.vector), (-1 / cross.weight, grad)])
         return found.vector, cross_statistics(found.loss, grad, term)
 
-    def _backend(self, k: int, cross: CrossTerm | None) -> Backend:
+    def _backend(self, player: str, k: int, cross: CrossTerm | None) -> Backend:
         """The faster backend where it serves."""
-        chain, general = self._chains[k], self._generals[k]
-        return chain if chain is not None and chain.serves(cross) and not general.by_backward else general
+        chain = self._chains[k]
+        return chain if chain is not None and chain.serves(player, cross) else self._generals[k]
 
     @contextmanager
     def precisely(self) -> Iterator[bool]:
@@ -236,13 +255,3 @@ class GameOracle:
     def interacts(self, player: str) -> bool:
         """True if the player's loss depends on the opponent, also where that is detached."""
         return self._generals[0].interacts(player, self.point)
-
-    @property
-    def by_backward(self) -> bool:
-        """True if gradients are taken of whole losses by `backward()`, as reentrant checkpointing asks."""
-        return self._generals[0].by_backward
-
-    @by_backward.setter
-    def by_backward(self, value: bool) -> None:
-        for general in self._generals:
-            general.by_backward = value

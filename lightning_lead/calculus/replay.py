@@ -1,7 +1,7 @@
-"""Replays of a forward: buffers frozen, and spectral norms that use the singular vectors of the first one.
+"""Replays of a forward: buffers that begin where the first one found them, and move no more.
 
-A replay (a displaced opponent, a probe, a sample for a metric) must not move batch-norm statistics or spectral-norm
-vectors. It must normalise by the statistics and vectors of the first evaluation.
+A replay (a displaced opponent, a probe, a sample for a metric) must not move batch-norm statistics, spectral-norm
+vectors or a codebook. It must compute by those of the first evaluation.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-__all__ = ["SpectralRecord", "frozen_buffers"]
+__all__ = ["ForwardRecord", "frozen_buffers"]
 
 
 @contextmanager
@@ -29,6 +29,7 @@ def frozen_buffers(module: nn.Module) -> Iterator[None]:
         module: any module; its train mode stays as it is.
 
     Example:
+        >>> import torch
         >>> norm = nn.BatchNorm1d(2)
         >>> with frozen_buffers(norm):
         ...     _ = norm(torch.randn(8, 2))
@@ -52,29 +53,38 @@ def frozen_buffers(module: nn.Module) -> Iterator[None]:
             child.training = True
 
 
-class SpectralRecord:
-    """The singular vectors that every spectral norm used, forward by forward, for a replay of the same forwards.
+class ForwardRecord:
+    """The buffers that an evaluation began from, and the singular vectors that each of its spectral norms used.
 
-    A train-mode forward moves the vectors, so a second evaluation would be another function of the weights. The
-    difference of two gradients would not vanish where nothing has moved.
+    A train-mode forward moves them, so a second evaluation would be another function of the weights. The difference of
+    two gradients would not vanish where nothing has moved. Statistics of batch norms are not kept: in train mode no
+    output depends on them.
 
     Example:
+        >>> import torch
         >>> layer = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
-        >>> x, record = torch.ones(1, 3), SpectralRecord()
+        >>> x, record = torch.ones(1, 3), ForwardRecord()
         >>> with record.recording(layer):
         ...     first, second = layer(x), layer(x)
-        >>> with frozen_buffers(layer), record.replaying(layer):
+        >>> with record.replaying(layer):
         ...     torch.equal(layer(x), first), torch.equal(layer(x), second)
         (True, True)
     """
 
     def __init__(self) -> None:
-        self._used: dict[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self._used: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
+        self._before: list[tuple[nn.Module, str, Tensor]] = []
 
     @contextmanager
     def recording(self, module: nn.Module) -> Iterator[None]:
-        """Keep copies of the vectors of each forward, after those that were kept before."""
+        """Keep copies of the buffers, and of the vectors of each forward, after those that were kept before."""
         handles = []
+        self._before = self._before or [
+            (child, name, buffer.clone())
+            for child in module.modules()
+            if not isinstance(child, _NormBase)
+            for name, buffer in child.named_buffers(recurse=False)
+        ]
         for child, (u, v) in _spectral_norms(module):
             used = self._used.setdefault(child, [])
 
@@ -90,7 +100,7 @@ class SpectralRecord:
 
     @contextmanager
     def replaying(self, module: nn.Module) -> Iterator[None]:
-        """Use the recorded vectors in the same order; inside of `frozen_buffers`."""
+        """Begin with the recorded buffers, use the vectors in the same order, and leave every buffer as it was."""
         handles = []
         for child, (u, v) in _spectral_norms(module):
             pairs = iter(self._used.get(child, []))
@@ -103,7 +113,10 @@ class SpectralRecord:
 
             handles.append(child.register_forward_pre_hook(restore, prepend=True))
         try:
-            yield
+            with frozen_buffers(module):
+                for child, name, buffer in self._before:
+                    setattr(child, name, buffer.clone())
+                yield
         finally:
             for handle in handles:
                 handle.remove()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["batch_size", "cut_batch", "split_batch"]
+__all__ = ["batch_size", "cut_batch", "split_batch", "tensors_of"]
 
 
 def batch_size(batch: Any) -> int:
@@ -27,7 +27,7 @@ def batch_size(batch: Any) -> int:
         >>> batch_size([torch.zeros(4, 2), torch.zeros(4)])
         4
     """
-    for tensor in _tensors(batch):
+    for tensor in tensors_of(batch):
         return len(tensor) if tensor.dim() else 1
     raise ConfigurationError(
         "Cannot tell the size of the batch, which the mean over ranks and accumulation need, because it holds no "
@@ -35,15 +35,16 @@ def batch_size(batch: Any) -> int:
     )
 
 
-def _tensors(batch: Any) -> Iterator[Tensor]:
+def tensors_of(batch: Any) -> Iterator[Tensor]:
+    """Every tensor of a batch; a stream inside of it is not read."""
     if isinstance(batch, Tensor):
         yield batch
     elif is_dataclass(batch) and not isinstance(batch, type):
-        yield from _tensors(vars(batch))
+        yield from tensors_of(vars(batch))
     elif isinstance(batch, Mapping):
-        yield from (tensor for value in batch.values() for tensor in _tensors(value))
-    elif isinstance(batch, Iterable) and not isinstance(batch, (str, bytes)):
-        yield from (tensor for value in batch for tensor in _tensors(value))
+        yield from (tensor for value in batch.values() for tensor in tensors_of(value))
+    elif isinstance(batch, Collection) and not isinstance(batch, (str, bytes)):
+        yield from (tensor for value in batch for tensor in tensors_of(value))
 
 
 def split_batch(batch: Any, size: int, parts: int) -> list[Any]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError, DifferentiationError, HigherDerivativeError, first_line
-from lightning_lead._types import Vector
 from lightning_lead.calculus._float32 import full_float32
 from lightning_lead.calculus._players import norm, opponent_of
 from lightning_lead.calculus._terms import CrossTerm, HessianTerm
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.rules.base import AbstractGameRule
 
-__all__ = ["made_up_cross", "probe_game", "suspects"]
+__all__ = ["made_up_cross", "naming_suspects", "no_reversals", "probe_game", "suspects"]
 
 _OFTEN_ONCE_DIFFERENTIABLE = (nn.SyncBatchNorm, nn.MultiheadAttention, nn.RNNBase, nn.TransformerEncoderLayer)
 
@@ -58,45 +61,13 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
 
 
 def _take_gradient(oracle: GameOracle, player: str, rule: AbstractGameRule) -> None:
-    """Take a gradient, by `backward()` if need be; a mistake in a network shows here, under its own name."""
-    found: Vector | None = None
-    failed: RuntimeError | None = None
-    by_grad = not oracle.by_backward
-    try:
-        found = oracle.gradient(player, at=oracle.point)
-    except RuntimeError as error:
-        if "does not require grad" in str(error):
-            raise DifferentiationError(
-                f"Cannot take the gradient of player {player!r} because a loss takes derivatives itself, by parameters "
-                "of the other player, which are constants in this turn; override wanted_losses(batch, wanted) and "
-                f"leave out what is not wanted (got: {first_line(error)})"
-            ) from error
-        reentrant = "checkpoint" in str(error) and ".backward()" in str(error)
-        if not reentrant and not isinstance(error, DifferentiationError):
-            raise
-        failed = error
-    # `autograd.grad` does not see what is inside of a reentrant checkpoint: it raises, or finds nothing there
-    if by_grad and (found is None or not all(tensor.any() for tensor in found)):
-        oracle.by_backward = _finds_more(oracle, player, found)
-        if oracle.by_backward and rule.needs.second_order:
-            raise HigherDerivativeError(
-                f"Cannot play {rule.name}, which differentiates the gradient of player {player!r}, through reentrant "
-                f"activation checkpointing; pass use_reentrant=False to it, or use {rule.needs.fallback}"
-            ) from failed
-    if failed is not None and not (by_grad and oracle.by_backward):
-        raise failed
-
-
-def _finds_more(oracle: GameOracle, player: str, found: Vector | None) -> bool:
-    """Return True if `backward()` gets through where `autograd.grad` failed, or to parameters that it missed."""
-    oracle.by_backward = True
-    try:
-        whole = oracle.gradient(player, at=oracle.point)
-    except RuntimeError:
-        return False
-    finally:
-        oracle.by_backward = False
-    return found is None or any(w.any() and not f.any() for w, f in zip(whole, found, strict=True))
+    """Take a gradient, which tells if `backward()` has to; a mistake in a network shows here, under its own name."""
+    oracle.gradient(player, at=oracle.point)
+    if rule.needs.second_order and oracle.graphs[player].by_backward:
+        raise HigherDerivativeError(
+            f"Cannot play {rule.name}, which differentiates the gradient of player {player!r}, through reentrant "
+            f"activation checkpointing; pass use_reentrant=False to it, or use {rule.needs.fallback}"
+        )
 
 
 def _check_zero_sum(oracle: GameOracle, rule: AbstractGameRule) -> None:
@@ -119,6 +90,59 @@ def made_up_cross(oracle: GameOracle, player: str, rule: AbstractGameRule, *, we
     """Return a cross term as the rule asks for it, for a displacement that is made up."""
     displacement = tuple(1e-3 * p + 1e-6 for p in oracle.point[opponent_of(player, oracle.names)])
     return CrossTerm(weight, displacement, rule.needs.form if rule.needs.second_order else "difference")
+
+
+@contextmanager
+def no_reversals(rule: AbstractGameRule) -> Iterator[None]:
+    """Refuse functions that return their input and not its gradient, if the rule differentiates gradients.
+
+    Of a gradient reversal layer plain gradients are what its user wants. A derivative of a gradient goes through the
+    layer once more, so it gets the sign of a minimum where the players play against each other.
+    """
+    if not rule.needs.second_order:
+        yield
+        return
+    function: Any = torch.autograd.Function
+    original, found = vars(function)["apply"], set[str]()
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        output = original.__get__(None, cls)(*args, **kwargs)
+        if isinstance(output, Tensor) and any(_reverses(x, output) for x in args if isinstance(x, Tensor)):
+            found.add(cls.__name__)
+        return output
+
+    function.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        function.apply = original
+    if found:
+        raise HigherDerivativeError(
+            f"Cannot play {rule.name}, which differentiates gradients, through {', '.join(sorted(found))}, whose "
+            "backward is not the derivative of its forward, as of a gradient reversal layer: the cross term would have "
+            "a wrong sign. Leave the layer out and put the sign into the losses (one player's is minus the other's), "
+            f"or use {rule.needs.fallback}"
+        )
+
+
+def _reverses(x: Tensor, output: Tensor) -> bool:
+    """True if an output is its input, and the derivative of the one by the other is not 1."""
+    if not (x.requires_grad and output.requires_grad) or x.shape != output.shape or not torch.equal(x, output):
+        return False
+    ones = torch.ones_like(output)
+    (slope,) = torch.autograd.grad(output, x, ones, retain_graph=True, allow_unused=True)
+    return slope is not None and not torch.equal(slope, ones)  # without a slope it is a detach
+
+
+@contextmanager
+def naming_suspects(module: nn.Module) -> Iterator[None]:
+    """Add the layers that often have no second derivative to an error that such a layer may be the reason of."""
+    try:
+        yield
+    except HigherDerivativeError as error:
+        if found := suspects(module):
+            raise HigherDerivativeError(f"{error}; look at {', '.join(found)}") from error
+        raise
 
 
 def suspects(module: nn.Module) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Point
 from lightning_lead.calculus._rng import PrivateNoise
-from lightning_lead.calculus.replay import SpectralRecord, frozen_buffers
-from lightning_lead.engine._batches import batch_size, cut_batch
+from lightning_lead.calculus.replay import ForwardRecord
+from lightning_lead.engine._batches import batch_size, cut_batch, tensors_of
 
-__all__ = ["BatchLosses"]
+__all__ = ["BatchLosses", "repeating"]
 
 
 class BatchLosses:
@@ -54,24 +54,62 @@ class BatchLosses:
     ) -> None:
         self._module, self._losses, self._batch, self._seed = module, losses, batch, seed
         self._noise, self._repeated = noise, repeated
-        self._record = SpectralRecord()
+        self._record = ForwardRecord()
+        self._names = frozenset[str]()  # of the losses that were last asked for
+        self._seen = set[str]()  # those that were evaluated
 
     @contextmanager
-    def evaluation(self, *, replay: bool) -> Iterator[None]:
-        """Seed the random numbers; in a replay, freeze buffers and use the singular vectors of the first evaluation.
+    def evaluation(self, *, replay: bool, repeat: bool | None = None) -> Iterator[None]:
+        """Seed the random numbers; in a replay, begin with the buffers of the first evaluation, and move none.
 
         Args:
             replay: True for every evaluation but the first.
+            repeat: False for a replay that is the first evaluation of a loss, as of the second player's in simultaneous
+                play; the module's `is_repeat`.
+
+        Raises:
+            ConfigurationError: the losses have written into the batch.
         """
+        versions = _versions(tensors_of(self._batch))
         with self._noise.seeded(self._seed):
             if replay:
-                with frozen_buffers(self._module), self._record.replaying(self._module):
+                with (
+                    self._record.replaying(self._module),
+                    repeating(self._module, replay if repeat is None else repeat),
+                ):
                     yield
             elif self._repeated:
                 with self._record.recording(self._module):
                     yield
             else:
                 yield
+        if versions != _versions(tensors_of(self._batch)):
+            raise ConfigurationError(
+                "Cannot go on because the losses write into the batch, which later turns and evaluations read as well; "
+                f"let {self._writer()} leave its input as it is: x = x + noise, not x += noise; x.clamp(), not "
+                "x.clamp_()"
+            )
+
+    def _writer(self) -> str:
+        """Name the layer that writes into the batch, by one evaluation more: the run ends anyway."""
+        tensors, found = list(tensors_of(self._batch)), list[str]()
+        before, handles = dict[nn.Module, list[int]](), []
+        for name, layer in self._module.named_modules():
+
+            def enter(layer: nn.Module, *_: object) -> None:
+                before[layer] = _versions(tensors)
+
+            def leave(layer: nn.Module, *_: object, name: str = name) -> None:
+                if before[layer] != _versions(tensors):
+                    found.append(f"{name} ({type(layer).__name__})")
+
+            handles += [layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave)]
+        try:
+            self._losses(self._batch, self._names)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found[0] if found else "the code of the losses"  # the innermost layer leaves first
 
     def part(self, fraction: float) -> BatchLosses:
         """Return the losses on the first samples; every evaluation of them is a replay.
@@ -87,11 +125,32 @@ class BatchLosses:
 
     def __call__(self, point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]:
         """Evaluate the wanted losses at the point, which the oracle has swapped into the module."""
-        with self.evaluation(replay=replay):
+        self._names = wanted
+        with self.evaluation(replay=replay, repeat=replay and wanted <= self._seen):
             values = self._losses(self._batch, wanted)
+        self._seen |= set(values)
         if missing := wanted - set(values):
             raise ConfigurationError(
                 f"Cannot play because player_losses() returned no loss for {sorted(missing)}; "
                 f"return one scalar per player (got {sorted(values)})"
             )
         return values
+
+
+def _versions(tensors: Iterable[Tensor]) -> list[int]:
+    """How often each tensor was written to; one of inference mode is not counted."""
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
+@contextmanager
+def repeating(module: Any, repeats: bool = True) -> Iterator[None]:
+    """Tell a module that has `is_repeat`, as `LeadMixin` does, that its losses are evaluated again."""
+    before = getattr(module, "is_repeat", None)
+    if before is None or not repeats:
+        yield
+        return
+    module.is_repeat = True
+    try:
+        yield
+    finally:
+        module.is_repeat = before

@@ -8,10 +8,10 @@ from contextlib import contextmanager, nullcontext
 from typing import NamedTuple, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_lead.calculus._chain.dual import make_dual, split_dual
-from lightning_lead.calculus._chain.links import GENERATOR, Chain, SharedFakes, Structure
+from lightning_lead.calculus._chain.dual import has_compiled, make_dual, split_dual
+from lightning_lead.calculus._chain.links import DISCRIMINATOR, GENERATOR, Chain, SharedFakes, Structure
 from lightning_lead.calculus._chain.power_iteration import primal_power_iteration
 from lightning_lead.calculus._rng import RandomState
 from lightning_lead.engine.losses import BatchLosses
@@ -50,10 +50,11 @@ class GANLosses(BatchLosses, Chain):
         losses = losses if losses is not None else problem.losses
         super().__init__(problem.module, losses, batch, seed, noise=problem.noise, repeated=repeated)
         self.problem, self._settings, self._batch = problem, settings, batch
+        self._names = frozenset({GENERATOR, DISCRIMINATOR})
         self.structure, self.known_calls = structure, settings.known_calls
-        # a plain gradient is the same by links or as a whole, whatever the losses; links spare the reals in G's turn
+        # a plain gradient is the same by links or as a whole, whatever the losses; links need no graph of G in D's turn
         one_gradient = not settings.needs.uses_opponent or settings.needs.displaces
-        self.linked = not problem.overridden and (structure.chained or one_gradient)
+        self.linked = not problem.overridden and (structure.chained or (one_gradient and not settings.joint))
         self.joint = settings.joint
         self.shares = batch.discriminator_moves and (self._shares_jointly() if self.joint else settings.shared_latents)
         self._before_logits: RandomState | None = None
@@ -64,7 +65,7 @@ class GANLosses(BatchLosses, Chain):
         """Return True if simultaneous play computes fakes once for both players."""
         # Both players differentiate through one graph of the discriminator, and compiled code allows one reverse pass.
         # With accumulation the graphs of all micro-batches would stay in memory until the generator's part.
-        compiled = _compiled(self.problem.discriminator)
+        compiled = has_compiled(self.problem.discriminator)
         return self.structure.chained and self._settings.accumulate == 1 and not compiled
 
     @property
@@ -83,10 +84,10 @@ class GANLosses(BatchLosses, Chain):
         self._settings.use_duals(reason)
 
     @contextmanager
-    def evaluation(self, *, replay: bool) -> Iterator[None]:
+    def evaluation(self, *, replay: bool, repeat: bool | None = None) -> Iterator[None]:
         """Seed one evaluation, of dual numbers too."""
         duals = primal_power_iteration(self._module) if self.structure.chained else nullcontext()
-        with super().evaluation(replay=replay), duals:
+        with super().evaluation(replay=replay, repeat=repeat), duals:
             yield
 
     def part(self, fraction: float) -> GANLosses:
@@ -164,7 +165,3 @@ class GANLosses(BatchLosses, Chain):
     def penalty(self, fakes: Tensor) -> Tensor | None:
         """p(u), or None."""
         return self.problem.penalty_on(self._batch, fakes)
-
-
-def _compiled(network: nn.Module) -> bool:
-    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in network.modules())

@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_lead._distributed import batches_are_equal, broadcast_buffers, mean_over_ranks
 from lightning_lead._errors import ConfigurationError, HigherDerivativeError
-from lightning_lead.calculus._players import check_players
+from lightning_lead.calculus._chain.dual import has_compiled
+from lightning_lead.calculus._graph import LossGraph
+from lightning_lead.calculus._players import check_players, listed
 from lightning_lead.calculus._rng import PrivateNoise, mix_seed
 from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.lookahead import Lookahead
@@ -35,9 +37,9 @@ from lightning_lead.checkpoints._game import (
     saved_game,
 )
 from lightning_lead.engine._batches import batch_size, split_batch
-from lightning_lead.engine._probe import probe_game
+from lightning_lead.engine._probe import naming_suspects, no_reversals, probe_game
 from lightning_lead.engine.lead_strategy import LEADStrategy
-from lightning_lead.engine.losses import BatchLosses
+from lightning_lead.engine.losses import BatchLosses, repeating
 from lightning_lead.engine.named_rules import as_game, name_games
 from lightning_lead.engine.step import GameStep, PlayedStep
 from lightning_lead.engine.strategy import GameStrategy
@@ -45,6 +47,7 @@ from lightning_lead.engine.turns import Turn
 from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training._hook_watch import HookWatch
 from lightning_lead.training._log import GameLog, is_due
+from lightning_lead.training._purity import check_repeatable
 from lightning_lead.training._schedulers import Schedulers
 from lightning_lead.training._trainer_checks import check_optimizers, check_trainer
 
@@ -81,6 +84,9 @@ class LeadMixin(LightningModule):
 
     last_step: PlayedStep  # there is none before the first game step
 
+    is_repeat: bool = False
+    """True while a loss is evaluated again on the batch of a turn: state of one's own is to stay as it is."""
+
     def __init__(
         self,
         *args: Any,
@@ -101,7 +107,8 @@ class LeadMixin(LightningModule):
         self._noise = PrivateNoise()
         self._resumed = False
         self._probed = False
-        self._by_backward = False
+        self._graphs: dict[str, LossGraph] = {}
+        self._joint = False
         self._equal_batches = False
         self._game_log = GameLog()
         self._playing: list[int] = []
@@ -148,27 +155,33 @@ class LeadMixin(LightningModule):
             return [Turn(names, parts, size)]
         return [Turn((name,), parts, size) for name in names]
 
+    def on_game_step_end(self, batch: Any) -> None:
+        """Override it for what belongs to a game step, however often its losses are evaluated; weights have moved.
+
+        Args:
+            batch: from the loader.
+        """
+
     # ---- the game step ----------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Play one game step, then step the schedulers, then log."""
         self._schedulers.check()
         live, self._noise.device = self._live(), self.device
-        step, rank = self.trainer.global_step, self.trainer.global_rank
-        seed = mix_seed(self._noise_seed or 0, rank, step)
+        seed = mix_seed(self._noise_seed or 0, self.trainer.global_rank, self.trainer.global_step)
         with self.private_noise(seed):
             turns = self.game_turns(batch)
         if self._playing and self._playing != [id(p) for params in live.values() for p in params]:
             self._start_game(live)  # a callback froze or unfroze a layer: displacements begin anew
             self._probed = False
-        if not self._probed:
-            try:
-                self._probe(turns, live, seed)
-            except HigherDerivativeError as error:
-                self._fall_back(error)
-                self._probe(turns, live, seed)
+        if first := not self._probed:
+            self._graphs.clear()
+            if not self.game.rule.needs.evaluates_once:  # of other rules the first turns tell what has to be known
+                with repeating(self):
+                    self._look_before(turns, live, seed)
+            self._probed = True
         lookahead, swap = Lookahead(live, self.trainer.optimizers, clip=self.clip), Swap(self, live)
-        self.last_step = played = GameStep(
+        step = GameStep(
             self.game,
             turns,
             live,
@@ -178,10 +191,23 @@ class LeadMixin(LightningModule):
             seed=seed,
             clip=self.clip,
             step_optimizer=self._step_optimizer,
-        ).play()
+        )
+        with naming_suspects(self):
+            self.last_step = played = step.play()
+        if first and self.game.rule.needs.uses_opponent and not any(graph.meets for graph in self._graphs.values()):
+            rank_zero_warn(
+                f"No loss reaches the other player's parameters in the first game step, so {self.game.rule.name} plays "
+                "as plain descent; is an output detached, or an opponent left out of a loss?"
+            )
         self._schedulers.step("step", self.trainer.global_step)
         self.log_game_step(played.statistics, played.notes)
+        self.on_game_step_end(batch)
         self.hooks_run.add("training_step")
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """Log as Lightning does, but not from a loss that is evaluated again."""
+        if not self.is_repeat:
+            super().log(*args, **kwargs)
 
     def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
         """Log losses; every `log_every_n_steps`, also norms of gradients and cross terms and their cosines.
@@ -209,18 +235,37 @@ class LeadMixin(LightningModule):
             broadcast_buffers([self], self.trainer.strategy)
 
     def _live(self) -> dict[str, list[nn.Parameter]]:
-        return {name: [p for p in params if p.requires_grad] for name, params in self.players().items()}
+        """Name -> the parameters that are trained."""
+        return {name: [p for p in params if p.requires_grad] for name, params in listed(self.players()).items()}
 
     def _start_game(self, live: Mapping[str, Sequence[nn.Parameter]]) -> None:
         check_players(live, alone=not self.game.rule.needs.uses_opponent)
         self.game.start({name: tuple(params) for name, params in live.items()})
         self._playing = [id(p) for params in live.values() for p in params]
+        needs, simultaneous = self.game.rule.needs, self.game.play == "simultaneous"
+        # a rule that displaces looks from two points; compiled code allows one reverse pass, and two losses take two
+        self._joint = simultaneous and needs.evaluates_once and not needs.displaces and not has_compiled(self)
         # whatever draws from Python or numpy must draw the same again where a batch is evaluated again
-        self._noise.torch_only = self.game.rule.needs.evaluates_once and self.game.play == "alternating"
+        self._noise.torch_only = needs.evaluates_once and (self._joint or not simultaneous)
+
+    def _look_before(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
+        """Check the losses and probe the game, if need be for another rule that differentiates once."""
+        try:
+            self._check_losses(turns, live, seed)
+            self._probe(turns, live, seed)
+        except HigherDerivativeError as error:
+            self._fall_back(error)
+            self._probe(turns, live, seed)
+
+    def _check_losses(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
+        """Refuse losses that cannot be evaluated again, or differentiated again, before a derivative is taken."""
+        losses = self._batch_losses(turns[-1].micro_batches[0], mix_seed(seed, 0))
+        with torch.enable_grad(), no_reversals(self.game.rule):
+            ignored = vars(LeadMixin()).keys()
+            check_repeatable(lambda: losses({}, frozenset(live), replay=True), self, self.game.rule, ignored=ignored)
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         grads = [(p, p.grad) for p in self.parameters()]
-        self._by_backward = False
         oracle = self._oracle(turns[-1], live, seed, probing=True)
         try:
             with frozen_buffers(self):  # in reverse passes as well, where activation checkpointing runs forwards again
@@ -228,9 +273,6 @@ class LeadMixin(LightningModule):
         finally:
             for parameter, grad in grads:
                 parameter.grad = grad
-        # a gradient that is zero on one rank's batch alone tells that rank nothing
-        self._by_backward = self.trainer.strategy.reduce_boolean_decision(oracle.by_backward, all=False)
-        self._probed = True
 
     def _fall_back(self, error: HigherDerivativeError) -> None:
         """Replace the rule by the one that it names for layers without a second derivative, or raise the error."""
@@ -255,16 +297,16 @@ class LeadMixin(LightningModule):
         settings: dict[str, Any] = {"exhaustive": True, "inspect": True}
         if not probing:
             reduce = mean_over_ranks(self.trainer.strategy, turn.batch_size, equal=self._equal_batches)
-            settings = {"reduce": reduce, "lookahead": lookahead, "inspect": self._inspected()}
-        oracle = GameOracle(
+            settings = {"reduce": reduce, "lookahead": lookahead, "inspect": self._inspected(), "joint": self._joint}
+            settings["lenient"] = True
+        return GameOracle(
             {player: tuple(params) for player, params in live.items()},
             [self._batch_losses(micro, mix_seed(seed, k)) for k, micro in enumerate(turn.micro_batches)],
             swap=Swap(self, live) if swap is None else swap,
             full_precision=self._full_precision,
+            graphs=self._graphs,
             **settings,
         )
-        oracle.by_backward = self._by_backward
-        return oracle
 
     def _batch_losses(self, batch: Any, seed: int) -> BatchLosses:
         return BatchLosses(self, self.wanted_losses, batch, seed, noise=self._noise, repeated=self._repeated())
@@ -281,7 +323,10 @@ class LeadMixin(LightningModule):
 
     def _repeated(self) -> bool:
         """Return True if this step evaluates a batch more than once, so that what a forward moves must be kept."""
-        return self.game.rule.needs.repeats_batch or self.game.play == "simultaneous" or self._inspected()
+        needs, simultaneous = self.game.rule.needs, self.game.play == "simultaneous"
+        if needs.evaluates_once:
+            return simultaneous and not self._joint
+        return needs.repeats_batch or simultaneous or self._inspected()
 
     def _inspected(self) -> bool:
         """Return True on steps that are logged, which alone need norms and cosines."""

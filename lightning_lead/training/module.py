@@ -11,6 +11,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead.calculus._players import listed
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training.mixin import LeadMixin
@@ -73,7 +74,7 @@ class LeadModule(LeadMixin):
             if self._optimizer is not None:
                 rank_zero_info(f"{self.game.rule.name} adapts its steps itself: plain SGD moves the weights")
         groups = []
-        players = self.players()
+        players = listed(self.players())
         if isinstance(self._rates, Mapping) and set(self._rates) != set(players):
             raise ConfigurationError(
                 f"Cannot give each player its learning rate; name both players in learning_rates: {list(players)} "
@@ -81,7 +82,7 @@ class LeadModule(LeadMixin):
             )
         for name, parameters in players.items():
             rate = self._rates[name] if isinstance(self._rates, Mapping) else self._rates
-            groups.append({"params": list(parameters), "lr": rate, "name": name})
+            groups.append({"params": parameters, "lr": rate, "name": name})
         optimizer = make(groups)
         if self._scheduler is None:
             return optimizer

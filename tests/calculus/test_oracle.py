@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from lightning_lead import DifferentiationError
 from lightning_lead.calculus import CrossTerm, GameOracle, cross_term, gradient
+from lightning_lead.calculus._graph import LossGraph
 
 
 class SmoothGAN:
@@ -188,8 +189,8 @@ def test_cross_term_of_a_known_function():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_players_meet_where_a_loss_depends_on_the_opponent_also_through_a_detach(loss, meets, by_backward, dtype):
     x, y = torch.full((2,), 3.0, dtype=dtype), torch.full((2,), 5.0, dtype=dtype)
-    oracle = GameOracle({"x": (x,), "y": (y,)}, [lambda p, w, *, replay: {"x": loss(p["x"][0], p["y"][0])}])
-    oracle.by_backward = by_backward
+    losses = [lambda p, w, *, replay: {"x": loss(p["x"][0], p["y"][0])}]
+    oracle = GameOracle({"x": (x,), "y": (y,)}, losses, graphs=dict.fromkeys("xy", LossGraph(by_backward, True)))
     assert oracle.interacts("x") == meets
 
 
@@ -199,8 +200,8 @@ def test_gradients_by_backward_are_the_same_ones(form):
     point = game.point()
     found = []
     for by_backward in (False, True):
-        oracle = GameOracle(point, [game.losses, game.losses])
-        oracle.by_backward = by_backward
+        graphs = dict.fromkeys(point, LossGraph(by_backward, True))
+        oracle = GameOracle(point, [game.losses, game.losses], graphs=graphs)
         for player, opponent in (("generator", "discriminator"), ("discriminator", "generator")):
             cross = form and CrossTerm(0.5, displaced(point)[opponent], form)
             found.append(flat(oracle.gradient(player, cross=cross)))

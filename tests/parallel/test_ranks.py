@@ -72,6 +72,7 @@ def test_all_reduces_per_game_step_are_those_of_the_table_in_the_docs(together):
             assert calls == [expected[0] - 2 * ("iterations" in table[name]), *expected[1:]], name
 
 
+@pytest.mark.filterwarnings("ignore:looks moved in a loss")  # by which it is spoilt
 def test_a_step_that_is_not_finite_on_one_rank_is_skipped_on_all_of_them(together):
     """As if it had been spoilt everywhere: the others' memory has not seen it either."""
     alone = ranks.spoilt(1, 0, (0,))

@@ -20,7 +20,7 @@ from lightning_lead import (
     LeadModule,
     LEADStrategy,
 )
-from lightning_lead.calculus import CrossTerm, SpectralRecord, frozen_buffers, private_rng
+from lightning_lead.calculus import CrossTerm, ForwardRecord, frozen_buffers, private_rng
 from lightning_lead.callbacks import generate
 
 
@@ -194,7 +194,7 @@ def test_the_difference_vanishes_where_nothing_has_moved(wrap):
 
 
 def test_without_the_record_a_spectral_norm_is_another_function():
-    layer, record = nn.utils.parametrizations.spectral_norm(nn.Linear(60, 60).double()), SpectralRecord()
+    layer, record = nn.utils.parametrizations.spectral_norm(nn.Linear(60, 60).double()), ForwardRecord()
     x = torch.ones(1, 60).double()
     with record.recording(layer):
         first = layer(x)
@@ -227,8 +227,10 @@ def test_a_mistake_in_a_network_keeps_its_own_name():
         fit(LeadGANModule(generator, nn.Linear(5, 1).double()))
 
 
-@pytest.mark.parametrize("cross", ["exact", "difference", "extrapolated", "auto"])
+@pytest.mark.parametrize("cross", ["exact", "difference", "auto", "extrapolated"])
 def test_players_that_never_meet_are_found_at_the_first_batch(cross):
+    """By one evaluation of each loss, a detach looks the same, and the gradients are right: that is a warning."""
+
     class Strangers(LeadModule):
         def __init__(self):
             super().__init__(game=LEADStrategy(cross=cross))
@@ -240,8 +242,12 @@ def test_players_that_never_meet_are_found_at_the_first_batch(cross):
         def player_losses(self, batch):
             return {"x": self.x.square().sum(), "y": self.y.square().sum()}
 
-    with pytest.raises(DifferentiationError, match="does not depend on"):
-        fit(Strangers())
+    if cross == "extrapolated":
+        with pytest.warns(UserWarning, match="No loss reaches the other player's parameters.*plain descent"):
+            fit(Strangers())
+    else:
+        with pytest.raises(DifferentiationError, match="does not depend on"):
+            fit(Strangers())
 
 
 class Attention(nn.Module):

@@ -237,7 +237,7 @@ def peak_of_a_step(game, networks, loader, **settings):
 @pytest.mark.parametrize(
     ("networks", "loader", "settings"),
     [
-        (sngan, images(8), {}),
+        (sngan, images(4), {}),
         (mlp, points(256), {}),
     ],
     ids=["SNGAN-ResNet32", "MLP 2000"],

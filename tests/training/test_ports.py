@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_lead import GameStrategy, GeneratorEMA, LeadGANModule, LeadMixin, LEADStrategy
+from lightning_lead import GameStrategy, GeneratorEMA, LeadGANModule, LeadMixin, LeadModule, LEADStrategy
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.engine import find_game, game_names, name_game
 from lightning_lead.rules import LEAD
@@ -70,16 +70,17 @@ class PerPlayer(Port):
     """The same losses, one method per player; counts how often each is computed."""
 
     player_losses = LeadMixin.player_losses
+    asked: list[str] = []  # noqa: RUF012 (of the class: what a module holds must not move in a loss that is repeated)
 
     def players(self):
         return {"d": self.discriminator.parameters(), "g": self.generator.parameters()}
 
     def d_loss(self, batch):
-        self.asked = [*getattr(self, "asked", []), "d"]
+        self.asked.append("d")
         return Port.player_losses(self, batch)["d"]
 
     def g_loss(self, batch):
-        self.asked = [*getattr(self, "asked", []), "g"]
+        self.asked.append("g")
         return Port.player_losses(self, batch)["g"]
 
 
@@ -95,14 +96,14 @@ def test_a_loss_per_player_trains_as_both_at_once(game):
 def test_only_the_moving_player_s_loss_is_computed_in_plain_play():
     class Counted(PerPlayer):
         def on_train_batch_start(self, batch, batch_idx):
-            self.asked = []
+            self.asked.clear()
 
         def on_train_batch_end(self, *_):
-            self.steps = [*getattr(self, "steps", []), self.asked]
+            self.steps = [*getattr(self, "steps", []), list(self.asked)]
 
     module = Counted()
     fit(module, max_steps=3)
-    assert module.steps[1:] == [["d", "g"]] * 2  # the first step probes as well
+    assert module.steps == [["d", "g"]] * 3
 
 
 def test_a_missing_loss_names_both_ways_to_write_it():
@@ -419,3 +420,41 @@ def test_every_game_is_named_by_a_text_that_builds_it_again():
                 again = find_game(name_game(game))
                 assert (again.description, again.skip_limit) == (game.description, 3)
                 assert type(again.rule) is type(rule)
+
+
+# ---- players that are none ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (lambda m: m.generator, r"players\(\) returned its network; return its parameters\(\).*\(got Linear\)"),
+        (lambda m: [m.generator], r"returned what is no parameter; return network\.parameters\(\).*\(got Linear\)"),
+        (lambda m: m.generator.named_parameters(), r"returned what is no parameter.*\(got tuple\)"),
+        (lambda m: m.parameters(), r"they share 4 parameter\(s\)"),
+    ],
+    ids=["a network", "a list of networks", "named parameters", "parameters of both"],
+)
+@pytest.mark.parametrize("base", [Port, LeadModule])
+def test_what_is_no_player_is_named_in_every_module(given, told, base):
+    class Wrong(base):
+        def __init__(self):
+            super().__init__(game="GradientPlay")
+            port = Port()
+            self.generator, self.discriminator = port.generator, port.discriminator
+
+        def players(self):
+            return {"d": self.discriminator.parameters(), "g": given(self)}
+
+        def player_losses(self, batch):
+            return Port.player_losses(self, batch)
+
+    with pytest.raises(ConfigurationError, match=told):
+        fit(Wrong(), max_steps=1)
+
+
+def test_a_layer_in_both_networks_is_named():
+    shared = nn.Linear(2, 2)
+    gan = LeadGANModule(nn.Sequential(nn.Linear(4, 2), shared), nn.Sequential(shared, nn.Linear(2, 1)), latent_dim=4)
+    with pytest.raises(ConfigurationError, match=r"they share 2 parameter\(s\); give each network its own"):
+        tiny_trainer(1).fit(gan, tiny_loader(24))

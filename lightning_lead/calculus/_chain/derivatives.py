@@ -55,6 +55,7 @@ from lightning_lead.calculus._chain.piecewise import (
     logits_along_fakes,
     logits_along_parameters,
 )
+from lightning_lead.calculus._graph import LossGraph
 from lightning_lead.calculus._players import inner, leaves_of
 from lightning_lead.calculus._terms import Contexts, CrossTerm, Direction
 from lightning_lead.calculus._third import refuse_wrong_norms
@@ -66,12 +67,18 @@ __all__ = ["ChainDerivatives"]
 class ChainDerivatives:
     """The backend of a micro-batch whose losses have the structure, for whatever the structure allows."""
 
-    def __init__(self, chain: Chain, contexts: Contexts) -> None:
-        self._chain, self._contexts = chain, contexts
+    def __init__(self, chain: Chain, contexts: Contexts, graphs: dict[str, LossGraph]) -> None:
+        self._chain, self._contexts, self._graphs = chain, contexts, graphs
 
-    def serves(self, cross: CrossTerm | None) -> bool:
-        """True if the structure allows this direction: a plain gradient, or one with a cross term."""
-        return self._chain.linked if cross is None else self._chain.structure.chained
+    def serves(self, player: str, cross: CrossTerm | None) -> bool:
+        """True if the structure allows this direction: a plain gradient, or one with a cross term.
+
+        Cotangents are taken by `autograd.grad`, so they want a loss of which it is known that no checkpoint forbids it.
+        """
+        if cross is None and not self._chain.joint:
+            return self._chain.linked
+        known = player in self._graphs and not self._graphs[player].by_backward
+        return known and (self._chain.linked if cross is None else self._chain.structure.chained)
 
     def direction(
         self, player: str, point: Point, cross: CrossTerm | None, *, replay: bool, current: bool = False
@@ -85,6 +92,7 @@ class ChainDerivatives:
             own=leaves_of(point[player]),
             other=leaves_of(point[GENERATOR if discriminates else DISCRIMINATOR], requires_grad=False),
             contexts=self._contexts,
+            graphs=self._graphs,
             replay=replay,
             # a plain gradient shares fakes only where both players evaluate before either moves
             hands_over=chain.shares and not replay and (cross is not None or (current and chain.joint)),

@@ -8,7 +8,8 @@ In the generator's cross term, and in the discriminator's, that is a third of th
     batch norm, x̂ = (x − μ)·r:   tangent w·r·(ẋ − mean(ẋ) − x̂·mean(x̂ẋ)) + ẇ·x̂ + ḃ
 
 torch's rule takes μ and r as given numbers. That is right for the tangent itself. A reverse derivative of the tangent,
-as in a cross term, then misses how both depend on x; here they are functions of x.
+as in a cross term, then misses how both depend on x; here they are functions of x. The same holds for instance norm and
+layer norm, with means over other dimensions.
 
 Close the level before taking a reverse derivative of its results. Inside, saved tensors of the graph still carry
 tangents, and the backward pass would compute with those as well, at three times its cost.
@@ -26,14 +27,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn.functional import batch_norm
+from torch.nn.functional import batch_norm, instance_norm, layer_norm
 from torch.overrides import TorchFunctionMode
 
 from lightning_lead._types import Vector
 
-__all__ = ["dual_vdot", "dual_vector", "lean_duals", "make_dual", "split_dual", "uncompiled"]
+__all__ = ["dual_vdot", "dual_vector", "has_compiled", "lean_duals", "make_dual", "split_dual", "uncompiled"]
 
 _BILINEAR = frozenset(
     {
@@ -49,7 +50,7 @@ _BILINEAR = frozenset(
 
 
 class _TangentRules(TorchFunctionMode):
-    """A context with tangent rules of its own for bilinear layers and batch norm; all else is torch's."""
+    """A context with tangent rules of its own for bilinear layers and norms; all else is torch's."""
 
     def __torch_function__(
         self,
@@ -60,8 +61,8 @@ class _TangentRules(TorchFunctionMode):
     ) -> Any:
         if func in _BILINEAR:
             return _bilinear(func, *args, **(kwargs or {}))
-        if func is batch_norm:
-            return _batch_norm(*args, **(kwargs or {}))
+        if func in _NORMS:
+            return _NORMS[func](*args, **(kwargs or {}))
         if func is torch.vdot:
             return dual_vdot(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -111,14 +112,13 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    x, dx = split_dual(input)
-    w, dw = split_dual(weight) if weight is not None else (None, None)
-    b, db = split_dual(bias) if bias is not None else (None, None)
+    (x, dx), (w, dw), (b, db) = split_dual(input), _split(weight), _split(bias)
     batch = training or running_mean is None or running_var is None  # normalised by the batch's own statistics
     given = (None, None) if batch else (running_mean, running_var)
     if torch.is_grad_enabled():
         primal = batch_norm(x, running_mean, running_var, w, b, training, momentum, eps)
-        tangent = _batch_norm_tangent(x, dx, w, dw, db, given, eps)
+        dims = [0, *range(2, x.dim())] if batch else []
+        tangent = _norm_tangent(x, dx, _per_channel(x, w, dw, db), dims, given, eps)
     else:  # nothing is differentiated afterwards, so that torch's kernels serve
         primal, *used = torch.native_batch_norm(x, w, b, running_mean, running_var, batch, momentum, eps)
         tangent = None
@@ -133,20 +133,55 @@ def _batch_norm(
     return primal if tangent is None else make_dual(primal, tangent.to(primal.dtype).expand_as(primal))
 
 
-def _batch_norm_tangent(
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    (x, dx), (w, dw), (b, db) = split_dual(input), _split(weight), _split(bias)
+    primal = instance_norm(x, running_mean, running_var, w, b, use_input_stats, momentum, eps)
+    dims = list(range(2, x.dim())) if use_input_stats else []
+    given = (None, None) if use_input_stats else (running_mean, running_var)
+    tangent = _norm_tangent(x, dx, _per_channel(x, w, dw, db), dims, given, eps)
+    return primal if tangent is None else make_dual(primal, tangent.to(primal.dtype).expand_as(primal))
+
+
+def _layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    (x, dx), (w, dw), (b, db) = split_dual(input), _split(weight), _split(bias)
+    primal = layer_norm(x, normalized_shape, w, b, eps)
+    tangent = _norm_tangent(x, dx, (w, dw, db), list(range(-len(normalized_shape), 0)), (None, None), eps)
+    return primal if tangent is None else make_dual(primal, tangent.to(primal.dtype).expand_as(primal))
+
+
+_NORMS: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    batch_norm: _batch_norm,
+    instance_norm: _instance_norm,
+    layer_norm: _layer_norm,
+}
+
+
+def _norm_tangent(
     x: Tensor,
     dx: Tensor | None,
-    w: Tensor | None,
-    dw: Tensor | None,
-    db: Tensor | None,
-    given: tuple[Tensor | None, Tensor | None],  # running mean and variance, or None for those of the batch
+    affine: tuple[Tensor | None, Tensor | None, Tensor | None],  # w, ẇ and ḃ, of shapes that fit x
+    dims: list[int],  # those that the statistics are taken over; none where they are given
+    given: tuple[Tensor | None, Tensor | None],  # running mean and variance
     eps: float,
 ) -> Tensor | None:
     """w·r·(ẋ − mean(ẋ) − x̂·mean(x̂ẋ)) + ẇ·x̂ + ḃ, written out, so that μ and r are functions of x."""
-    mean, variance = given
-    dims: list[int] = []  # those that the batch's statistics are taken over
+    (w, dw, db), (mean, variance) = affine, given
     if mean is None or variance is None:
-        dims = [0, *range(2, x.dim())]
         variance, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
     else:
         mean, variance = _channels(mean, x), _channels(variance, x)
@@ -157,12 +192,23 @@ def _batch_norm_tangent(
         tangent = dx
         if dims:  # the statistics move with x
             tangent = dx - dx.mean(dims, keepdim=True) - normalized * (normalized * dx).mean(dims, keepdim=True)
-        tangent = tangent * (inverse if w is None else inverse * _channels(w, x))
+        tangent = tangent * (inverse if w is None else inverse * w)
     if dw is not None:
-        tangent = _plus(tangent, normalized * _channels(dw, x))
+        tangent = _plus(tangent, normalized * dw)
     if db is not None:
-        tangent = _plus(tangent, _channels(db, x))
+        tangent = _plus(tangent, db)
     return tangent
+
+
+def _split(tensor: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    return (None, None) if tensor is None else split_dual(tensor)
+
+
+def _per_channel(
+    like: Tensor, w: Tensor | None, dw: Tensor | None, db: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    shaped = [None if vector is None else _channels(vector, like) for vector in (w, dw, db)]
+    return shaped[0], shaped[1], shaped[2]
 
 
 def _channels(vector: Tensor, like: Tensor) -> Tensor:
@@ -216,3 +262,8 @@ def dual_vector(vector: Vector, tangent: Vector) -> Vector:
     """θ + εΔ, tensor by tensor, in the dtypes of θ."""
     with torch._C.DisableTorchFunction():
         return tuple(torch._make_dual(p, d.to(p.dtype), level=0) for p, d in zip(vector, tangent, strict=True))
+
+
+def has_compiled(module: nn.Module) -> bool:
+    """True if a layer is compiled, by either way of calling `torch.compile`; its code allows one reverse pass."""
+    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in module.modules())

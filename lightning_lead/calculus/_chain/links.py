@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lightning_lead._errors import DifferentiationError
 from lightning_lead._types import Point, Vector
+from lightning_lead.calculus._graph import LossGraph, read_graph
 from lightning_lead.calculus._players import leaves_of, zeros_for_none
 from lightning_lead.calculus._terms import Contexts, Direction
 from lightning_lead.calculus.derivatives import gradient
@@ -154,6 +155,7 @@ class Query(NamedTuple):
     own: Vector  # the player's parameters, requiring gradients
     other: Vector  # the opponent's
     contexts: Contexts
+    graphs: dict[str, LossGraph]  # what is known of each player's loss
     replay: bool
     hands_over: bool  # the discriminator keeps the fakes for the generator's turn
     kept: SharedFakes | None  # what it has kept
@@ -165,8 +167,12 @@ class Query(NamedTuple):
 
     def gradient(self, value: Tensor) -> Vector:
         """∇_own of a scalar, without autocast."""
+        label = loss_of(self.player)
+        if self.player not in self.graphs:  # whatever it is, players of this structure meet
+            self.graphs[self.player] = read_graph(value, (), label=label)._replace(meets=True)
+        by_backward = self.graphs[self.player].by_backward
         with self.contexts.full_precision():
-            return gradient(value, self.own, label=loss_of(self.player))
+            return gradient(value, self.own, by_backward=by_backward, label=label)
 
 
 def discriminator_gradient(query: Query) -> Direction:
