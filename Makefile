@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check golden test-lowest talk docs bench wheel-test clean
+.PHONY: help demo test check golden test-lowest test-lightning talk docs bench wheel-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,20 @@ $(LOWEST)/.installed: setup.cfg .ci/lowest.py
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python .ci/lowest.py setup.cfg > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -c $(LOWEST)/constraints.txt -e '.[test]' 'pyparsing<3.3'
+	@touch $@
+
+# The package `lightning` brings `pytorch_lightning` along, so that one is taken away again; tests import it by an alias.
+ALONE := build/lightning
+test-lightning: $(ALONE)/.installed  ## the test suite under the package lightning alone, without pytorch_lightning
+	$(ALONE)/bin/python -m pytest $(SHARED)
+
+$(ALONE)/.installed: setup.cfg .ci/lightning_alone.py
+	rm -rf $(ALONE)
+	$(PYTHON) -m venv $(ALONE)
+	$(ALONE)/bin/python -m pip install --disable-pip-version-check -e '.[test]'
+	$(ALONE)/bin/python -m pip uninstall --yes pytorch-lightning
+	site=$$($(ALONE)/bin/python -c "import site; print(site.getsitepackages()[0])"); \
+		cp .ci/lightning_alone.py "$$site/lightning_alone.py"; echo "import lightning_alone" > "$$site/lightning_alone.pth"
 	@touch $@
 
 TALK := eigenvalues potential_well forces bilinear cost rates regime strong_coupling modes robustness

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pytorch_lightning import LightningDataModule
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._lightning import (
+    LightningArgumentParser,
+    LightningCLI,
+    LightningDataModule,
+    ModelCheckpoint,
+    rank_zero_info,
+)
 from lightning_lead.engine.named_rules import game_names
 from lightning_lead.gan import LeadGANModule
 

@@ -17,7 +17,7 @@ import lightning_lead
 ROOT = Path(lightning_lead.__file__).parent
 NAME = "lightning_lead"
 
-LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning", "torchmetrics"}
+LIGHTNING = {"_lightning", "lightning", "lightning_fabric", "pytorch_lightning", "torchmetrics"}
 COMMANDS = {"cli", "compare", "evaluate", "recipe"}
 # room -> what none of its imports may be: other rooms, or libraries. Cycles are forbidden everywhere.
 FORBIDDEN = {
@@ -29,7 +29,7 @@ FORBIDDEN = {
     "engine": {*LIGHTNING, *COMMANDS, "gan", "training", "analysis", "physics", "checkpoints", "callbacks"},
     "training": {*COMMANDS, "gan", "callbacks", "metrics", "analysis", "physics"},
     "gan": {*COMMANDS, "callbacks", "metrics", "features", "data", "analysis", "physics"},
-    "metrics": {*COMMANDS, "gan", "training", "engine", "callbacks", "pytorch_lightning", "lightning_fabric"},
+    "metrics": {*COMMANDS, "gan", "training", "engine", "callbacks", "_lightning"},
     "callbacks": {*COMMANDS},
     "fetch": {*LIGHTNING, *COMMANDS},
 }
@@ -123,10 +123,11 @@ def test_a_room_imports_nothing_that_it_may_not(name: str) -> None:
         ("rules/bad.py", "from ..engine import step"),
         ("rules/bad.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from lightning_lead import cli"),
         ("calculus/bad.py", "import pytorch_lightning"),
+        ("metrics/bad.py", "from lightning_lead._lightning import Trainer"),
     ],
 )
 def test_the_checker_finds_a_bad_import(tmp_path: Path, file: str, source: str) -> None:
-    for name in ("engine/strategy.py", "engine/step.py", "engine/__init__.py", "cli.py", file):
+    for name in ("_lightning.py", "engine/strategy.py", "engine/step.py", "engine/__init__.py", "cli.py", file):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source if name == file else "")
@@ -150,4 +151,4 @@ def test_what_knows_torch_alone_loads_without_lightning() -> None:
     heavy = {*LIGHTNING, "torchvision", "sklearn", "scipy", "jsonargparse", "PIL"}
     lower = ("calculus", "rules", "games", "objectives", "networks", "engine")
     assert loaded_modules("\n".join(f"import lightning_lead.{name}" for name in lower), heavy) == []
-    assert loaded_modules("import lightning_lead; lightning_lead.LeadModule", {"pytorch_lightning"})
+    assert loaded_modules("import lightning_lead; lightning_lead.LeadModule", {"pytorch_lightning", "lightning"})

@@ -37,7 +37,8 @@ def test_the_citation_is_of_this_version_and_names_the_paper() -> None:
 
 def test_lowest_versions_are_those_of_every_requirement() -> None:
     pins = list(lowest((ROOT / "setup.cfg").read_text(encoding="utf-8")))
-    required = [line for line in SETUP["options"]["install_requires"].splitlines() if line]
+    lines = SETUP["options"]["install_requires"].splitlines()
+    required = [line.partition(",!=")[0] for line in lines if line]  # without the releases that are excluded
     assert [pin.replace("==", ">=") for pin in pins[: len(required)]] == required
     assert sum(pin.startswith(("jsonargparse==", "CGDs==")) for pin in pins) == 2
     assert not any(pin.startswith("lightning-lead") for pin in pins)

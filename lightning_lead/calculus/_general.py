@@ -95,7 +95,7 @@ class GeneralDerivatives:
             values = self._losses(here, frozenset(self._names), replay=replay)
             with self._contexts.full_precision():
                 for left, name in reversed(list(enumerate(self._names))):
-                    other = here[opponent_of(name, self._names)] if left or len(self._names) > 1 else ()
+                    other = here[opponent_of(name, self._names)] if len(self._names) > 1 else ()
                     grad = self._gradient(name, values, here[name], other, retain_graph=left > 0)
                     found[name] = Direction(tuple(g.detach() for g in grad), values[name].detach())
                     for leaf in (leaf for leaves in here.values() for leaf in leaves):

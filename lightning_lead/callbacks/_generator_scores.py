@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._hashing import tensors_hash
 from lightning_lead._images import to_uint8
+from lightning_lead._lightning import Trainer
 from lightning_lead.calculus._float32 import plain_computation
-from lightning_lead.gan._sampling import generate
+from lightning_lead.gan._sampling import generate, sampled_networks
 from lightning_lead.gan.ema import GeneratorEMA
 from lightning_lead.metrics._protocol import describe_dtype
 from lightning_lead.metrics.reference import ReferenceImages
@@ -72,25 +73,26 @@ def score_samples(scorer: Scorer, trainer: Trainer, pl_module: Any, ema: Generat
     """Draw samples, from the average if there is one, and score them; all ranks must call it, and get the same."""
     share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
     chunks = generate(pl_module, scorer.num_samples, seed=scorer.seed, batch_size=scorer.batch_size, ema=ema, **share)
-    generator = pl_module.generator
-    live: dict[str, Tensor] = dict((*generator.named_parameters(), *generator.named_buffers()))
+    networks = {name: pl_module.get_submodule(name) for name in sampled_networks(pl_module, ema)}
+    parameters = {f"{n}.{name}": p for n, network in networks.items() for name, p in network.named_parameters()}
+    buffers = {f"{n}.{name}": b for n, network in networks.items() for name, b in network.named_buffers()}
     with plain_computation(pl_module.device):
-        prefixed = {f"generator.{name}": tensor for name, tensor in live.items()}
-        sampled = prefixed if ema is None else ema.average(pl_module)
+        sampled: dict[str, Tensor] = parameters | buffers if ema is None else ema.average(pl_module)
         protocol = {
             "generator_mode": "eval",
-            "batch_norm": _describe_norms(generator),
+            "batch_norm": _describe_norms(networks.values()),
             "ema": None if ema is None else {"halflife_images": ema.halflife_images, "rampup": ema.rampup},
-            "weights_dtype": describe_dtype(sampled[f"generator.{name}"] for name, _ in generator.named_parameters()),
+            "weights_dtype": describe_dtype(sampled[name] for name in parameters),
             "trainer_precision": str(trainer.precision),
             "generator_sha256": tensors_hash(sampled),
         }
     return scorer.measure_images(chunks, protocol)
 
 
-def _describe_norms(network: nn.Module) -> str | None:
+def _describe_norms(networks: Iterable[nn.Module]) -> str | None:
     """Return what batch normalisation in eval mode normalises by; None if there is none."""
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    layers = [layer for network in networks for layer in network.modules()]
+    norms = [layer for layer in layers if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return None
     return "running statistics" if all(norm.running_mean is not None for norm in norms) else "statistics of the batch"

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.utilities import rank_zero_warn
-
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._lightning import EarlyStopping, ModelCheckpoint, Trainer, rank_zero_warn
 
 __all__ = ["check_monitors"]
 

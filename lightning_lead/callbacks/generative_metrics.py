@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_lead._checks import check_positive
 from lightning_lead._files import write_json
+from lightning_lead._lightning import Callback, Trainer, rank_zero_info, rank_zero_warn
 from lightning_lead.callbacks._generator_scores import pass_reals, score_samples, try_samples
 from lightning_lead.callbacks._monitors import check_monitors
 from lightning_lead.checkpoints._game import saved_description

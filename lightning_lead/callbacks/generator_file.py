@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.__version__ import version as lightning_version
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._files import replacing
+from lightning_lead._lightning import lightning_version
 from lightning_lead.checkpoints._game import KEY
 from lightning_lead.gan.ema import PREFIX, GeneratorEMA
 

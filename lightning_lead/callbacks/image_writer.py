@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_lead._checks import check_range
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._images import image_grid, picture_bytes
+from lightning_lead._lightning import BasePredictionWriter, Trainer
 
 __all__ = ["ImageWriter"]
 

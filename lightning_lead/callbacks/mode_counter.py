@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
 
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._lightning import Callback, Trainer
 from lightning_lead.data import modes_covered
 from lightning_lead.gan._sampling import check_generates, generate
 from lightning_lead.gan.ema import find_ema

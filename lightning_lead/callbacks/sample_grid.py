@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_lead._checks import check_positive, check_range
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._images import image_grid, picture_bytes
+from lightning_lead._lightning import Callback, TensorBoardLogger, Trainer
 from lightning_lead.gan._sampling import check_generates, generate
 from lightning_lead.gan.ema import find_ema
 

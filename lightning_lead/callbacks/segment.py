@@ -21,14 +21,11 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._files import write_json
+from lightning_lead._lightning import ModelCheckpoint, TorchCheckpointIO, Trainer, rank_zero_info, rank_zero_warn
 from lightning_lead.callbacks.generator_file import check_dtype, save_generator
 from lightning_lead.checkpoints._whole import WholeCheckpointIO
 from lightning_lead.gan.ema import find_ema

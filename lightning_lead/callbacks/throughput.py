@@ -16,11 +16,10 @@ import time
 from typing import Any, final
 
 import torch
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.utilities.data import extract_batch_size
 
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._lightning import Callback, Trainer, extract_batch_size
 
 __all__ = ["Throughput"]
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from fsspec.core import url_to_fs  # fsspec comes with torch and with Lightning
 from fsspec.implementations.local import LocalFileSystem
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from lightning_lead._files import replacing
+from lightning_lead._lightning import TorchCheckpointIO
 
 __all__ = ["WholeCheckpointIO"]
 

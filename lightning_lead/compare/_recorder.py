@@ -11,8 +11,8 @@ from collections import Counter
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
 
+from lightning_lead._lightning import Callback, Trainer
 from lightning_lead.compare._flops import counted_flops
 
 __all__ = ["Recorder"]

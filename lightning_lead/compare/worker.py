@@ -13,17 +13,15 @@ import math
 import os
 import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_lead import __version__
 from lightning_lead._errors import ConfigurationError, DivergenceError
 from lightning_lead._files import write_json
+from lightning_lead._lightning import Callback, ModelCheckpoint, Trainer, lightning_version
 from lightning_lead.callbacks import GenerativeMetrics, SampleGrid, SegmentCheckpoint
 from lightning_lead.compare._recorder import Recorder
 from lightning_lead.evaluate import evaluate_checkpoint
@@ -147,7 +145,7 @@ def _fit(
         "versions": {
             "lightning-lead": __version__,
             "torch": str(torch.__version__),
-            "pytorch-lightning": version("pytorch-lightning"),
+            "pytorch-lightning": lightning_version,
         },
     }
     if trainer.is_global_zero:

@@ -10,17 +10,17 @@ from __future__ import annotations
 import abc
 from typing import Any
 
-import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lightning_lead._checks import check_count
+from lightning_lead._lightning import LightningDataModule
 from lightning_lead.data.loader import ResumableDataLoader
 
 __all__ = ["AbstractGANDataModule", "AbstractTensorDataModule"]
 
 
-class AbstractGANDataModule(pl.LightningDataModule, abc.ABC):
+class AbstractGANDataModule(LightningDataModule, abc.ABC):
     """A data set with a length and an order."""
 
     def __init__(self, *, batch_size: int, seed: int, num_workers: int, num_predict: int) -> None:

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._lightning import Callback, Trainer
 from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, find_ema
 from lightning_lead.callbacks._generator_scores import find_reference, pass_reals, score_samples
 from lightning_lead.checkpoints._game import saved_description

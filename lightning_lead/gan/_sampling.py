@@ -17,17 +17,24 @@ from lightning_lead.calculus.swap import Swap
 if TYPE_CHECKING:
     from lightning_lead.gan.ema import GeneratorEMA
 
-__all__ = ["check_generates", "generate"]
+__all__ = ["check_generates", "generate", "sampled_networks"]
 
 
 def check_generates(pl_module: Any, who: str) -> None:
     """Refuse, in the name of a callback, a module that cannot be asked for samples; the error names what is missing."""
-    needed = ("generator", "private_noise", "sample_latents", "sample_labels", "sync_buffers")
-    if missing := [name for name in needed if not hasattr(pl_module, name)]:
+    drawing = () if hasattr(pl_module, "sample") else ("generator", "sample_latents", "sample_labels")
+    if missing := [name for name in (*drawing, "private_noise", "sync_buffers") if not hasattr(pl_module, name)]:
         raise ConfigurationError(
-            f"Cannot run {who} because {type(pl_module).__name__} has no {', '.join(missing)}; "
-            "subclass LeadGANModule, or add them"
+            f"Cannot run {who} because {type(pl_module).__name__} has no {', '.join(missing)}; subclass LeadGANModule, "
+            "or give a LeadMixin a method sample(n) that returns n samples"
         )
+
+
+def sampled_networks(pl_module: Any, ema: GeneratorEMA | None) -> list[str]:
+    """Name the networks that samples come of: those that are averaged, or the generator, or else all there are."""
+    if ema is not None:
+        return list(ema.networks)
+    return ["generator"] if hasattr(pl_module, "generator") else [name for name, _ in pl_module.named_children()]
 
 
 def generate(
@@ -46,7 +53,8 @@ def generate(
     Modes are switched for one chunk at a time, so an iterator that is dropped half-way leaves nothing behind.
 
     Args:
-        pl_module: a module with `private_noise`, `sample_latents`, `sample_labels` and `forward`, as `LeadGANModule`.
+        pl_module: a module with `sample_latents`, `sample_labels` and `forward`, as `LeadGANModule`; or a `LeadMixin`
+            with a method `sample(n)`, which draws its noise from torch's global generator.
         count: samples over all ranks, ≥ 1.
         seed: any integer.
         batch_size: samples in a chunk, ≥ 1; another one gives other samples.
@@ -79,16 +87,19 @@ def generate(
 
 def _draw(pl_module: Any, n: int, seed: int, averaged: Mapping[str, Tensor] | None) -> Tensor:
     with _evaluation_mode(pl_module), plain_computation(pl_module.device), pl_module.private_noise(seed):
-        latents, labels = pl_module.sample_latents(n), pl_module.sample_labels(n)
-        inputs = (latents,) if labels is None else (latents, labels)
-        live = dict(pl_module.generator.named_parameters())
-        average = {"generator": tuple(averaged[f"generator.{name}"] for name in live)} if averaged is not None else {}
-        with Swap(pl_module, {"generator": list(live.values())})(average):
-            samples = pl_module(*inputs)
+        live = dict(pl_module.named_parameters(remove_duplicate=False))
+        names = [name for name in averaged or () if name in live]  # besides them, there are buffers
+        point = {"averaged": tuple(averaged[name] for name in names)} if averaged is not None else {}
+        with Swap(pl_module, {"averaged": [live[name] for name in names]})(point):
+            if hasattr(pl_module, "sample_latents"):
+                latents, labels = pl_module.sample_latents(n), pl_module.sample_labels(n)
+                samples = pl_module(latents) if labels is None else pl_module(latents, labels)
+            else:
+                samples = pl_module.sample(n)
     if not isinstance(samples, Tensor) or not samples.is_floating_point() or samples.dim() < 2 or len(samples) != n:
         got = f"{tuple(samples.shape)} {samples.dtype}" if isinstance(samples, Tensor) else type(samples).__name__
         raise ConfigurationError(
-            f"Cannot use the samples because {n} latents did not give {n} floating-point samples; "
+            f"Cannot use the samples because {n} were asked for and there are not {n} floating-point samples; "
             f"make the generator return (n, C, H, W) or (n, 2) (got {got})"
         )
     return samples.float()

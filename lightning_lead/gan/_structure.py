@@ -11,10 +11,10 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_lead._errors import first_line
+from lightning_lead._lightning import rank_zero_info
 from lightning_lead.calculus._chain.links import DISCRIMINATOR, GENERATOR, Structure
 from lightning_lead.calculus._chain.piecewise_check import why_not_piecewise_linear
 from lightning_lead.calculus._float32 import full_float32

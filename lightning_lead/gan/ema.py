@@ -1,4 +1,4 @@
-"""GeneratorEMA: a moving average of the generator's weights, its memory measured in images.
+"""GeneratorEMA: a moving average of weights, mostly of the generator's, its memory measured in images.
 
     θ̄ ← d θ̄ + (1 − d) θ,      d = 2^(−b / h),      h = min(H, ρ N)
 
@@ -9,15 +9,15 @@ the average forgets as fast as it learns, so the initial weights leave it at onc
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
+from lightning_lead._lightning import Callback, Trainer
 from lightning_lead.engine._batches import batch_size
 
 __all__ = ["GeneratorEMA", "find_ema"]
@@ -26,7 +26,7 @@ PREFIX = "generator."
 
 
 class GeneratorEMA(Callback):
-    """Averages the generator, and nothing else; `GenerativeMetrics`, `SampleGrid` and `predict` then draw from it.
+    """Averages the generator, or the networks that it names; `GenerativeMetrics`, `SampleGrid` and `predict` use them.
 
     The average is kept in float32 at least, is updated once per game step, and is part of the checkpoint. Buffers are
     not averaged: the averaged generator has the running statistics of the live one, as they are at that moment.
@@ -36,9 +36,10 @@ class GeneratorEMA(Callback):
             step takes from the loader, over all ranks; a module that counts otherwise has an integer attribute
             `images_per_step`.
         rampup: ρ > 0, or None for the same memory from the first step on.
+        networks: attributes of the module, as ["generator_ab", "generator_ba"]; or "net.decoder" for a part of one.
 
     Raises:
-        ConfigurationError: a number out of its range.
+        ConfigurationError: a number out of its range; at setup, a network that the module has not.
 
     Example:
         >>> ema = GeneratorEMA(halflife_images=1_000, rampup=0.05)
@@ -46,16 +47,25 @@ class GeneratorEMA(Callback):
         (0.0, 0.8706)
     """
 
-    def __init__(self, *, halflife_images: float, rampup: float | None = 0.05) -> None:
+    def __init__(
+        self, *, halflife_images: float, rampup: float | None = 0.05, networks: Sequence[str] = ("generator",)
+    ) -> None:
+        if isinstance(networks, str) or not networks or not all(isinstance(name, str) for name in networks):
+            raise ConfigurationError(f"Cannot average networks={networks!r}; pass a list of attributes of the module")
         for name, value in (("halflife_images", halflife_images), ("rampup", rampup)):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigurationError(f"Cannot average with {name}={value!r} because it must be finite and > 0")
-        self.halflife_images, self.rampup = halflife_images, rampup
+        self.halflife_images, self.rampup, self.networks = halflife_images, rampup, tuple(networks)
         self._average: dict[str, Tensor] = {}
         self._seen = 0  # images
         self._step = 0  # the last game step in the average
         self._images = 0  # in the game step that is under way
         self._equal_batches = False
+
+    @property
+    def state_key(self) -> str:
+        """The key in a checkpoint; callbacks that average other networks are kept apart."""
+        return "GeneratorEMA" if self.networks == ("generator",) else f"GeneratorEMA({', '.join(self.networks)})"
 
     def decay(self, *, images: int, seen: int) -> float:
         """Return the factor d by which one game step shrinks the old average.
@@ -73,10 +83,10 @@ class GeneratorEMA(Callback):
         return bool(self._average)
 
     def average(self, pl_module: Any) -> dict[str, Tensor]:
-        """Return the averaged generator under the module's names, for `torch.func.functional_call(pl_module, ...)`.
+        """Return the average under the module's names, for `torch.func.functional_call(pl_module, ...)`.
 
         Args:
-            pl_module: the module with the live generator.
+            pl_module: the module with the live networks.
 
         Returns:
             "generator.…" -> averaged parameter, in the live one's dtype; and -> the live buffers themselves.
@@ -88,22 +98,25 @@ class GeneratorEMA(Callback):
         if not self._average:
             raise ConfigurationError("Cannot use the averaged generator before a fit or a checkpoint; fit first")
         self._align(pl_module)
-        live = pl_module.generator
-        averaged = {PREFIX + name: self._average[name].to(p.dtype) for name, p in live.named_parameters()}
-        return averaged | {PREFIX + name: buffer for name, buffer in live.named_buffers()}
+        averaged = {name: self._average[name].to(p.dtype) for name, p in self._live(pl_module).items()}
+        return averaged | {
+            f"{network}.{name}": buffer
+            for network in self.networks
+            for name, buffer in pl_module.get_submodule(network).named_buffers()
+        }
 
     def update_if_due(self, trainer: Trainer, pl_module: Any) -> None:
         """Update the average by the last game step, once; callbacks that run before this one call it themselves.
 
         Args:
             trainer: whose `global_step` counts game steps.
-            pl_module: the module with the live generator.
+            pl_module: the module with the live networks.
         """
         if trainer.global_step == self._step or not self._average:
             return
         decay = self.decay(images=self._images, seen=self._seen)
         with torch.no_grad():
-            for name, parameter in pl_module.generator.named_parameters():
+            for name, parameter in self._live(pl_module).items():
                 average = self._average.get(name)
                 if average is None or average.shape != parameter.shape:  # the generator has grown
                     self._average[name] = _wide_copy(parameter)
@@ -116,10 +129,15 @@ class GeneratorEMA(Callback):
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Begin a new average in a new fit; a checkpoint, which is loaded later, brings its own."""
-        if not hasattr(pl_module, "generator"):
-            raise ConfigurationError(
-                f"Cannot run GeneratorEMA because {type(pl_module).__name__} has no generator; name it self.generator"
-            )
+        for network in self.networks:
+            try:
+                pl_module.get_submodule(network)
+            except AttributeError:
+                children = ", ".join(name for name, _ in pl_module.named_children())
+                raise ConfigurationError(
+                    f"Cannot run GeneratorEMA because {type(pl_module).__name__} has no {network}; name the networks "
+                    f"to be averaged, GeneratorEMA(..., networks=[...]) (got a module with {children})"
+                ) from None
         if stage == "fit" and trainer.global_step == 0:
             self._average, self._seen, self._step = {}, 0, 0
 
@@ -128,7 +146,7 @@ class GeneratorEMA(Callback):
         if self._average:
             self._align(pl_module)
             return
-        self._average = {name: _wide_copy(p) for name, p in pl_module.generator.named_parameters()}
+        self._average = {name: _wide_copy(p) for name, p in self._live(pl_module).items()}
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """See whether every rank is known to have the same number of images."""
@@ -159,22 +177,33 @@ class GeneratorEMA(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain tensors and numbers; loads with `weights_only=True`."""
-        average = {name: tensor.clone() for name, tensor in self._average.items()}
+        # the names of a lone generator's parameters are written without their prefix, as they always were
+        prefix = PREFIX if self.networks == ("generator",) else ""
+        average = {name.removeprefix(prefix): tensor.clone() for name, tensor in self._average.items()}
         return {"average": average, "seen": self._seen, "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state; it is compared with the generator, and moved to its device, when it is first used."""
-        self._average = dict(state_dict["average"])
+        prefix = PREFIX if self.networks == ("generator",) else ""
+        self._average = {prefix + name: tensor for name, tensor in state_dict["average"].items()}
         self._seen, self._step = int(state_dict["seen"]), int(state_dict["step"])
 
+    def _live(self, pl_module: Any) -> dict[str, Tensor]:
+        """The live parameters, by their names in the module."""
+        return {
+            f"{network}.{name}": parameter
+            for network in self.networks
+            for name, parameter in pl_module.get_submodule(network).named_parameters()
+        }
+
     def _align(self, pl_module: Any) -> None:
-        live: Mapping[str, Tensor] = dict(pl_module.generator.named_parameters())
+        live: Mapping[str, Tensor] = self._live(pl_module)
         for name in [*live, *(name for name in self._average if name not in live)]:
             theirs = list(self._average[name].shape) if name in self._average else "nothing"
             ours = list(live[name].shape) if name in live else "nothing"
             if theirs != ours:
                 raise CheckpointMismatchError(
-                    f"Cannot use the averaged weights because they are those of another generator: {PREFIX}{name} has "
+                    f"Cannot use the averaged weights because they are those of another generator: {name} has "
                     f"shape {theirs} in the average; build the generator that wrote them (got {ours})"
                 )
         for name, parameter in live.items():  # Lightning loads callbacks before the module is on its device

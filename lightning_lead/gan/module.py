@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable
 from lightning_lead.calculus._chain.links import Structure
 from lightning_lead.calculus._rng import mix_seed
 from lightning_lead.calculus._terms import Contexts, OracleStatistics

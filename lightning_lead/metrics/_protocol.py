@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,17 @@ def library_versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # with the build, unlike the package's metadata
         "lightning-lead": __version__,
-        **{name: version(name) for name in ("pytorch-lightning", "torchmetrics", "torchvision")},
+        **_lightning_version(),
+        **{name: version(name) for name in ("torchmetrics", "torchvision")},
     }
+
+
+def _lightning_version() -> dict[str, str]:
+    """The version of Lightning under either of its names; both are released together."""
+    for name in ("pytorch-lightning", "lightning"):
+        with suppress(PackageNotFoundError):
+            return {name: version(name)}
+    return {}
 
 
 def describe_device(device: torch.device | str) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pytorch_lightning import Callback, Trainer
-
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._lightning import Callback, Trainer
 
 __all__ = ["HookWatch"]
 

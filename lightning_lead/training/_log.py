@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_lead._lightning import LightningModule, Trainer
 from lightning_lead.calculus._terms import OracleStatistics
 
 __all__ = ["GameLog", "is_due"]

@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._lightning import rank_zero_warn
 from lightning_lead.rules.base import AbstractGameRule
 
 __all__ = ["check_repeatable"]

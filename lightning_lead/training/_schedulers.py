@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytorch_lightning import Trainer
-
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._lightning import Trainer
 
 __all__ = ["Schedulers"]
 

@@ -7,11 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder, StochasticWeightAveraging
-from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._lightning import (
+    BatchSizeFinder,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    LearningRateFinder,
+    ModelParallelStrategy,
+    StochasticWeightAveraging,
+)
 from lightning_lead.calculus.lookahead import Lookahead
 from lightning_lead.rules.base import AbstractGameRule
 

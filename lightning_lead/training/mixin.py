@@ -11,13 +11,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_lead._distributed import batches_are_equal, broadcast_buffers, mean_over_ranks
 from lightning_lead._errors import ConfigurationError, HigherDerivativeError
+from lightning_lead._lightning import Callback, LightningModule, rank_zero_info, rank_zero_warn, refuse_mixture
 from lightning_lead.calculus._chain.dual import has_compiled
 from lightning_lead.calculus._graph import LossGraph
 from lightning_lead.calculus._players import check_players, listed
@@ -115,6 +114,10 @@ class LeadMixin(LightningModule):
         self._built: list[list[dict[str, Any]]] = []
         self.hooks_run: set[str] = set()
         """Hooks of this class that have run in this fit."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_mixture(cls)
 
     # ---- what a user implements -------------------------------------------------------------------------------------
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
-from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable, rank_zero_info
 from lightning_lead.calculus._players import listed
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.rules.base import AbstractGameRule

@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 
 import lightning_lead.gan._chain_losses
 from lightning_lead import ConfigurationError, LeadGANModule, LEADStrategy
+from lightning_lead._lightning import lightning_name
 from lightning_lead.calculus._chain.dual import dual_vector, lean_duals, split_dual
 from lightning_lead.calculus._chain.links import Structure
 from lightning_lead.networks import (
@@ -29,7 +30,7 @@ from lightning_lead.networks import (
 from lightning_lead.objectives import R1
 
 spectral = nn.utils.parametrizations.spectral_norm
-RANK_ZERO = "pytorch_lightning.utilities.rank_zero"
+RANK_ZERO = f"{lightning_name()}.utilities.rank_zero"
 OBJECTIVES = ["non_saturating", "minimax", "hinge", "wasserstein"]
 
 

@@ -157,5 +157,5 @@ def test_counts_are_checked(kit, count, size):
 def test_a_generator_of_the_wrong_count_is_refused(kit):
     model = kit.gan()
     model.forward = lambda latents: torch.zeros(len(latents) + 1, 2)
-    with pytest.raises(ConfigurationError, match=r"8 latents did not give 8.*got \(9, 2\)"):
+    with pytest.raises(ConfigurationError, match=r"8 were asked for .*got \(9, 2\)"):
         draw(model)

@@ -12,7 +12,7 @@ import sys, torch
 from lightning_lead.metrics import FID, ImageSet
 x = torch.rand(9, 2)
 FID().compute(ImageSet(features=x), ImageSet(features=x))
-unwanted = ("pytorch_lightning", "lightning_fabric", "lightning_lead.gan", "lightning_lead.callbacks")
+unwanted = ("pytorch_lightning", "lightning_fabric", "lightning.", "lightning_lead.gan", "lightning_lead.callbacks")
 print([name for name in sys.modules if name.startswith(unwanted)])
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_lead import GameStrategy, GeneratorEMA, LeadGANModule, LeadMixin, LeadModule, LEADStrategy
+from lightning_lead import GameStrategy, GeneratorEMA, LeadGANModule, LeadMixin, LeadModule, LEADStrategy, Turn
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.engine import find_game, game_names, name_game
 from lightning_lead.rules import LEAD
@@ -458,3 +458,60 @@ def test_a_layer_in_both_networks_is_named():
     gan = LeadGANModule(nn.Sequential(nn.Linear(4, 2), shared), nn.Sequential(shared, nn.Linear(2, 1)), latent_dim=4)
     with pytest.raises(ConfigurationError, match=r"they share 2 parameter\(s\); give each network its own"):
         tiny_trainer(1).fit(gan, tiny_loader(24))
+
+
+# ---- loops of other shapes ------------------------------------------------------------------------------------------
+
+
+class Lazy(PerPlayer):
+    """The generator moves every second step; every third one has a regulariser of D as an update of its own."""
+
+    def due(self, step):
+        return ["d"] + ["r1"] * (step % 3 == 0) + ["g"] * (step % 2 == 0)
+
+    def game_turns(self, batch):
+        return [Turn(("d" if what == "r1" else what,), [(what, batch)], 24) for what in self.due(self.global_step)]
+
+    def d_loss(self, part):
+        what, batch = part
+        if what != "r1":
+            return PerPlayer.d_loss(self, batch)
+        real = batch[0].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(self.discriminator(real).sum(), real, create_graph=True)
+        return slope.square().sum(1).mean()
+
+    def g_loss(self, part):
+        return PerPlayer.g_loss(self, part[1])
+
+
+class Split(Lazy):
+    """With two optimizers for the discriminator."""
+
+    def configure_optimizers(self):
+        first, last = self.discriminator[0].parameters(), self.discriminator[2].parameters()
+        return [torch.optim.SGD(p, lr=0.1) for p in (first, last, self.generator.parameters())]
+
+
+@pytest.mark.parametrize("kind", [Lazy, Split])
+def test_lazy_turns_and_several_optimizers_are_the_loop_they_came_from(kind):
+    module, loop = kind(), kind()
+    trainer = fit(module, max_steps=8)
+    optimizers, data = loop.configure_optimizers(), list(tiny_loader(24)) * 2
+    for step, batch in enumerate(data[:8]):
+        for what in loop.due(step):
+            player = "d" if what == "r1" else what
+            parameters = list(loop.players()[player])
+            loss = loop.player_loss(player, (what, batch))
+            loss.backward(inputs=parameters)
+            for optimizer in optimizers:
+                optimizer.step()  # steps those that have a gradient
+            for parameter in parameters:
+                parameter.grad = None
+    assert trainer.global_step == 8
+    for a, b in zip(module.parameters(), loop.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("game", [*FORMS, "OptimisticAdam"])
+def test_lazy_turns_train_by_every_form(game):
+    assert fit(Lazy(game), max_steps=6).global_step == 6
