@@ -1,10 +1,12 @@
 """Checks of picture files: 8-bit grey or RGB must keep all of one, so no deeper values, and nothing transparent.
 
-Pillow converts what does not fit all the same: 16-bit values it clips to white, and transparency it drops.
+Pillow converts what does not fit all the same: 16-bit grey it clips to white, of 16-bit colours it reads the upper
+bytes, and transparency it drops.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +15,20 @@ from lightning_lead._errors import ConfigurationError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["check_mode", "opaque"]
+__all__ = ["check_mode", "mode_of", "opaque"]
 
 _EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+_DEEP = re.compile(";(16|32)[A-Z]")  # ";16" alone is a packed pixel, of five or six bits a channel
 _TRANSPARENT = {"LA", "PA", "RGBA", "RGBa"}
+
+
+def mode_of(image: Image.Image) -> str:
+    """The mode of a picture; of deeper colours, which Pillow has no mode for, that of the file, as "RGB;16B"."""
+    for *_, settings in getattr(image, "tile", []):  # of a decoder; the mode in the file comes first
+        raw = settings[0] if isinstance(settings, tuple) else settings
+        if isinstance(raw, str) and _DEEP.search(raw):
+            return raw
+    return image.mode
 
 
 def check_mode(path: Path, mode: str) -> None:

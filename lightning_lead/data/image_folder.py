@@ -14,7 +14,7 @@ from lightning_lead._checks import check_count
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.data._image_base import AbstractImageDataModule
 from lightning_lead.data._image_cache import cached_images
-from lightning_lead.data._pictures import check_mode, opaque
+from lightning_lead.data._pictures import check_mode, mode_of, opaque
 
 __all__ = ["ImageFolderDataModule"]
 
@@ -148,7 +148,7 @@ class ImageFolderDataModule(AbstractImageDataModule):
         for file in self._files:
             try:
                 with Image.open(file) as opened:
-                    check_mode(file, opened.mode)
+                    check_mode(file, mode_of(opened))
                     upright = opaque(file, ImageOps.exif_transpose(opened)).convert(_MODES[self.channels])
                     fitted = ImageOps.fit(upright, (self.image_size, self.image_size), Image.Resampling.LANCZOS)
             except ConfigurationError:  # a ValueError too, and says already what is wrong

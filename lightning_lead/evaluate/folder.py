@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.data._pictures import check_mode, opaque
+from lightning_lead.data._pictures import check_mode, mode_of, opaque
 
 __all__ = ["PNGFolder"]
 
@@ -86,7 +86,7 @@ class PNGFolder(Dataset[Tensor]):
 def _head(path: Path) -> tuple[tuple[int, int], str]:
     try:
         with Image.open(path) as image:
-            return image.size, image.mode
+            return image.size, mode_of(image)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise _unreadable(path, error) from error
 

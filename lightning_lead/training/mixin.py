@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from lightning_lead._distributed import batches_are_equal, broadcast_buffers, mean_over_ranks
 from lightning_lead._errors import ConfigurationError, HigherDerivativeError
 from lightning_lead._lightning import Callback, LightningModule, rank_zero_info, rank_zero_warn, refuse_mixture
-from lightning_lead.calculus._chain.dual import has_compiled
+from lightning_lead.calculus._chain.dual import has_compiled, uncompiled
 from lightning_lead.calculus._graph import LossGraph
 from lightning_lead.calculus._players import check_players, listed
 from lightning_lead.calculus._rng import PrivateNoise, mix_seed
@@ -263,7 +263,7 @@ class LeadMixin(LightningModule):
     def _check_losses(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         """Refuse losses that cannot be evaluated again, or differentiated again, before a derivative is taken."""
         losses = self._batch_losses(turns[-1].micro_batches[0], mix_seed(seed, 0))
-        with torch.enable_grad(), no_reversals(self.game.rule):
+        with torch.enable_grad(), uncompiled(), no_reversals(self.game.rule):
             ignored = vars(LeadMixin()).keys()
             check_repeatable(lambda: losses({}, frozenset(live), replay=True), self, self.game.rule, ignored=ignored)
 

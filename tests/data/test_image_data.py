@@ -11,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from png16 import write_png16
 from torch import Tensor, nn
 
 from lightning_lead import ConfigurationError
@@ -378,6 +379,24 @@ def test_pictures_deeper_than_eight_bits_are_refused(tmp_path: Path, mode: str, 
     # pillow before 10.3 reads a PNG of 16 bits as mode I
     with pytest.raises(ConfigurationError, match=rf"deep\.{ending} because it has more than 8.*got mode '{mode[0]}"):
         data.prepare_data()
+
+
+@pytest.mark.parametrize("channels_of_file", [2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_deep_colours_are_refused_which_pillow_reads_as_bytes(
+    tmp_path: Path, channels_of_file: int, channels: int
+) -> None:
+    write_png16(tmp_path / "deep.png", np.full((4, 4, channels_of_file), 4095, np.uint16))
+    with pytest.raises(ConfigurationError, match=r"deep\.png because it has more than 8 bits.*;16B'"):
+        ImageFolderDataModule(folder=str(tmp_path), image_size=4, channels=channels).prepare_data()
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "ppm", "tiff", "jpg", "webp"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_files_of_eight_bits_are_read(tmp_path: Path, ending: str, mode: str) -> None:
+    Image.new(mode, (4, 4), 90 if mode == "L" else (90, 90, 90)).save(tmp_path / f"a.{ending}")
+    images = ImageFolderDataModule(folder=str(tmp_path), image_size=4).reference_images()
+    assert (images.float() - 90).abs().max() <= 2
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])

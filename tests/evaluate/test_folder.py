@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from png16 import write_png16
 
 from lightning_lead import ConfigurationError
 from lightning_lead.evaluate import PNGFolder
@@ -78,6 +79,12 @@ def test_several_sizes(tmp_path, colours):
 
 def test_sixteen_bits(tmp_path):
     Image.fromarray(np.zeros((4, 6), dtype=np.uint16)).save(tmp_path / "deep.png")
+    refused(tmp_path, r"deep\.png because it has more than 8 bits")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_sixteen_bits_of_every_kind_of_colour(tmp_path, channels):
+    write_png16(tmp_path / "deep.png", np.full((4, 6, channels), 4095, dtype=np.uint16))
     refused(tmp_path, r"deep\.png because it has more than 8 bits")
 
 
