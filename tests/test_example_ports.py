@@ -1,0 +1,94 @@
+"""Ports of public training loops: plain play is the loop that they came from, and rules of one gradient train them."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import random
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_lead import ConfigurationError
+
+PORTS = Path(__file__).parents[1] / "examples" / "ports"
+FILES = sorted(PORTS.glob("*.py"))
+STEPS, BATCH = 8, 6
+
+
+def load(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.stem)
+def port(request: pytest.FixtureRequest) -> ModuleType:
+    return load(request.param)
+
+
+def build(port: ModuleType, game: Any) -> Any:
+    """The port's module, in float64; if its adversarial part begins late, in the middle of these steps."""
+    own = [v for v in vars(port).values() if isinstance(v, type) and v.__module__ == port.__name__]
+    (kind,) = (v for v in own if hasattr(v, "players"))
+    torch.manual_seed(0)
+    module = kind(game).double()
+    if hasattr(module, "start"):
+        module.start = STEPS // 2
+    return module
+
+
+def data() -> DataLoader[Any]:
+    images = torch.rand(STEPS * BATCH, 1, 8, 8, generator=torch.Generator().manual_seed(2)).double()
+    return DataLoader(TensorDataset(images * 2 - 1), BATCH)
+
+
+def train(module: Any) -> Any:
+    random.seed(5)
+    trainer = tiny_trainer(STEPS, log_every_n_steps=1)
+    trainer.fit(module, data())
+    return trainer
+
+
+def test_there_are_some() -> None:
+    assert len(FILES) >= 2
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_port_is_short(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_plain_play_is_the_loop_that_was_there_before(port: ModuleType) -> None:
+    module = build(port, "GradientPlay")
+    loop = copy.deepcopy(module)
+    train(module)
+    random.seed(5)
+    port.plain_loop(loop, list(data()))
+    start = build(port, "GradientPlay").state_dict()
+    for name, value in loop.state_dict().items():
+        torch.testing.assert_close(module.state_dict()[name], value, rtol=0, atol=1e-12, msg=name)
+    moved = [name for name, value in loop.state_dict().items() if not torch.equal(value, start[name])]
+    assert len(moved) > len(start) // 2
+
+
+@pytest.mark.parametrize("game", ["LEAD(cross='extrapolated')", "OptimisticAdam"])
+def test_it_trains_by_one_gradient_per_player(port: ModuleType, game: str) -> None:
+    plain, module = build(port, "GradientPlay"), build(port, game)
+    train(plain)
+    assert train(module).global_step == STEPS
+    off = max(float((a - b).detach().abs().max()) for a, b in zip(plain.parameters(), module.parameters(), strict=True))
+    assert 1e-6 < off < 1
+
+
+def test_a_pool_is_named_under_a_rule_that_evaluates_a_batch_again() -> None:
+    with pytest.raises(ConfigurationError, match=r"cross='extrapolated'.*got: pool"):
+        train(build(load(PORTS / "pix2pix.py"), "LEAD"))
