@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import random
 from pathlib import Path
@@ -59,7 +58,7 @@ def train(module: Any) -> Any:
 
 
 def test_there_are_some() -> None:
-    assert len(FILES) >= 2
+    assert len(FILES) >= 4
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -68,8 +67,7 @@ def test_a_port_is_short(file: Path) -> None:
 
 
 def test_plain_play_is_the_loop_that_was_there_before(port: ModuleType) -> None:
-    module = build(port, "GradientPlay")
-    loop = copy.deepcopy(module)
+    module, loop = build(port, "GradientPlay"), build(port, "GradientPlay")
     train(module)
     random.seed(5)
     port.plain_loop(loop, list(data()))
