@@ -26,7 +26,7 @@ def graph_nodes(root: Any) -> Iterator[Any]:
 
 
 class LossGraph(NamedTuple):
-    """What the graph of a player's loss tells; a later loss of the same player is taken to be alike."""
+    """The facts that the graph of a player's loss tells; a later loss of the same player is taken to be alike."""
 
     by_backward: bool  # it passes reentrant activation checkpointing: see `is_checkpointed`
     meets: bool  # it reaches the opponent's parameters, and not through a detach alone

@@ -15,7 +15,7 @@ from lightning_lead.calculus._rng import PrivateNoise
 from lightning_lead.calculus.replay import ForwardRecord
 from lightning_lead.engine._batches import batch_size, cut_batch, tensors_of
 
-__all__ = ["BatchLosses", "repeating"]
+__all__ = ["BatchLosses"]
 
 
 class BatchLosses:
@@ -75,7 +75,7 @@ class BatchLosses:
             if replay:
                 with (
                     self._record.replaying(self._module),
-                    repeating(self._module, replay if repeat is None else repeat),
+                    _repeating(self._module, replay if repeat is None else repeat),
                 ):
                     yield
             elif self._repeated:
@@ -138,12 +138,12 @@ class BatchLosses:
 
 
 def _versions(tensors: Iterable[Tensor]) -> list[int]:
-    """How often each tensor was written to; one of inference mode is not counted."""
+    """Count how often each tensor was written to; one of inference mode is not counted."""
     return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
 @contextmanager
-def repeating(module: Any, repeats: bool = True) -> Iterator[None]:
+def _repeating(module: Any, repeats: bool = True) -> Iterator[None]:
     """Tell a module that has `is_repeat`, as `LeadMixin` does, that its losses are evaluated again."""
     before = getattr(module, "is_repeat", None)
     if before is None or not repeats:

@@ -79,7 +79,7 @@ def _state(module: nn.Module, ignored: Collection[str]) -> dict[str, Any]:
 
 
 def _print(value: Any, depth: int) -> Any:
-    """What two states of a value differ in, as far as a look of a given depth tells."""
+    """Reduce a value to something that differs where its states do, as far as a look of a given depth tells."""
     numpy: Any = sys.modules.get("numpy")
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return value
@@ -101,7 +101,7 @@ def _print(value: Any, depth: int) -> Any:
 
 
 def _sums(tensor: Tensor) -> Any:
-    """What a tensor holds, in few numbers; a layer may keep a new tensor of the same numbers each time."""
+    """Reduce a tensor to few numbers; a layer may keep a new tensor of the same numbers each time."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         return id(tensor)
     wide = torch.complex128 if tensor.is_complex() else torch.float64

@@ -38,7 +38,7 @@ from lightning_lead.checkpoints._game import (
 from lightning_lead.engine._batches import batch_size, split_batch
 from lightning_lead.engine._probe import naming_suspects, no_reversals, probe_game
 from lightning_lead.engine.lead_strategy import LEADStrategy
-from lightning_lead.engine.losses import BatchLosses, repeating
+from lightning_lead.engine.losses import BatchLosses
 from lightning_lead.engine.named_rules import as_game, name_games
 from lightning_lead.engine.step import GameStep, PlayedStep
 from lightning_lead.engine.strategy import GameStrategy
@@ -180,8 +180,11 @@ class LeadMixin(LightningModule):
         if first := not self._probed:
             self._graphs.clear()
             if not self.game.rule.needs.evaluates_once:  # of other rules the first turns tell what has to be known
-                with repeating(self):
+                self.is_repeat = True
+                try:
                     self._look_before(turns, live, seed)
+                finally:
+                    self.is_repeat = False
             self._probed = True
         lookahead, swap = Lookahead(live, self.trainer.optimizers, clip=self.clip), Swap(self, live)
         step = GameStep(
