@@ -107,7 +107,8 @@ def no_reversals(rule: AbstractGameRule) -> Iterator[None]:
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         output = original.__get__(None, cls)(*args, **kwargs)
-        if isinstance(output, Tensor) and any(_reverses(x, output) for x in args if isinstance(x, Tensor)):
+        theirs = cls.__module__.partition(".")[0] == "torch"  # whose checkpoints have a function that has no backward
+        if not theirs and isinstance(output, Tensor) and any(_reverses(x, output) for x in args):
             found.add(cls.__name__)
         return output
 
@@ -125,9 +126,9 @@ def no_reversals(rule: AbstractGameRule) -> Iterator[None]:
         )
 
 
-def _reverses(x: Tensor, output: Tensor) -> bool:
+def _reverses(x: Any, output: Tensor) -> bool:
     """True if an output is its input, and the derivative of the one by the other is not 1."""
-    if not (x.requires_grad and output.requires_grad) or x.shape != output.shape or not torch.equal(x, output):
+    if not isinstance(x, Tensor) or not (x.requires_grad and output.requires_grad) or not torch.equal(x, output):
         return False
     ones = torch.ones_like(output)
     (slope,) = torch.autograd.grad(output, x, ones, retain_graph=True, allow_unused=True)

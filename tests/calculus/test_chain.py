@@ -7,13 +7,13 @@ import logging
 
 import pytest
 import torch
+from lightning_utilities.core import rank_zero
 from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer
 from torch import nn
 from torch.autograd import forward_ad
 
 import lightning_lead.gan._chain_losses
 from lightning_lead import ConfigurationError, LeadGANModule, LEADStrategy
-from lightning_lead._lightning import lightning_name
 from lightning_lead.calculus._chain.dual import dual_vector, lean_duals, split_dual
 from lightning_lead.calculus._chain.links import Structure
 from lightning_lead.networks import (
@@ -30,7 +30,6 @@ from lightning_lead.networks import (
 from lightning_lead.objectives import R1
 
 spectral = nn.utils.parametrizations.spectral_norm
-RANK_ZERO = f"{lightning_name()}.utilities.rank_zero"
 OBJECTIVES = ["non_saturating", "minimax", "hinge", "wasserstein"]
 
 
@@ -347,7 +346,7 @@ class HiddenTangent(nn.Module):
 )
 def test_losses_without_the_structure_take_the_general_way_and_say_why(make, reason, caplog):
     gan = make()
-    with caplog.at_level(logging.INFO, logger=RANK_ZERO):
+    with caplog.at_level(logging.INFO, logger=rank_zero.log.name):
         tiny_trainer(2).fit(gan, tiny_loader(24))
     assert not gan._structure.chained
     (said,) = [record.getMessage() for record in caplog.records if "docs/cost.md" in record.getMessage()]
@@ -357,7 +356,7 @@ def test_losses_without_the_structure_take_the_general_way_and_say_why(make, rea
 
 def test_nothing_is_said_where_nothing_is_lost(caplog):
     """A rule without use for the structure, and a game with it."""
-    with caplog.at_level(logging.INFO, logger=RANK_ZERO):
+    with caplog.at_level(logging.INFO, logger=rank_zero.log.name):
         tiny_trainer(1).fit(Whole(*tiny_networks(), game=LEADStrategy(0.0)), tiny_loader(24))
         tiny_trainer(1).fit(tiny_gan(), tiny_loader(24))
     assert "docs/cost.md" not in caplog.text

@@ -10,12 +10,12 @@ import math
 import pytest
 import pytorch_lightning as pl
 import torch
+from lightning_utilities.core import rank_zero
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
 from lightning_lead import ConfigurationError
-from lightning_lead._lightning import lightning_name
 from lightning_lead.calculus._float32 import float32_products
 from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, generate, to_uint8
 from lightning_lead.callbacks._generator_scores import pass_reals
@@ -223,7 +223,7 @@ def test_two_instances_with_prefixes(kit, fit, metrics, tmp_path):
 
 def test_protocol(kit, fit, metrics, tmp_path, caplog):
     callback = metrics(every_n_steps=4, seed=3)
-    with caplog.at_level("INFO", f"{lightning_name()}.utilities.rank_zero"):
+    with caplog.at_level("INFO", rank_zero.log.name):
         fit(callback)
     (record,) = read(tmp_path)
     assert record == callback.history[0]  # plain types, the same in both places
