@@ -81,7 +81,7 @@ def score_samples(scorer: Scorer, trainer: Trainer, pl_module: Any, ema: Generat
         protocol = {
             "generator_mode": "eval",
             "batch_norm": _describe_norms(networks.values()),
-            "ema": None if ema is None else {"halflife_images": ema.halflife_images, "rampup": ema.rampup},
+            "ema": None if ema is None else ema.description,
             "weights_dtype": describe_dtype(sampled[name] for name in parameters),
             "trainer_precision": str(trainer.precision),
             "generator_sha256": tensors_hash(sampled),

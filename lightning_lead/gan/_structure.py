@@ -46,14 +46,9 @@ def find_structure(
     live: Mapping[str, Sequence[Tensor]],
     contexts: Contexts,
     rule: AbstractGameRule,
-    *,
-    simultaneous: bool,
 ) -> Structure:
-    """Find what the losses are made of, as far as the rule of the game has a use for it."""
+    """Find what the losses are made of; a rule that evaluates them once has no use for it, and does not ask."""
     needs = rule.needs
-    shared = simultaneous and not needs.displaces  # both players use the same fakes
-    if not (needs.second_order or needs.repeats_batch or shared):
-        return Structure("neither rule nor play has use for it", None)
     unknown = Structure(None, "not yet known")
     chain = make_losses(unknown)
 

@@ -67,6 +67,12 @@ class GeneratorEMA(Callback):
         """The key in a checkpoint; callbacks that average other networks are kept apart."""
         return "GeneratorEMA" if self.networks == ("generator",) else f"GeneratorEMA({', '.join(self.networks)})"
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """The average in a protocol of scores."""
+        others = {} if self.networks == ("generator",) else {"networks": list(self.networks)}
+        return {"halflife_images": self.halflife_images, "rampup": self.rampup} | others
+
     def decay(self, *, images: int, seen: int) -> float:
         """Return the factor d by which one game step shrinks the old average.
 

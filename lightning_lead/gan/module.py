@@ -341,8 +341,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         def make_losses(structure: Structure, *, repeated: bool = True) -> GANLosses:
             return self._losses_of(few, seed, structure=structure, repeated=repeated)
 
-        simultaneous = self.game.play == "simultaneous"
-        return find_structure(make_losses, live, contexts, self.game.rule, simultaneous=simultaneous)
+        return find_structure(make_losses, live, contexts, self.game.rule)
 
     def _micro(
         self, real: Tensor, labels: Tensor | None, fakes: int, moves: bool, *, parts: int | None = None

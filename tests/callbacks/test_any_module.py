@@ -72,6 +72,7 @@ def test_a_module_with_a_method_sample_is_scored(kit, fit, tmp_path):
     fit(plain)
     assert [record["step"] for record in metrics.history] == [2, 4]
     assert metrics.history[-1]["protocol"]["batch_norm"] == "running statistics"
+    assert metrics.history[-1]["protocol"]["ema"] == {"halflife_images": 50, "rampup": 0.05, "networks": ["decoder"]}
     for name, value in plain.state_dict().items():
         assert torch.equal(value, scored.state_dict()[name]), name
 
