@@ -5,6 +5,7 @@ from lightning_lead.data.digits import DigitsDataModule
 from lightning_lead.data.gaussians import GaussiansDataModule, ModeCoverage, modes_covered
 from lightning_lead.data.image_folder import ImageFolderDataModule
 from lightning_lead.data.loader import EpochSampler, ResumableDataLoader
+from lightning_lead.data.stacked_digits import StackedDigitsDataModule
 from lightning_lead.data.stl10 import STL10DataModule
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "STL10DataModule",
     "ImageFolderDataModule",
     "DigitsDataModule",
+    "StackedDigitsDataModule",
     "GaussiansDataModule",
     "ModeCoverage",
     "modes_covered",

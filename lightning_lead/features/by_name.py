@@ -11,6 +11,7 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead.features.backbones import TorchvisionFeatures
 from lightning_lead.features.digits_classifier import DigitsClassifier
 from lightning_lead.features.inception import Inception2015
+from lightning_lead.features.stacked_digits import StackedDigitsClassifier
 
 __all__ = ["feature_network"]
 
@@ -28,7 +29,8 @@ def feature_network(spec: str | nn.Module) -> nn.Module:
 
     Args:
         spec: "inception": `Inception2015.pretrained()`, or with settings: "inception:bilinear,channels_last";
-            "digits": `DigitsClassifier.pretrained()`; "torchvision:NAME": `TorchvisionFeatures(NAME)`; or a module.
+            "digits": `DigitsClassifier.pretrained()`; "stacked_digits": `StackedDigitsClassifier()`;
+            "torchvision:NAME": `TorchvisionFeatures(NAME)`; or a module.
 
     Raises:
         ConfigurationError: another name, or weights that are not on this machine and cannot be had.
@@ -50,8 +52,10 @@ def feature_network(spec: str | nn.Module) -> nn.Module:
         return Inception2015.pretrained(**settings)
     if spec == "digits":
         return DigitsClassifier.pretrained()
+    if spec == "stacked_digits":
+        return StackedDigitsClassifier()
     raise ConfigurationError(
         "Cannot build the feature network because nothing goes by this name; take 'inception', alone or with some of "
-        f"its settings as in 'inception:{','.join(_OPTIONS)}', 'digits', 'torchvision:resnet18' or another of "
-        f"torchvision's, or pass a torch.nn.Module (got {spec!r})."
+        f"its settings as in 'inception:{','.join(_OPTIONS)}', 'digits', 'stacked_digits', 'torchvision:resnet18' or "
+        f"another of torchvision's, or pass a torch.nn.Module (got {spec!r})."
     )

@@ -12,6 +12,7 @@ from lightning_lead.metrics.fid import FID
 from lightning_lead.metrics.kid import KID
 from lightning_lead.metrics.memorization import Memorization
 from lightning_lead.metrics.mind import MIND
+from lightning_lead.metrics.modes import Modes
 from lightning_lead.metrics.prdc import PRDC
 from lightning_lead.metrics.reference import ReferenceImages
 from lightning_lead.metrics.scorer import Measurement, Scorer
@@ -25,6 +26,7 @@ __all__ = [
     "ImageSet",
     "Measurement",
     "Memorization",
+    "Modes",
     "Moments",
     "ReferenceImages",
     "Score",

@@ -98,7 +98,8 @@ class Scorer:
         self.reference, self.seed, self.cache = reference, seed, cache
         self._given: dict[str, Any] = {"metrics": metrics} | options
         self.features = FeatureNetwork(find_extractor(extractor))
-        self.scores = find_scores(metrics, options) + self._of_classifier(metrics, options.get("is_splits"))
+        self.scores = find_scores(metrics, options)
+        self.scores += self._of_classifier(self.scores, options.get("is_splits"))
         if not self.scores:
             raise ConfigurationError("Cannot score samples with nothing to compute; name 'fid' or 'kid' in metrics")
         self.names = [name for score in self.scores for name in score.names]
@@ -109,9 +110,9 @@ class Scorer:
         self._described: dict[str, Any] = {}
         self._device = torch.device("cpu")
 
-    def _of_classifier(self, metrics: Sequence[str | Score], splits: int | None) -> list[Score]:
+    def _of_classifier(self, named: Sequence[Score], splits: int | None) -> list[Score]:
         """Return the classifier's score where there is a classifier, unless it was given."""
-        wants = [metric for metric in metrics if isinstance(metric, Score) and "logits" in metric.needs]
+        wants = [score for score in named if "logits" in score.needs]
         if self.features.classifies:
             name = getattr(self.features.network, "score_name", None)
             given = any(isinstance(score, ClassifierScore) for score in wants)
