@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
+import sys
 import warnings
 from collections.abc import Sequence
 from itertools import count
@@ -25,6 +27,7 @@ from lightning_lead._lightning import (
 )
 from lightning_lead.engine.named_rules import game_names
 from lightning_lead.gan import LeadGANModule
+from lightning_lead.training import LeadMixin
 
 __all__ = ["QUIET", "GameCLI", "build", "configuration"]
 
@@ -33,7 +36,10 @@ QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--tra
 
 
 class GameCLI(LightningCLI):
-    """LightningCLI with one more argument, `--game NAME`, which wins over the recipe's `model.game`."""
+    """LightningCLI with one more argument, `--game NAME`, which wins over the recipe's `model.game`.
+
+    The model is a `LeadGANModule`, or a module of one's own by `model.class_path` in the recipe or the arguments.
+    """
 
     def __init__(self, arguments: Sequence[str] | None = None, *, run: bool) -> None:
         try:
@@ -42,9 +48,11 @@ class GameCLI(LightningCLI):
             raise ConfigurationError(
                 "Cannot run the command line because jsonargparse is not installed; pip install 'lightning-lead[cli]'"
             ) from error
+        self.own_module = _names_a_module(sys.argv[1:] if arguments is None else arguments)
         super().__init__(
-            LeadGANModule,
+            LeadMixin if self.own_module else LeadGANModule,
             LightningDataModule,
+            subclass_mode_model=self.own_module,
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
@@ -65,8 +73,15 @@ class GameCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Hand the game to the model."""
         config = self.config[self.subcommand] if self.subcommand else self.config
-        if config.game is not None:
-            config.model.game = config.game
+        if config.game is None:
+            return
+        settings = config.model.get("init_args", {}) if self.own_module else config.model
+        if self.own_module and "game" not in settings:
+            raise ConfigurationError(
+                f"Cannot play --game={config.game} because {config.model.class_path} takes no argument game; let its "
+                "__init__(game=...) pass it on to super().__init__(game=game)"
+            )
+        settings.game = config.game
 
     def before_fit(self) -> None:
         """Keep the checkpoints of an earlier run."""
@@ -100,6 +115,31 @@ def configuration(arguments: Sequence[str], *, name: str) -> dict[str, Any]:
                     f"Cannot run {name} because fit does not take its arguments; correct them (got {lines[-1].strip()})"
                 ) from end
     return yaml.safe_load(printed.getvalue()) or {}
+
+
+def _names_a_module(arguments: Sequence[str]) -> bool:
+    """Return True if the arguments, or a recipe that they name, say of which class the model is."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    for word, value in itertools.pairwise(words):
+        if word == "--model.class_path":
+            return True
+        if word == "--model" and (not Path(value).is_file() or "class_path" in _read(Path(value))):
+            return True
+        if word in ("--config", "-c") and Path(value).is_file():
+            recipe = _read(Path(value))
+            models = [part.get("model") for part in (recipe, recipe.get("fit")) if isinstance(part, dict)]
+            if any(isinstance(model, dict) and "class_path" in model for model in models):
+                return True
+    return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a recipe's entries; none where the parser will say what is wrong with it."""
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
 
 
 def _keep_earlier(trainer: Any, *, resumes: bool) -> None:

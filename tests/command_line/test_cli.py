@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -336,3 +337,105 @@ def test_checkpoints_of_the_command_line_load_with_weights_only(command):
     fit(command, "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=ckpt")
     for path in Path().rglob("*.ckpt"):
         assert "lightning_lead" in torch.load(path, weights_only=True)
+
+
+OWN_MODULE = '''
+import torch
+from torch import nn
+from lightning_lead import LeadMixin
+
+
+class Own(LeadMixin):
+    """A module of one's own."""
+
+    def __init__(self, width: int = 8, game: str = "LEAD(cross='extrapolated')"):
+        super().__init__(game=game)
+        self.generator = nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 64))
+        self.critic = nn.Linear(64, 1)
+
+    def players(self):
+        return {"critic": self.critic.parameters(), "generator": self.generator.parameters()}
+
+    def critic_loss(self, batch):
+        real, fake = batch[0].flatten(1), self.sample(len(batch[0])).flatten(1)
+        return self.critic(fake).mean() - self.critic(real).mean()
+
+    def generator_loss(self, batch):
+        return -self.critic(self.sample(len(batch[0])).flatten(1)).mean()
+
+    def sample(self, n):
+        return self.generator(torch.randn(n, 3)).unflatten(1, (1, 8, 8))
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+
+class Silent(Own):
+    """It takes no game."""
+
+    def __init__(self):
+        super().__init__()
+'''
+OWN_RECIPE = """
+seed_everything: 0
+trainer: {accelerator: cpu, max_steps: 2, logger: false, enable_checkpointing: false, limit_val_batches: 0}
+model: {class_path: module_of_ones_own.Own, init_args: {width: 4}}
+data: {class_path: lightning_lead.DigitsDataModule, init_args: {batch_size: 64}}
+"""
+
+
+@pytest.fixture
+def own_module(command, monkeypatch, tmp_path):
+    Path("module_of_ones_own.py").write_text(OWN_MODULE)
+    Path("own.yaml").write_text(OWN_RECIPE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("module_of_ones_own", None)
+
+
+@pytest.mark.parametrize("way", ["recipe", "argument", "whole"])
+def test_a_module_of_one_s_own_is_named_by_its_class(own_module, command, way):
+    data = [
+        "--seed_everything=0",
+        "--data=lightning_lead.DigitsDataModule",
+        "--trainer.accelerator=cpu",
+        "--trainer.logger=false",
+    ]
+    data += ["--trainer.enable_checkpointing=false", "--trainer.max_steps=2", "--trainer.limit_val_batches=0"]
+    arguments = {
+        "recipe": ["--config", "own.yaml"],
+        "argument": [*data, "--model.class_path=module_of_ones_own.Own", "--model.init_args.width=4"],
+        "whole": [*data, "--model", "module_of_ones_own.Own", "--model.width=4"],
+    }[way]
+    fitted = command("fit", *arguments, "--game=OptimisticAdam", *QUIET)
+    assert type(fitted.model).__name__ == "Own"
+    assert fitted.model.generator[0].out_features == 4
+    assert fitted.model.game.rule.name == "OptimisticAdam"
+    assert fitted.trainer.global_step == 2
+
+
+def test_a_file_with_the_settings_of_a_gan_is_no_class(command, tmp_path):
+    Path("model.yaml").write_text("generator_lr: 0.5")
+    fitted = fit(command, "--model=model.yaml", "--trainer.max_steps=1", "--trainer.callbacks=[]")
+    assert type(fitted.model) is LeadGANModule
+    assert fitted.trainer.optimizers[0].param_groups[1]["lr"] == 0.5
+
+
+def test_a_module_that_takes_no_game_is_told_so(own_module, command):
+    arguments = ["--config=own.yaml", "--model=module_of_ones_own.Silent", *QUIET]
+    with pytest.raises(
+        ConfigurationError, match=r"Cannot play --game=ExtraAdam because .*Silent takes no argument game"
+    ):
+        command("fit", *arguments, "--game=ExtraAdam")
+    assert command("fit", *arguments).model.game.rule.name == "LEAD"
+
+
+def test_a_recipe_of_ones_own_module_is_compared(own_module, command, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()) + ":" + os.environ.get("PYTHONPATH", ""))
+    games = ["AlternatingGDA", "OptimisticAdam"]
+    settings = ["--seeds", "0", "--max_steps", "2", "--every", "1", "--output", "out"]
+    assert command("compare", "--config", "own.yaml", "--games", *games, *settings) == 0
+    assert all(game in Path("out/table.md").read_text() for game in games)
