@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the same names as below, where type checkers and editors ca
         LearningRateFinder,
         ModelCheckpoint,
         StochasticWeightAveraging,
+        WeightAveraging,
     )
     from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, LRSchedulerCallable, OptimizerCallable
     from pytorch_lightning.loggers import TensorBoardLogger
@@ -56,6 +57,7 @@ __all__ = [
     "TensorBoardLogger",
     "TorchCheckpointIO",
     "Trainer",
+    "WeightAveraging",
     "extract_batch_size",
     "lightning_name",
     "lightning_version",
@@ -70,7 +72,7 @@ PACKAGES = {"pytorch_lightning": "pytorch_lightning", "lightning": "lightning.py
 _HOMES = {
     "": "Callback LightningDataModule LightningModule Trainer",
     ".callbacks": "BasePredictionWriter BatchSizeFinder EarlyStopping LearningRateFinder ModelCheckpoint "
-    "StochasticWeightAveraging",
+    "StochasticWeightAveraging WeightAveraging",
     ".cli": "LightningArgumentParser LightningCLI LRSchedulerCallable OptimizerCallable",
     ".loggers": "TensorBoardLogger",
     ".plugins.io": "TorchCheckpointIO",

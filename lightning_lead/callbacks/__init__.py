@@ -5,6 +5,7 @@ from lightning_lead.callbacks.generative_metrics import GenerativeMetrics
 from lightning_lead.callbacks.generator_file import save_generator
 from lightning_lead.callbacks.image_writer import ImageWriter
 from lightning_lead.callbacks.mode_counter import ModeCounter
+from lightning_lead.callbacks.paired_metrics import PairedMetrics
 from lightning_lead.callbacks.sample_grid import SampleGrid
 from lightning_lead.callbacks.segment import SegmentCheckpoint
 from lightning_lead.callbacks.throughput import Throughput
@@ -14,6 +15,7 @@ from lightning_lead.gan.ema import GeneratorEMA, find_ema
 __all__ = [
     # callbacks
     "GenerativeMetrics",
+    "PairedMetrics",
     "SampleGrid",
     "GeneratorEMA",
     "ImageWriter",

@@ -69,8 +69,18 @@ def try_samples(scorer: Scorer, pl_module: Any, ema: GeneratorEMA | None, *, str
         to_uint8(samples, scorer.value_range, strict=True)
 
 
-def score_samples(scorer: Scorer, trainer: Trainer, pl_module: Any, ema: GeneratorEMA | None) -> Measurement:
-    """Draw samples, from the average if there is one, and score them; all ranks must call it, and get the same."""
+def score_samples(
+    scorer: Scorer,
+    trainer: Trainer,
+    pl_module: Any,
+    ema: GeneratorEMA | None,
+    *,
+    averaged: dict[str, Any] | None = None,
+) -> Measurement:
+    """Draw samples, from the average if there is one, and score them; all ranks must call it, and get the same.
+
+    `averaged` describes the average that the module's own weights are, if they are one.
+    """
     share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
     chunks = generate(pl_module, scorer.num_samples, seed=scorer.seed, batch_size=scorer.batch_size, ema=ema, **share)
     networks = {name: pl_module.get_submodule(name) for name in sampled_networks(pl_module, ema)}
@@ -81,7 +91,7 @@ def score_samples(scorer: Scorer, trainer: Trainer, pl_module: Any, ema: Generat
         protocol = {
             "generator_mode": "eval",
             "batch_norm": _describe_norms(networks.values()),
-            "ema": None if ema is None else ema.description,
+            "ema": averaged if ema is None else ema.description,
             "weights_dtype": describe_dtype(sampled[name] for name in parameters),
             "trainer_precision": str(trainer.precision),
             "generator_sha256": tensors_hash(sampled),

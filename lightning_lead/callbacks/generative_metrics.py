@@ -17,7 +17,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from lightning_lead._checks import check_positive
 from lightning_lead._files import write_json
-from lightning_lead._lightning import Callback, Trainer, rank_zero_info, rank_zero_warn
+from lightning_lead._lightning import Callback, Trainer, WeightAveraging, rank_zero_info, rank_zero_warn
 from lightning_lead.callbacks._generator_scores import pass_reals, score_samples, try_samples
 from lightning_lead.callbacks._monitors import check_monitors
 from lightning_lead.checkpoints._game import saved_description
@@ -126,6 +126,7 @@ class GenerativeMetrics(Callback):
         self._last_step = 0
         self._loaded_step: int | None = None
         self._loaded_game: str | None = None
+        self._loaded_average = False
 
     @property
     def names(self) -> list[str]:
@@ -146,11 +147,12 @@ class GenerativeMetrics(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Refuse a module that cannot be sampled."""
         check_generates(pl_module, "GenerativeMetrics")
-        self._loaded_step = self._loaded_game = None
+        self._loaded_step, self._loaded_game, self._loaded_average = None, None, False
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Read from which step of which game the weights are: outside of a fit the Trainer does not know."""
         self._loaded_step, self._loaded_game = int(checkpoint["global_step"]), saved_description(checkpoint)
+        self._loaded_average = "averaging_state" in checkpoint and trainer.state.fn != "fit"
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Pass the reals, try everything once, and take up the records of the run that is resumed."""
@@ -219,7 +221,9 @@ class GenerativeMetrics(Callback):
             ema.update_if_due(trainer, pl_module)  # it may stand after this callback in the Trainer's list
         pl_module.sync_buffers()
         step = trainer.global_step if fitting or self._loaded_step is None else self._loaded_step
-        values, protocol, broken, picture = score_samples(self.scorer, trainer, pl_module, ema)
+        values, protocol, broken, picture = score_samples(
+            self.scorer, trainer, pl_module, ema, averaged=self._averaged(trainer)
+        )
         if broken:
             rank_zero_warn(
                 f"{broken} values of the samples at step {step} are not finite: the generator has diverged, and the "
@@ -236,6 +240,18 @@ class GenerativeMetrics(Callback):
             if picture is not None:
                 to_pil_image(picture).save(self._path.with_name(f"{self._stem}nearest_{step:08d}.png"))
         rank_zero_info(describe(record))
+
+    def _averaged(self, trainer: Trainer) -> dict[str, Any] | None:
+        """Describe Lightning's weight averaging if the weights in the module are its averages, buffers and all.
+
+        In a fit it puts them in for a validation epoch, and takes them out again as its turn among the callbacks comes.
+        """
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        for position, callback in enumerate(callbacks):
+            if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+                in_place = trainer.state.fn != "fit" or (trainer.validating and position > callbacks.index(self))
+                return {"callback": f"{type(callback).__name__} of Lightning"} if in_place else None
+        return {"callback": "WeightAveraging of Lightning"} if self._loaded_average else None
 
     def _publish(self, trainer: Trainer, pl_module: Any, values: dict[str, float]) -> None:
         values = {self.name_prefix + name: value for name, value in values.items()}

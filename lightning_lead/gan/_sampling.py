@@ -17,7 +17,7 @@ from lightning_lead.calculus.swap import Swap
 if TYPE_CHECKING:
     from lightning_lead.gan.ema import GeneratorEMA
 
-__all__ = ["check_generates", "generate", "sampled_networks"]
+__all__ = ["averaged_weights", "check_generates", "generate", "sampled_networks"]
 
 
 def check_generates(pl_module: Any, who: str) -> None:
@@ -86,16 +86,13 @@ def generate(
 
 
 def _draw(pl_module: Any, n: int, seed: int, averaged: Mapping[str, Tensor] | None) -> Tensor:
-    with _evaluation_mode(pl_module), plain_computation(pl_module.device), pl_module.private_noise(seed):
-        live = dict(pl_module.named_parameters(remove_duplicate=False))
-        names = [name for name in averaged or () if name in live]  # besides them, there are buffers
-        point = {"averaged": tuple(averaged[name] for name in names)} if averaged is not None else {}
-        with Swap(pl_module, {"averaged": [live[name] for name in names]})(point):
-            if hasattr(pl_module, "sample_latents"):
-                latents, labels = pl_module.sample_latents(n), pl_module.sample_labels(n)
-                samples = pl_module(latents) if labels is None else pl_module(latents, labels)
-            else:
-                samples = pl_module.sample(n)
+    quiet, device = _evaluation_mode(pl_module), pl_module.device
+    with quiet, plain_computation(device), pl_module.private_noise(seed), averaged_weights(pl_module, averaged):
+        if hasattr(pl_module, "sample_latents"):
+            latents, labels = pl_module.sample_latents(n), pl_module.sample_labels(n)
+            samples = pl_module(latents) if labels is None else pl_module(latents, labels)
+        else:
+            samples = pl_module.sample(n)
     if not isinstance(samples, Tensor) or not samples.is_floating_point() or samples.dim() < 2 or len(samples) != n:
         got = f"{tuple(samples.shape)} {samples.dtype}" if isinstance(samples, Tensor) else type(samples).__name__
         raise ConfigurationError(
@@ -103,6 +100,16 @@ def _draw(pl_module: Any, n: int, seed: int, averaged: Mapping[str, Tensor] | No
             f"make the generator return (n, C, H, W) or (n, 2) (got {got})"
         )
     return samples.float()
+
+
+@contextmanager
+def averaged_weights(module: nn.Module, averaged: Mapping[str, Tensor] | None) -> Iterator[None]:
+    """Put averaged parameters into the places of the live ones of these names; None leaves these where they are."""
+    live = dict(module.named_parameters(remove_duplicate=False))
+    names = [name for name in averaged or () if name in live]  # besides them, there are buffers
+    point = {"averaged": tuple(averaged[name] for name in names)} if averaged is not None else {}
+    with Swap(module, {"averaged": [live[name] for name in names]})(point):
+        yield
 
 
 @contextmanager

@@ -73,7 +73,9 @@ def describe(record: Mapping[str, Any]) -> str:
 def describe_protocol(protocol: Mapping[str, Any]) -> str:
     """Return in one line how something was measured; not what came of it."""
     ema = protocol["ema"]
-    weights = "live weights" if ema is None else f"EMA half-life {ema['halflife_images']:g} images"
+    weights = "live weights"
+    if ema is not None:
+        weights = f"EMA half-life {ema['halflife_images']:g} images" if "halflife_images" in ema else ema["callback"]
     low, high = protocol["value_range"]
     return (
         f"{protocol['num_samples']} fakes ({weights}, eval mode, seed {protocol['seed']}) against "
