@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
         GenerativeMetrics,
         ImageWriter,
         ModeCounter,
+        PairedMetrics,
         SampleGrid,
         SegmentCheckpoint,
         Throughput,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
     from lightning_lead.engine.strategy import GameStrategy
     from lightning_lead.engine.turns import Turn
     from lightning_lead.gan._problem import GANBatch
+    from lightning_lead.gan.adversarial import AdversarialModule
     from lightning_lead.gan.ema import GeneratorEMA
     from lightning_lead.gan.module import LeadGANModule
     from lightning_lead.training.mixin import LeadMixin
@@ -62,6 +64,7 @@ __all__ = [
     "LEADStrategy",
     "GameStrategy",
     "LeadGANModule",
+    "AdversarialModule",
     "LeadModule",
     "LeadMixin",
     "GANBatch",
@@ -72,6 +75,7 @@ __all__ = [
     "GeneratorEMA",
     "ImageWriter",
     "ModeCounter",
+    "PairedMetrics",
     "SegmentCheckpoint",
     "Throughput",
     "CompactCheckpointIO",
@@ -110,6 +114,7 @@ __all__ = [
 _EXPORTS = {  # name -> the module that it is loaded from
     "LEADStrategy": "lightning_lead.engine.lead_strategy",
     "GameStrategy": "lightning_lead.engine.strategy",
+    "AdversarialModule": "lightning_lead.gan.adversarial",
     "LeadGANModule": "lightning_lead.gan.module",
     "GANBatch": "lightning_lead.gan._problem",
     "Turn": "lightning_lead.engine.turns",
@@ -120,6 +125,7 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "GeneratorEMA": "lightning_lead.gan.ema",
     "ImageWriter": "lightning_lead.callbacks",
     "ModeCounter": "lightning_lead.callbacks",
+    "PairedMetrics": "lightning_lead.callbacks",
     "SegmentCheckpoint": "lightning_lead.callbacks",
     "Throughput": "lightning_lead.callbacks",
     "CompactCheckpointIO": "lightning_lead.checkpoints",

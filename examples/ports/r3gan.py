@@ -37,13 +37,13 @@ class Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latents (n, 16) to images (n, 1, 8, 8)."""
+    """Latents (n, 16) to images (n, channels, 8, 8)."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, channels: int = 1, width: int = 32) -> None:
         super().__init__()
         self.start = nn.Sequential(nn.Linear(16, width * 4), nn.Unflatten(1, (width, 2, 2)))
         self.blocks = nn.ModuleList(Block(width) for _ in range(3))
-        self.end = nn.Conv2d(width, 1, 1)
+        self.end = nn.Conv2d(width, channels, 1)
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.blocks[0](self.start(z))
@@ -55,9 +55,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images to one logit each."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, channels: int = 1, width: int = 32) -> None:
         super().__init__()
-        self.start, self.end = nn.Conv2d(1, width, 1), nn.Linear(width * 4, 1)
+        self.start, self.end = nn.Conv2d(channels, width, 1), nn.Linear(width * 4, 1)
         self.blocks = nn.ModuleList(Block(width) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:

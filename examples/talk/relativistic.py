@@ -37,7 +37,7 @@ from lightning_lead.data import DigitsDataModule
 from lightning_lead.features import DigitsClassifier
 from lightning_lead.gan._problem import GANBatch
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator
-from lightning_lead.objectives import AbstractPenalty
+from lightning_lead.objectives import AbstractGradientPenalty
 
 BETAS = (0.0, 0.5, 0.8)
 METHODS = {
@@ -49,7 +49,7 @@ METHODS = {
 
 @final
 @dataclass(frozen=True)
-class BothEnds(AbstractPenalty):
+class BothEnds(AbstractGradientPenalty):
     """R1 + R2: (γ/2)·(E ‖∇D(x)‖² + E ‖∇D(u)‖²)."""
 
     looks_at_fakes: ClassVar[bool] = True

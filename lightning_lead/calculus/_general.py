@@ -13,7 +13,7 @@ from lightning_lead._errors import DifferentiationError
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus._graph import LossGraph, read_graph
 from lightning_lead.calculus._players import leaves_of, moved_back, opponent_of, weighted_sum
-from lightning_lead.calculus._terms import Contexts, CrossTerm, Direction, Divisible, HessianTerm, Losses
+from lightning_lead.calculus._terms import COUPLED, Contexts, CrossTerm, Direction, Divisible, HessianTerm, Losses
 from lightning_lead.calculus._third import refuse_wrong_norms
 from lightning_lead.calculus.derivatives import cross_term, gradient, hessian_product
 
@@ -150,13 +150,16 @@ class GeneralDerivatives:
     def _exact(
         self, player: str, opponent: str, values: Mapping[str, Tensor], own: Vector, other: Vector, cross: CrossTerm
     ) -> Vector:
-        """c_i = ∓∇_i ⟨∇_j L, Δ_j⟩, L being the opponent's loss or the own one."""
+        """c_i = ∓∇_i ⟨∇_j L, Δ_j⟩, L being the opponent's loss or the own one, or the part of it where players meet."""
         of, sign = (opponent, -1.0) if cross.form == "opponent" else (player, 1.0)
         label = f"the gradient of {of!r}'s loss with respect to {opponent!r}"
-        refuse_wrong_norms(values[of], f"the loss of player {of!r}", own, other)
+        loss = values.get(COUPLED + of, values[of])
+        if not loss.requires_grad and COUPLED + of in values:
+            return tuple(torch.zeros_like(p) for p in own)  # a part that has not begun yet
+        refuse_wrong_norms(loss, f"the loss of player {of!r}", own, other)
         # double backward: the graph of the opponent's gradient is differentiated once more
         try:
-            field = gradient(values[of], other, create_graph=True, label=label)
+            field = gradient(loss, other, create_graph=True, label=label)
             product = cross_term(field, own, cross.displacement, label=label, exhaustive=self._exhaustive)
         except DifferentiationError:
             # a loss that ignores its opponent, as before an adversarial term begins, has no cross term; where the loss

@@ -13,7 +13,11 @@ from lightning_lead._types import CrossForm, Point, Vector
 from lightning_lead.calculus._float32 import full_float32
 from lightning_lead.calculus._players import inner, norm
 
+COUPLED = "coupled/"
+"""Before a player's name: the part of its loss in which the players meet, where losses tell it apart."""
+
 __all__ = [
+    "COUPLED",
     "Backend",
     "Contexts",
     "CrossTerm",

@@ -108,7 +108,8 @@ def cross_term(
     if all(g is None for g in grads):
         raise DifferentiationError(
             f"Cannot form the cross term because {label} does not depend on the player; "
-            "the players must meet in one loss (is an output detached, or an opponent left out of the loss?)"
+            "the players must meet in one loss. Is an output detached, as fakes in a discriminator's loss often are, "
+            "or an opponent left out? Take the detach() out, or use LEADStrategy(cross='extrapolated')"
         )
     return zeros_for_none(grads, parameters)
 

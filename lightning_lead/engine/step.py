@@ -51,6 +51,8 @@ class GameStep:
         make_oracle: (turn, seed) -> the derivatives of that turn.
         seed: of all random numbers of the step.
         clip: largest norm of a player's direction, > 0, or None.
+        before_player: (player) -> called with its direction in `.grad`, averaged over ranks, before it is clipped; it
+            may change it.
         step_optimizer: (optimizer, last) -> steps it; `last` is True once, at the end of the game step. Default
             `optimizer.step()`.
 
@@ -86,11 +88,13 @@ class GameStep:
         make_oracle: Callable[[Turn, int], GameOracle],
         seed: int = 0,
         clip: float | None = None,
+        before_player: Callable[[str], object] | None = None,
         step_optimizer: Callable[[Optimizer, bool], object] = lambda optimizer, last: optimizer.step(),
     ) -> None:
         self._game, self._turns, self._live = game, turns, live
         self._optimizers, self._lookahead, self._make_oracle = optimizers, lookahead, make_oracle
-        self._seed, self._clip, self._step_optimizer = seed, clip, step_optimizer
+        self._seed, self._clip = seed, clip
+        self._before_player, self._step_optimizer = before_player, step_optimizer
 
     def play(self) -> PlayedStep:
         """Play every turn: a direction, clipped, then the steps of the optimizers that hold the moving players."""
@@ -112,6 +116,9 @@ class GameStep:
         before = {}
         if adjusts:
             before = {name: tuple(p.detach().clone() for p in params) for name, params in self._live.items()}
+        if self._before_player is not None and not skipped:
+            for name in turn.players:
+                self._before_player(name)
         if self._clip is not None and not skipped:
             for name in turn.players:
                 nn.utils.clip_grad_norm_(self._live[name], self._clip)

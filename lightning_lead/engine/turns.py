@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Turn"]
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.engine._batches import tensors_of
+
+__all__ = ["Turn", "check_turns"]
 
 
 class Turn(NamedTuple):
@@ -20,3 +23,23 @@ class Turn(NamedTuple):
     players: tuple[str, ...]
     micro_batches: Sequence[Any]
     batch_size: int
+
+
+def check_turns(turns: Sequence[Turn]) -> None:
+    """Refuse a game step without a turn, and batches that networks have made: no derivative reaches players by them.
+
+    Raises:
+        ConfigurationError: no turns, or a tensor of a micro-batch has a graph.
+    """
+    if not turns:
+        raise ConfigurationError(
+            "Cannot play a game step in which nobody moves, after which there would be as many as before; let "
+            "game_turns(batch) return one turn at least (got no turns)"
+        )
+    for turn in turns:
+        if any(tensor.grad_fn is not None for batch in turn.micro_batches for tensor in tensors_of(batch)):
+            raise ConfigurationError(
+                f"Cannot play the turn of {' and '.join(turn.players)} because its batch is the output of a network, "
+                "whose parameters would not be differentiated by; draw latents in game_turns(), and call networks in "
+                "the losses (or detach() what is to be a constant)"
+            )

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from lightning_lead.calculus._chain.dual import has_compiled, make_dual, split_dual
-from lightning_lead.calculus._chain.links import DISCRIMINATOR, GENERATOR, Chain, SharedFakes, Structure
+from lightning_lead.calculus._chain.links import (
+    DISCRIMINATOR,
+    GENERATOR,
+    Chain,
+    PenaltyParts,
+    SharedFakes,
+    Structure,
+)
 from lightning_lead.calculus._chain.power_iteration import primal_power_iteration
 from lightning_lead.calculus._rng import RandomState
 from lightning_lead.engine.losses import BatchLosses
@@ -57,6 +64,7 @@ class GANLosses(BatchLosses, Chain):
         self.linked = not problem.overridden and (structure.chained or (one_gradient and not settings.joint))
         self.joint = settings.joint
         self.shares = batch.discriminator_moves and (self._shares_jointly() if self.joint else settings.shared_latents)
+        self._reals: Tensor | None = None  # D(x) of this evaluation
         self._before_logits: RandomState | None = None
         self._partner: GANLosses | None = None
         self._shared: SharedFakes | None = None
@@ -66,7 +74,8 @@ class GANLosses(BatchLosses, Chain):
         # Both players differentiate through one graph of the discriminator, and compiled code allows one reverse pass.
         # With accumulation the graphs of all micro-batches would stay in memory until the generator's part.
         compiled = has_compiled(self.problem.discriminator)
-        return self.structure.chained and self._settings.accumulate == 1 and not compiled
+        sees_reals = self.problem.generator_sees_reals
+        return self.structure.chained and self._settings.accumulate == 1 and not compiled and not sees_reals
 
     @property
     def separable(self) -> bool:
@@ -86,6 +95,7 @@ class GANLosses(BatchLosses, Chain):
     @contextmanager
     def evaluation(self, *, replay: bool, repeat: bool | None = None) -> Iterator[None]:
         """Seed one evaluation, of dual numbers too."""
+        self._reals = None
         duals = primal_power_iteration(self._module) if self.structure.chained else nullcontext()
         with super().evaluation(replay=replay, repeat=repeat), duals:
             yield
@@ -152,9 +162,14 @@ class GANLosses(BatchLosses, Chain):
     def loss(self, player: str, fake_logits: Tensor, *, with_reals: bool) -> Tensor:
         """ℓ of a player; without reals where the objective keeps them apart from the fakes."""
         if player == GENERATOR:
-            return self.problem.generator_loss(fake_logits)
+            if not self.problem.generator_sees_reals:
+                return self.problem.generator_loss(fake_logits)
+            reals = self._real_logits()
+            if split_dual(fake_logits)[1] is None:  # a plain loss beside the one along a direction
+                reals = split_dual(reals)[0]
+            return self.problem.generator_loss(fake_logits, real_logits=reals)
         if with_reals or not self.separable:
-            return self.problem.discriminator_loss(self.problem.real_logits(self._batch), fake_logits)
+            return self.problem.discriminator_loss(self._real_logits(), fake_logits)
         # a separable ℓ_D is a(D(x)) + b(D(u)), so constant logits in place of D(x) change it by a constant
         primal, tangent = split_dual(fake_logits)
         absent = torch.zeros_like(primal).detach()
@@ -162,6 +177,12 @@ class GANLosses(BatchLosses, Chain):
             absent = make_dual(absent, absent)
         return self.problem.discriminator_loss(absent, fake_logits)
 
-    def penalty(self, fakes: Tensor) -> Tensor | None:
-        """p(u), or None."""
-        return self.problem.penalty_on(self._batch, fakes)
+    def _real_logits(self) -> Tensor:
+        """D(x), computed once per evaluation, as in a loop whose losses share it."""
+        if self._reals is None:
+            self._reals = self.problem.real_logits(self._batch)
+        return self._reals
+
+    def penalty(self, fakes: Tensor, *, of_fakes: bool = False) -> PenaltyParts:
+        """p(u)."""
+        return self.problem.penalty_parts(self._batch, fakes, of_fakes=of_fakes)

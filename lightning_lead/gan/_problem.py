@@ -7,19 +7,36 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from functools import partial
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus._chain.dual import uncompiled
+from lightning_lead.calculus._chain.links import PenaltyParts
 from lightning_lead.calculus._rng import PrivateNoise, mix_seed
 from lightning_lead.calculus.replay import frozen_buffers
+from lightning_lead.gan.augmentation import adaptive_parts
 from lightning_lead.objectives import AbstractPenalty, adversarial_objective
+from lightning_lead.objectives.adversarial import real_logits_argument
 
-__all__ = ["AdversarialLosses", "GANBatch", "GANProblem", "HookedProblem", "call_network", "takes_labels"]
+__all__ = [
+    "EVALUATED",
+    "AdversarialLosses",
+    "GANBatch",
+    "GANProblem",
+    "HookedProblem",
+    "as_penalties",
+    "call_network",
+    "takes_labels",
+]
+
+
+EVALUATED = -1
+"""The `update` of a batch that is evaluated and not trained on: every penalty is due, with its own weight."""
 
 
 class GANBatch(NamedTuple):
@@ -39,6 +56,7 @@ class GANBatch(NamedTuple):
     latents: Tensor  # (k, latent_dim)
     fake_labels: Tensor | None  # of the fakes, (k,)
     discriminator_moves: bool  # alone or with the generator; otherwise D(x) moves no buffers
+    update: int = 0  # of the discriminator, counted from 0 at the start of a run; penalties with `every` ask for it
 
     def split(self, parts: int) -> list[GANBatch]:
         """Return as many equal micro-batches; `parts` must divide m and k."""
@@ -55,9 +73,23 @@ class AdversarialLosses:
 
     objective: Any
 
-    def generator_loss(self, fake_logits: Tensor) -> Tensor:
-        """Return the generator's loss ℓ_G, a scalar."""
-        loss: Tensor = self.objective.generator_loss(fake_logits)
+    @property
+    def generator_sees_reals(self) -> bool:
+        """True if the generator's loss takes `real_logits`, as relativistic ones do; a hook may leave that open."""
+        needs = real_logits_argument(type(self).generator_loss)
+        if needs is None or needs.default is inspect.Parameter.empty:
+            return needs is not None
+        return real_logits_argument(self.objective.generator_loss) is not None
+
+    def generator_loss(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        """Return the generator's loss ℓ_G, a scalar; an override may leave `real_logits` out, if it does not use them.
+
+        Args:
+            fake_logits: D(u).
+            real_logits: D(x), if the objective wants them, or else None.
+        """
+        takes = real_logits is not None and real_logits_argument(self.objective.generator_loss) is not None
+        loss: Tensor = self.objective.generator_loss(fake_logits, **({"real_logits": real_logits} if takes else {}))
         return loss
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -73,7 +105,8 @@ class GANProblem(AdversarialLosses):
         generator: latents (k, latent_dim)[, labels (k,)] -> fakes of the shape of the reals.
         discriminator: samples[, labels] -> logits, one per sample.
         objective: a name, or an object with `generator_loss` and `discriminator_loss`; see `objectives`.
-        penalty: on top of the discriminator's loss, or None.
+        penalty: on top of the discriminator's loss, or several of them, or None.
+        augment: samples -> samples, differentiable, applied to whatever the discriminator sees; or None.
         noise: the random numbers that penalties draw from; default the global ones.
 
     Example:
@@ -90,25 +123,30 @@ class GANProblem(AdversarialLosses):
         discriminator: nn.Module,
         *,
         objective: Any = "non_saturating",
-        penalty: AbstractPenalty | None = None,
+        penalty: AbstractPenalty | Sequence[AbstractPenalty] | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
         noise: PrivateNoise | None = None,
     ) -> None:
-        self.generator, self.discriminator = generator, discriminator
-        self.objective, self.penalty = adversarial_objective(objective), penalty
+        self.generator, self.discriminator, self.augment = generator, discriminator, augment
+        self.objective, self.penalties = adversarial_objective(objective), as_penalties(penalty)
         self.noise = noise if noise is not None else PrivateNoise()
-        self.penalties: dict[int, Tensor] = {}
-        """Values of the penalty by the seed of their evaluation, for the log."""
+        self.penalty_values: dict[int, Tensor] = {}
+        """Values of the penalties by the seed of their evaluation, for the log."""
 
     @property
     def module(self) -> nn.Module:
-        """Whatever holds buffers that a forward moves: both networks."""
-        return nn.ModuleList([self.generator, self.discriminator])
+        """Whatever holds buffers that a forward moves: both networks, and penalties and an augmentation with state."""
+        held = [self.generator, self.discriminator, self.augment, *self.penalties]
+        return nn.ModuleList(part for part in held if isinstance(part, nn.Module))
 
     @property
     def separable(self) -> bool:
         """True if the discriminator's loss is a function of the reals' logits plus one of the fakes' logits."""
         own = type(self).discriminator_loss is GANProblem.discriminator_loss
-        return own and bool(getattr(self.objective, "separable", False))
+        return own and self._separable_objective()
+
+    def _separable_objective(self) -> bool:
+        return bool(getattr(self.objective, "separable", False)) and not self.generator_sees_reals
 
     @property
     def overridden(self) -> bool:
@@ -117,25 +155,30 @@ class GANProblem(AdversarialLosses):
 
     @property
     def penalty_sees_fakes(self) -> bool:
-        """True if the penalty depends on the fakes."""
-        return self.penalty is not None and self.penalty.looks_at_fakes
+        """True if a penalty depends on the fakes."""
+        return any(penalty.looks_at_fakes for penalty in self.penalties)
 
     def losses(self, batch: GANBatch, wanted: frozenset[str]) -> Mapping[str, Tensor]:
         """Evaluate the wanted losses, "generator" and "discriminator", means over the micro-batch."""
         fakes = self.fakes(batch)
         fake_logits = self.fake_logits(batch, fakes)
         losses = {}
+        # in the order of the loop: D(u), then D(x), once for both players
+        sees_reals = self.generator_sees_reals
+        real_logits = self.real_logits(batch) if "discriminator" in wanted or sees_reals else None
         if "generator" in wanted:
-            losses["generator"] = self.generator_loss(fake_logits)
-        if "discriminator" in wanted:
-            loss = self.discriminator_loss(self.real_logits(batch), fake_logits)
+            reals = {"real_logits": real_logits} if sees_reals else {}
+            losses["generator"] = self.generator_loss(fake_logits, **reals)
+        if "discriminator" in wanted and real_logits is not None:
+            loss = self.discriminator_loss(real_logits, fake_logits)
             penalty = self.penalty_on(batch, fakes)
             losses["discriminator"] = loss if penalty is None else loss + penalty
         return losses
 
     def generate(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         """G(z), with labels if the generator takes them."""
-        return call_network(self.generator, latents, labels)
+        fakes: Tensor = call_network(self.generator, latents, labels)
+        return fakes
 
     def fakes(self, batch: GANBatch) -> Tensor:
         """G(z) of the batch's latents; refuses a shape that is not that of the reals."""
@@ -153,50 +196,98 @@ class GANProblem(AdversarialLosses):
 
     def real_logits(self, batch: GANBatch) -> Tensor:
         """D(x); in the generator's turn, where a cross term alone needs it, buffers stay as they are."""
-        if batch.discriminator_moves:
-            return self._logits(batch.real, batch.labels)
-        with frozen_buffers(self.discriminator):
+        if batch.discriminator_moves or self.generator_sees_reals:
+            logits = self._logits(batch.real, batch.labels)
+            if batch.discriminator_moves:
+                for augment in adaptive_parts(self.augment):
+                    augment.observe(logits)
+            return logits
+        with self._frozen():
             return self._logits(batch.real, batch.labels)
 
     def _logits(self, samples: Tensor, labels: Tensor | None) -> Tensor:
-        logits = call_network(self.discriminator, samples, labels)
+        samples = samples if self.augment is None else self.augment(samples)
+        output: Any = call_network(self.discriminator, samples, labels)
+        logits = output[0] if isinstance(output, tuple) and output else output
         if not isinstance(logits, Tensor):
             raise ConfigurationError(
-                f"Cannot use what {type(self.discriminator).__name__} returns because it is no tensor; make it return "
-                "logits, one per sample, or override wanted_losses(batch, wanted) and take what you need of it "
-                f"(got {type(logits).__name__})"
+                f"Cannot use what {type(self.discriminator).__name__} returns because it is no tensor, and no tuple "
+                "that begins with one; make it return logits, or (logits, features, ...), or override "
+                f"wanted_losses(batch, wanted) and take what you need of it (got {type(logits).__name__})"
             )
         return logits
 
     def penalty_on(self, batch: GANBatch, fakes: Tensor) -> Tensor | None:
-        """p, of the discriminator as it was in its last forward; None without a penalty.
+        """Σ p, of the discriminator as it was in its last forward; None if no penalty is due in this update."""
+        return self.penalty_parts(batch, fakes).whole
 
-        Its random numbers depend on the seed of the evaluation alone, so a replay that leaves out a forward draws them
-        again. It is a mean over samples, as the losses are, so accumulation and ranks average it along with them.
+    def penalty_parts(self, batch: GANBatch, fakes: Tensor, *, of_fakes: bool = False) -> PenaltyParts:
+        """Σ p, and that of the penalties that look at fakes alone.
+
+        Their random numbers depend on the seed of the evaluation alone, so a replay that leaves out a forward draws
+        them again. They are means over samples, as the losses are, so accumulation and ranks average them along.
+
+        Args:
+            batch: the micro-batch.
+            fakes: G(z).
+            of_fakes: evaluate no penalty that depends on the reals alone.
         """
-        if self.penalty is None:
-            return None
+        evaluated = batch.update == EVALUATED
+        due = {
+            k: penalty
+            for k, penalty in enumerate(self.penalties)
+            if (evaluated or batch.update % penalty.every == 0) and (penalty.looks_at_fakes or not of_fakes)
+        }
+        if not due:
+            return PenaltyParts(None, None)
         generator = self.noise.generator
         seed = None if generator is None else generator.initial_seed()
-        # a further evaluation, which moves no buffer, in code that has a second derivative
-        with frozen_buffers(self.discriminator), uncompiled():
-            if seed is None:
-                value = self._penalise(self.penalty, batch, fakes)
-            else:
-                with self.noise.seeded(mix_seed(seed, 1)):
-                    value = self._penalise(self.penalty, batch, fakes)
-        if seed is not None and batch.discriminator_moves:
-            self.penalties.setdefault(seed, value.detach())  # replays and parts share the seed: the first one is kept
-        return value
+        values: list[Tensor] = []
+        # a further evaluation, which moves no buffer of D, in code that has a second derivative
+        with self._frozen(), uncompiled():
+            for k, penalty in due.items():
+                noise = nullcontext() if seed is None else self.noise.seeded(mix_seed(seed, 1 + k))
+                with noise, _still(penalty, not batch.discriminator_moves):
+                    value = self._penalise(penalty, batch, fakes)
+                values.append(value if evaluated or penalty.every == 1 else penalty.every * value)
+        total = functools.reduce(operator.add, values)
+        entering = [value for value, penalty in zip(values, due.values(), strict=True) if penalty.looks_at_fakes]
+        if seed is not None and batch.discriminator_moves and not of_fakes:
+            # replays and parts share the seed: the first one is kept
+            self.penalty_values.setdefault(seed, total.detach())
+        return PenaltyParts(total, functools.reduce(operator.add, entering) if entering else None)
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """Let no buffer of the discriminator and of the augmentation move."""
+        augment = frozen_buffers(self.augment) if isinstance(self.augment, nn.Module) else nullcontext()
+        with frozen_buffers(self.discriminator), augment:
+            yield
 
     def _penalise(self, penalty: AbstractPenalty, batch: GANBatch, fakes: Tensor) -> Tensor:
         return penalty(
-            partial(call_network, self.discriminator),
+            self._logits_of,
             batch.real,
             fakes if penalty.looks_at_fakes else None,
             labels=batch.labels,
             noise=self.noise.generator,
         )
+
+    def _logits_of(self, samples: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self._logits(samples, labels)
+
+
+@contextmanager
+def _still(penalty: AbstractPenalty, still: bool) -> Iterator[None]:
+    """Put a penalty with averages into eval mode, in which they stay: the discriminator does not move."""
+    if not still or not isinstance(penalty, nn.Module) or not penalty.training:
+        yield
+        return
+    penalty.eval()
+    try:
+        yield
+    finally:
+        penalty.train()
 
 
 class HookedProblem(GANProblem):
@@ -204,17 +295,17 @@ class HookedProblem(GANProblem):
 
     def __init__(
         self,
-        hooks: Any,  # networks, objective, penalty, and forward, generator_loss, discriminator_loss: a LeadGANModule
+        hooks: Any,  # networks, objective, penalty, augment, and forward and the losses: a LeadGANModule
         *,
         noise: PrivateNoise,
-        penalties: dict[int, Tensor],
+        penalty_values: dict[int, Tensor],
         own_loss: bool,  # the discriminator's loss is the objective's
         own_losses: bool,  # `losses` is made of the hooks
     ) -> None:
         self._hooks, self._own_loss, self._own_losses = hooks, own_loss, own_losses
         self.generator, self.discriminator = hooks.generator, hooks.discriminator
-        self.objective, self.penalty = hooks.objective, hooks.penalty
-        self.noise, self.penalties = noise, penalties
+        self.objective, self.penalties, self.augment = hooks.objective, as_penalties(hooks.penalty), hooks.augment
+        self.noise, self.penalty_values = noise, penalty_values
 
     @property
     def module(self) -> nn.Module:
@@ -225,7 +316,13 @@ class HookedProblem(GANProblem):
     @property
     def separable(self) -> bool:
         """True if the objective is, and its loss is the discriminator's."""
-        return self._own_loss and bool(getattr(self.objective, "separable", False))
+        return self._own_loss and self._separable_objective()
+
+    @property
+    def generator_sees_reals(self) -> bool:
+        """True if the module's hook, or its objective, takes `real_logits`."""
+        sees: bool = self._hooks.generator_sees_reals
+        return sees
 
     @property
     def overridden(self) -> bool:
@@ -237,9 +334,10 @@ class HookedProblem(GANProblem):
         fakes: Tensor = self._hooks(latents, labels)
         return fakes
 
-    def generator_loss(self, fake_logits: Tensor) -> Tensor:
+    def generator_loss(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """The module's hook."""
-        loss: Tensor = self._hooks.generator_loss(fake_logits)
+        reals = {} if real_logits is None else {"real_logits": real_logits}
+        loss: Tensor = self._hooks.generator_loss(fake_logits, **reals)
         return loss
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -248,39 +346,97 @@ class HookedProblem(GANProblem):
         return loss
 
 
+def as_penalties(penalty: Any) -> tuple[AbstractPenalty, ...]:
+    """Return the penalties that were given: none, one, or several.
+
+    Raises:
+        ConfigurationError: what is no penalty.
+    """
+    given = tuple(penalty) if isinstance(penalty, (list, tuple, nn.ModuleList)) else (penalty,)
+    for each in given:
+        if isinstance(each, type):
+            raise ConfigurationError(
+                "Cannot use a class as a penalty because its weight belongs to an instance; pass "
+                f"{each.__name__}(...) (got the class {each.__name__})"
+            )
+        if each is not None and not isinstance(each, AbstractPenalty):
+            raise ConfigurationError(
+                "Cannot use this object as a penalty because it is no AbstractPenalty; pass R1(weight=10.0), "
+                "WGANGP(weight=10.0), a subclass of AbstractPenalty of your own, a list of them, or None "
+                f"(got {each!r})"
+            )
+        every = getattr(each, "every", 1)
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ConfigurationError(
+                f"Cannot use {type(each).__name__} because its attribute every counts updates of the discriminator; "
+                f"let it be an integer ≥ 1 (got {every!r})"
+            )
+    return tuple(each for each in given if each is not None)
+
+
 def takes_labels(network: nn.Module) -> bool:
     """Return True if labels are passed to the network.
 
     One that may take labels but names no classes is unconditional: its optional argument stays unused.
     """
+    return _takes(network, _label_argument(network)[0])
+
+
+def _takes(network: nn.Module, argument: inspect.Parameter | None) -> bool:
+    return argument is not None and (
+        argument.default is inspect.Parameter.empty or getattr(network, "num_classes", None) is not None
+    )
+
+
+_LABEL_NAMES = ("labels", "label", "class_labels", "classes")
+_SHORT_NAMES = ("y", "c")  # which may mean anything, so they are looked for among keyword-only arguments alone
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _label_argument(network: nn.Module) -> tuple[inspect.Parameter | None, bool]:
+    """Return the argument that labels go to, and whether it is the second one, which is passed by position.
+
+    It is the one that the network's `label_argument` declares; or a second one without a default; or one of a usual
+    name; or else the second.
+    """
     forward = getattr(network, "_orig_mod", network).forward  # inside of what torch.compile has wrapped
     function = getattr(forward, "__func__", None)
-    arguments = _positional(forward) if function is None else _of_method(function)[1:]
-    return len(arguments) > 1 and (
-        arguments[1].default is inspect.Parameter.empty or getattr(network, "num_classes", None) is not None
-    )
+    arguments = (_parameters(forward) if function is None else _of_method(function)[1:])[1:]
+    second = arguments[0] if arguments and arguments[0].kind in _BY_POSITION else None
+    declared = getattr(network, "label_argument", None)
+    if declared is None and second is not None and second.default is inspect.Parameter.empty:
+        return second, True
+    for argument in arguments:
+        short = argument.name in _SHORT_NAMES and argument.kind is inspect.Parameter.KEYWORD_ONLY
+        if argument.name == declared or (declared is None and (argument.name in _LABEL_NAMES or short)):
+            return argument, argument is second
+    if declared is not None:
+        raise ConfigurationError(
+            f"Cannot pass labels to {type(network).__name__} because its forward has no argument {declared!r}; correct "
+            f"its attribute label_argument (got arguments {[argument.name for argument in arguments]})"
+        )
+    return second, second is not None
 
 
 @functools.lru_cache
 def _of_method(function: Callable[..., Any]) -> list[inspect.Parameter]:
     # a function's arguments do not change, and reading them takes longer than a small layer; networks are not kept
-    return _positional(function)
+    return _parameters(function)
 
 
-def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    parameters = inspect.signature(function).parameters.values()
-    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    named = (*_BY_POSITION, inspect.Parameter.KEYWORD_ONLY)
+    return [p for p in inspect.signature(function).parameters.values() if p.kind in named]
 
 
-def call_network(network: nn.Module, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+def call_network(network: nn.Module, inputs: Tensor, labels: Tensor | None = None) -> Any:
     """Return a network's output, with labels if it takes them; it is an error if there are none."""
-    if not takes_labels(network):
-        unconditional: Tensor = network(inputs)
-        return unconditional
+    argument, second = _label_argument(network)
+    if argument is None or not _takes(network, argument):
+        return network(inputs)
     if labels is None:
         raise ConfigurationError(
             f"Cannot call {type(network).__name__} because it takes labels and there are none; let the loader yield "
             "(samples, labels), or override unpack_batch(batch) and sample_labels(n)"
         )
-    conditional: Tensor = network(inputs, labels)
-    return conditional
+    return network(inputs, labels) if second else network(inputs, **{argument.name: labels})

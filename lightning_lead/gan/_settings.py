@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_lead._checks import check_positive
+from lightning_lead._checks import check_count, check_positive
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["check_batch", "check_last_batch", "check_schedule"]
@@ -16,6 +16,7 @@ def check_schedule(
     *,
     simultaneous: str | None,
     discriminator_steps: int,
+    discriminator_warmup: int,
     generator_batch_size: int | None,
     accumulate: int,
     shared_latents: bool,
@@ -25,6 +26,12 @@ def check_schedule(
     `simultaneous` is the rule's name if both players move at once, or None.
     """
     check_positive(discriminator_steps=discriminator_steps, generator_batch_size=generator_batch_size)
+    check_count("a GAN", "discriminator_warmup", discriminator_warmup, least=0)
+    if simultaneous is not None and discriminator_warmup:
+        raise ConfigurationError(
+            f"Cannot warm the discriminator up under {simultaneous} because in simultaneous play both players move at "
+            f"once; use discriminator_warmup=0, or alternating play (got {discriminator_warmup})"
+        )
     if simultaneous is not None and discriminator_steps != 1:
         raise ConfigurationError(
             f"Cannot play {simultaneous} simultaneously with several discriminator steps because both players move at "

@@ -20,17 +20,20 @@ from lightning_lead.calculus.swap import Swap
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
 from lightning_lead.gan._chain_losses import GANLosses, TurnSettings
-from lightning_lead.gan._penalty import check_penalty, probe_penalty
+from lightning_lead.gan._penalty import probe_penalty
 from lightning_lead.gan._problem import (
+    EVALUATED,
     AdversarialLosses,
     GANBatch,
     GANProblem,
     HookedProblem,
+    as_penalties,
     call_network,
     takes_labels,
 )
 from lightning_lead.gan._settings import check_batch, check_last_batch, check_schedule
 from lightning_lead.gan._structure import PROBED, find_structure, report_structure
+from lightning_lead.gan.augmentation import adaptive_parts, check_augment
 from lightning_lead.objectives import AbstractPenalty, adversarial_objective
 from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training.module import LeadModule
@@ -46,15 +49,19 @@ class LeadGANModule(AdversarialLosses, LeadModule):
     Args:
         generator: latents (n, latent_dim)[, labels (n,)] -> samples of the shape of the real ones.
         discriminator: samples[, labels] -> logits, one per sample.
-        objective: "non_saturating", "minimax", "hinge", "wasserstein", or an object with `generator_loss(fake_logits)`
+        objective: "non_saturating", "minimax", "hinge", "wasserstein", "least_squares", "relativistic_pairing",
+            "relativistic_average", or an object with `generator_loss(fake_logits)`, or `(fake_logits, real_logits)`,
             and `discriminator_loss(real_logits, fake_logits)`.
-        penalty: a gradient penalty that the discriminator's loss gets on top, as `R1(weight=10.0)` or
-            `WGANGP(weight=10.0)` of `lightning_lead.objectives`; or None.
+        penalty: what the discriminator's loss gets on top, as `R1(weight=10.0)` or `LeCam(weight=0.01)` of
+            `lightning_lead.objectives`, or a list of them, or None.
         game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy()`, the exact term
             with a coupling that follows the optimizer's momentum.
         latent_dim: size of a latent; default `generator.latent_dim`.
+        augment: samples -> samples, differentiable, applied to reals and fakes before the discriminator sees them, as
+            `DiffAugment()` or `AdaptiveAugment()`; or None.
         discriminator_steps: discriminator updates per game step, ≥ 1; a batch from the loader is split evenly over
             them.
+        discriminator_warmup: game steps at the start in which the discriminator alone moves, ≥ 0.
         generator_batch_size: fakes per generator update; default those of a discriminator update, a share of the batch.
         optimizer: param groups -> optimizer; default Adam with betas (0, 0.9).
         generator_lr: the generator's learning rate, > 0.
@@ -85,10 +92,12 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         discriminator: nn.Module,
         *,
         objective: Any = "non_saturating",
-        penalty: AbstractPenalty | None = None,
+        penalty: AbstractPenalty | list[AbstractPenalty] | None = None,
+        augment: nn.Module | None = None,
         game: GameStrategy | AbstractGameRule | str | None = None,
         latent_dim: int | None = None,
         discriminator_steps: int = 1,
+        discriminator_warmup: int = 0,
         generator_batch_size: int | None = None,
         optimizer: OptimizerCallable | None = None,
         generator_lr: float = 2e-4,
@@ -117,13 +126,19 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         check_schedule(
             simultaneous=self.game.rule.name if self.game.play == "simultaneous" else None,
             discriminator_steps=discriminator_steps,
+            discriminator_warmup=discriminator_warmup,
             generator_batch_size=generator_batch_size,
             accumulate=accumulate,
             shared_latents=shared_latents,
         )
-        check_penalty(penalty)
-        self.generator, self.discriminator = generator, discriminator
-        self.objective, self.penalty = adversarial_objective(objective), penalty
+        self.generator, self.discriminator, self.augment = generator, discriminator, check_augment(augment)
+        self.objective = adversarial_objective(objective)
+        several = isinstance(penalty, (list, tuple))
+        self.penalty: Any = tuple(penalty) if several else penalty  # type: ignore[arg-type]
+        modules = [each for each in as_penalties(penalty) if isinstance(each, nn.Module)]
+        if several and modules:  # their averages are saved and moved with this module
+            self.penalty_modules = nn.ModuleList(modules)
+        self.discriminator_warmup = discriminator_warmup
         self.latent_dim = latent_dim
         self.discriminator_steps, self.generator_batch_size = discriminator_steps, generator_batch_size
         self._structure = Structure("it was not looked for", None)
@@ -133,7 +148,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
             for network in (generator, discriminator):
                 network.to(memory_format=torch.channels_last)
         self._first: dict[int, GANLosses] = {}
-        self._penalties: dict[int, Tensor] = {}
+        self._penalty_values: dict[int, Tensor] = {}
 
     # ---- hooks a subclass may override ------------------------------------------------------------------------------
 
@@ -193,7 +208,8 @@ class LeadGANModule(AdversarialLosses, LeadModule):
             latents: (n, latent_dim).
             labels: (n,) for a conditional generator.
         """
-        return call_network(self.generator, latents, labels)
+        samples: Tensor = call_network(self.generator, latents, labels)
+        return samples
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return samples, one per index in the batch, in eval mode.
@@ -229,44 +245,66 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         if self.channels_last and real.dim() == 4:
             real = real.contiguous(memory_format=torch.channels_last)
         self._first.clear()
-        self._penalties.clear()
+        self._penalty_values.clear()
         shares = self.discriminator_steps
         check_batch(len(real), shares, self.accumulate)
         size = len(real) // shares
         fakes = self.generator_batch_size or size
         reals = real.split(size)
         classes = labels.split(size) if labels is not None else [None] * shares
+        step = self.global_step
+        update = step * shares
         if self.game.play == "simultaneous":
-            return [Turn(("discriminator", "generator"), self._micro(real, labels, fakes, True), size)]
+            micro = self._micro(real, labels, fakes, True, update=update)
+            return [Turn(("discriminator", "generator"), micro, size)]
         turns = [
-            Turn(("discriminator",), self._micro(r, c, size, True), size) for r, c in zip(reals, classes, strict=True)
+            Turn(("discriminator",), self._micro(r, c, size, True, update=update + k), size)
+            for k, (r, c) in enumerate(zip(reals, classes, strict=True))
         ]
+        if step < self.discriminator_warmup:
+            return turns
         if self.shared_latents:
             shared = [micro._replace(discriminator_moves=False) for micro in turns[0].micro_batches]
             return [*turns, Turn(("generator",), shared, size)]
-        return [*turns, Turn(("generator",), self._micro(reals[-1], classes[-1], fakes, False), fakes)]
+        # a cross term of the generator takes the discriminator's loss of its last update
+        last = self._micro(reals[-1], classes[-1], fakes, False, update=update + shares - 1)
+        return [*turns, Turn(("generator",), last, fakes)]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Play one game step; an adaptive augmentation follows how sure the discriminator has been of the reals."""
+        super().training_step(batch, batch_idx)
+        for augment in adaptive_parts(self.augment):
+            if self.global_step % augment.interval == 0:
+                augment.adapt(lambda tensor: self.trainer.strategy.reduce(tensor, reduce_op="sum"))
+                self.log("augment/probability", augment.probability, on_step=True, on_epoch=False)
+
+    def _waits_until(self) -> int:
+        return self.discriminator_warmup
 
     def wanted_losses(self, batch: GANBatch, wanted: frozenset[str]) -> Mapping[str, Tensor]:
         """Return the losses in `wanted` on one micro-batch."""
         return self.problem.losses(batch, wanted)
 
     def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
-        """Log what every game logs, and `penalty/discriminator`, the mean over the discriminator's updates."""
+        """Log what every game logs, and `penalty/discriminator`, the mean over the updates that had a penalty."""
         super().log_game_step(record, notes)
-        if self._penalties:
-            mean = torch.stack(list(self._penalties.values())).mean()
+        if self._penalty_values:
+            mean = torch.stack(list(self._penalty_values.values())).mean()
             self.log("penalty/discriminator", mean, on_step=True, on_epoch=False)
 
     def player_losses(self, batch: Any) -> Mapping[str, Tensor]:
-        """Return both losses on a batch from the loader, with fresh latents; for evaluation loops of your own."""
+        """Return both losses on a batch from the loader, with fresh latents; for evaluation loops of your own.
+
+        Every penalty is in it, with its own weight; in eval mode nothing moves.
+        """
         real, labels = self.unpack_batch(batch)
-        (whole,) = self._micro(real, labels, len(real), True, parts=1)
+        (whole,) = self._micro(real, labels, len(real), self.training, parts=1, update=EVALUATED)
         return self.wanted_losses(whole, frozenset({"discriminator", "generator"}))
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do nothing per batch: the `GenerativeMetrics` callback scores samples."""
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do nothing per batch: the `GenerativeMetrics` callback scores samples."""
 
     # ---- the losses of a micro-batch, and the structure that they have -----------------------------------------------
@@ -278,7 +316,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         return HookedProblem(
             self,
             noise=self._noise,
-            penalties=self._penalties,
+            penalty_values=self._penalty_values,
             own_loss=own.discriminator_loss is LeadGANModule.discriminator_loss,
             own_losses=own.wanted_losses is LeadGANModule.wanted_losses,
         )
@@ -323,7 +361,8 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         needs = self.game.rule.needs
         first = turns[0].micro_batches[0]
         if isinstance(first, GANBatch):
-            losses = self._losses_of(first.first(PROBED), seed, repeated=False)
+            # every penalty is due in the first update
+            losses = self._losses_of(first.first(PROBED)._replace(update=0), seed, repeated=False)
             contexts = Contexts(Swap(self, live), self._full_precision)
             probe_penalty(losses.problem, losses, live, contexts, needs)
         found = self._find_structure(turns[-1].micro_batches[0], live, seed)
@@ -331,12 +370,12 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         self._known_calls = {}
         report_structure(found, self.game.rule)
         super()._probe(turns, live, seed)
-        self._penalties.clear()
+        self._penalty_values.clear()
 
     def _find_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> Structure:
         if self.problem.overridden or not isinstance(batch, GANBatch):
             return Structure("wanted_losses() is overridden", None)
-        few, contexts = batch.first(PROBED), Contexts(Swap(self, live), self._full_precision)
+        few, contexts = batch.first(PROBED)._replace(update=0), Contexts(Swap(self, live), self._full_precision)
 
         def make_losses(structure: Structure, *, repeated: bool = True) -> GANLosses:
             return self._losses_of(few, seed, structure=structure, repeated=repeated)
@@ -344,11 +383,22 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         return find_structure(make_losses, live, contexts, self.game.rule)
 
     def _micro(
-        self, real: Tensor, labels: Tensor | None, fakes: int, moves: bool, *, parts: int | None = None
+        self,
+        real: Tensor,
+        labels: Tensor | None,
+        fakes: int,
+        moves: bool,
+        *,
+        parts: int | None = None,
+        update: int = 0,
     ) -> list[GANBatch]:
-        latents, fake_labels = self.sample_latents(fakes), None
-        if labels is not None and (takes_labels(self.generator) or takes_labels(self.discriminator)):
-            # the labels of the reals, over and over if there are more fakes
-            fake_labels = labels.repeat(-(-len(latents) // len(labels)))[: len(latents)]
-        batch = GANBatch(real, labels, latents, fake_labels, moves)
-        return batch.split(self.accumulate if parts is None else parts)
+        whole = GANBatch(real, labels, self.sample_latents(fakes), None, moves, update)
+        micros = whole.split(self.accumulate if parts is None else parts)
+        if labels is None or not (takes_labels(self.generator) or takes_labels(self.discriminator)):
+            return micros
+        return [micro._replace(fake_labels=_cycled(micro.labels, len(micro.latents))) for micro in micros]
+
+
+def _cycled(labels: Tensor | None, count: int) -> Tensor | None:
+    """The labels of the reals, over and over if there are more fakes: the i-th fake has the i-th real's."""
+    return None if labels is None else labels.repeat(-(-count // len(labels)))[:count]

@@ -1,23 +1,42 @@
-"""Adversarial objectives, which generator and discriminator minimise, as functions of logits; gradient penalties."""
+"""Adversarial objectives as functions of logits, and penalties that the discriminator's loss gets on top."""
 
 from lightning_lead.objectives.adversarial import (
     AdversarialObjective,
     Hinge,
+    LeastSquares,
     Minimax,
     NonSaturating,
     Wasserstein,
     adversarial_objective,
 )
-from lightning_lead.objectives.penalties import R1, WGANGP, AbstractPenalty
+from lightning_lead.objectives.lecam import LeCam
+from lightning_lead.objectives.penalties import (
+    R1,
+    R2,
+    WGANGP,
+    AbstractGradientPenalty,
+    AbstractPenalty,
+    ApproximateR1,
+    ApproximateR2,
+)
+from lightning_lead.objectives.relativistic import RelativisticAverage, RelativisticPairing
 
 __all__ = [
     "R1",
+    "R2",
     "WGANGP",
+    "AbstractGradientPenalty",
     "AbstractPenalty",
     "AdversarialObjective",
+    "ApproximateR1",
+    "ApproximateR2",
     "Hinge",
+    "LeCam",
+    "LeastSquares",
     "Minimax",
     "NonSaturating",
+    "RelativisticAverage",
+    "RelativisticPairing",
     "Wasserstein",
     "adversarial_objective",
 ]

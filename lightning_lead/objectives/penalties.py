@@ -1,21 +1,29 @@
-"""Gradient penalties: a function of the slope of the discriminator's logits, added to its loss alone.
+"""Penalties that are added to the discriminator's loss alone.
 
-    penalty    at which points                          function
-    R1         x, the reals                             (γ/2)·E ‖∇ₓD(x)‖²
-    WGANGP     x̂ = εx + (1−ε)u, u fake, ε ~ U[0, 1]     λ·E (‖∇D(x̂)‖ − 1)²
+    penalty          at which points                          function
+    R1               x, the reals                             (γ/2)·E ‖∇D(x)‖²
+    R2               u, the fakes                             (γ/2)·E ‖∇D(u)‖²
+    WGANGP           x̂ = εx + (1−ε)u, ε ~ U[0, 1]             λ·E (‖∇D(x̂)‖ − 1)²
+    ApproximateR1    x and x + σε, ε ~ N(0, 1)                (γ/2)·E (D(x + σε) − D(x))²/σ²
+    ApproximateR2    u and u + σε                             (γ/2)·E (D(u + σε) − D(u))²/σ²
+    LeCam            x and u                                  λ·(E (D(x) − α_u)² + E (D(u) − α_x)²)
 
 E is the mean over samples, ∇ is with respect to one sample, ‖·‖ over all of its elements. Where D has several outputs
 per sample, D stands for their sum. A D in which samples meet (batch norm) has no slope per sample; there the gradient
-of the sum of all logits is taken.
+of the sum of all logits is taken. α_x and α_u are moving averages of D(x) and D(u); see `objectives.lecam`.
 
-R1 does not depend on the generator, so it enters no cross term, in neither form. WGANGP does, through x̂.
+A penalty of the reals alone does not depend on the generator, so it enters no cross term, in neither form; one that
+looks at fakes does. With `every=k` it is a part of every k-th update of the discriminator, k times as heavy.
 
-Cost: one forward pass of D, its gradient by the input, and the derivative of that by the weights: about twice the cost
-of D on one batch without a penalty. All of it is computed with autocast off, in float32 under "bf16-mixed": a slope is
-squared, and the gradient of the square is a second derivative.
+Cost of a slope: one forward pass of D, its gradient by the input, and the derivative of that by the weights: about
+twice the cost of D on one batch without a penalty. It is computed with autocast off, in float32 under "bf16-mixed": a
+slope is squared, and the gradient of the square is a second derivative. The approximate ones cost two forward passes
+and need no second derivative: sharded parameters, reentrant checkpoints and fused layers allow them.
 
 References: Mescheder, Geiger and Nowozin, "Which Training Methods for GANs do actually Converge?", ICML 2018,
-equation 9 (R1); Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, equation 3 (WGANGP).
+equation 9 (R1) and section 4 (R2); Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, equation 3
+(WGANGP); Lin et al., "Diffusion Adversarial Post-Training for One-Step Video Generation", 2025, section 3.4 (finite
+differences); Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, section 3.1 (`every`).
 """
 
 from __future__ import annotations
@@ -24,35 +32,91 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError, DifferentiationError
+from lightning_lead._lazy import warn_renamed
 
-__all__ = ["R1", "WGANGP", "AbstractPenalty"]
+__all__ = [
+    "R1",
+    "R2",
+    "WGANGP",
+    "AbstractGradientPenalty",
+    "AbstractPenalty",
+    "ApproximateR1",
+    "ApproximateR2",
+    "check_weight",
+]
 
 
 class AbstractPenalty(ABC):
-    """A mean over samples of a function of ‖∇D‖², at points taken from reals and fakes; to be used as `penalty=`.
+    """A mean over samples that is added to the discriminator's loss; to be used as `penalty=`.
+
+    Example:
+        >>> class LogitsNearZero(AbstractPenalty):
+        ...     def __call__(self, discriminator, real, fake=None, *, labels=None, noise=None):
+        ...         return discriminator(real).square().mean()
+        >>> LogitsNearZero()(lambda x: 2 * x.sum(1), torch.ones(2, 3)).item()
+        36.0
+    """
+
+    looks_at_fakes: ClassVar[bool] = True
+    """True if the penalty depends on the fakes, so that the generator enters; fakes are handed to no other one."""
+
+    of_slopes: ClassVar[bool] = False
+    """True if it is a function of ∇D alone, which does not change within a piece of a piecewise-linear D."""
+
+    every: int = 1
+    """k ≥ 1: it is a part of every k-th update of the discriminator, k times as heavy."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        of_slopes = all(hasattr(cls, name) for name in ("points", "price"))
+        if of_slopes and cls.__call__ is AbstractPenalty.__call__:
+            warn_renamed("AbstractPenalty with points() and price()", "AbstractGradientPenalty")
+            cls.__call__, cls.of_slopes = AbstractGradientPenalty.__call__, True  # type: ignore[assignment, method-assign]
+
+    @abstractmethod
+    def __call__(
+        self,
+        discriminator: Callable[..., Tensor],
+        real: Tensor,
+        fake: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        noise: torch.Generator | None = None,
+    ) -> Tensor:
+        """The penalty, a scalar; differentiable wherever gradients are enabled.
+
+        Args:
+            discriminator: samples[, labels] -> logits.
+            real: real samples (n, ...).
+            fake: fake samples (k, ...), if `looks_at_fakes`.
+            labels: of the reals (n,), for a discriminator that takes labels, or None; the i-th fake has the i-th one.
+            noise: to draw random numbers from; None for torch's global generator.
+        """
+
+
+class AbstractGradientPenalty(AbstractPenalty):
+    """A mean over samples of a function of ‖∇D‖², at points taken from reals and fakes.
 
     A penalty of your own defines the points and the price of a slope:
 
     Example:
-        >>> class R2(AbstractPenalty):  # as R1, on the fakes
-        ...     looks_at_fakes = True
+        >>> class Flat(AbstractGradientPenalty):  # at the fakes
         ...     def points(self, real, fake, noise):
         ...         return fake
         ...     def price(self, squares):
         ...         return squares / 2
         >>> real, fake = torch.zeros(2, 3), torch.ones(4, 3)
-        >>> R2()(lambda x: 2 * x.sum(1), real, fake).item()  # the slope is (2, 2, 2)
+        >>> Flat()(lambda x: 2 * x.sum(1), real, fake).item()  # the slope is (2, 2, 2)
         6.0
     """
 
-    looks_at_fakes: ClassVar[bool] = True
-    """True if `points` depend on the fakes, so that the generator enters; fakes are handed to no other penalty."""
+    of_slopes: ClassVar[bool] = True
 
     @abstractmethod
     def points(self, real: Tensor, fake: Tensor, noise: torch.Generator | None) -> Tensor:
@@ -95,11 +159,7 @@ class AbstractPenalty(ABC):
             ConfigurationError: no fakes for a penalty on fakes.
             DifferentiationError: the logits do not depend on the samples.
         """
-        if fake is None and self.looks_at_fakes:
-            raise ConfigurationError(
-                f"Cannot take {type(self).__name__} because it looks at fakes and there are none; pass fake= "
-                "(got fake=None)"
-            )
+        _require_fakes(self, fake)
         differentiable = torch.is_grad_enabled()
         # the slope is a derivative also where the penalty itself needs none, as in a validation loop
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(real.device.type, enabled=False):
@@ -120,15 +180,16 @@ class AbstractPenalty(ABC):
 
 @final
 @dataclass(frozen=True)
-class R1(AbstractPenalty):
+class R1(AbstractGradientPenalty):
     """(γ/2)·E ‖∇ₓD(x)‖² on the reals: the discriminator becomes flat where the data are.
 
     Args:
         weight: γ, ≥ 0; half of it multiplies the squared slope, as in the paper. A code that has λ‖∇D‖² without the
             half means weight = 2λ.
+        every: k ≥ 1: only every k-th update of the discriminator has it, k times as heavy.
 
     Raises:
-        ConfigurationError: a weight out of its range.
+        ConfigurationError: a setting out of its range.
 
     Example:
         >>> R1(weight=10.0)(lambda x: 2 * x.sum(1), torch.zeros(4, 3)).item()  # 10/2 · ‖(2, 2, 2)‖²
@@ -138,9 +199,10 @@ class R1(AbstractPenalty):
     looks_at_fakes: ClassVar[bool] = False
 
     weight: float = 10.0
+    every: int = 1
 
     def __post_init__(self) -> None:
-        _check_weight(self)
+        check_weight(self)
 
     def points(self, real: Tensor, fake: Tensor, noise: torch.Generator | None) -> Tensor:
         """The reals."""
@@ -153,16 +215,49 @@ class R1(AbstractPenalty):
 
 @final
 @dataclass(frozen=True)
-class WGANGP(AbstractPenalty):
+class R2(AbstractGradientPenalty):
+    """(γ/2)·E ‖∇D(u)‖² on the fakes; R3GAN takes it beside R1, with the same weight.
+
+    Args:
+        weight: γ, ≥ 0.
+        every: k ≥ 1: only every k-th update of the discriminator has it, k times as heavy.
+
+    Raises:
+        ConfigurationError: a setting out of its range.
+
+    Example:
+        >>> R2(weight=10.0)(lambda x: 2 * x.sum(1), torch.zeros(4, 3), torch.ones(4, 3)).item()
+        60.0
+    """
+
+    weight: float = 10.0
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        check_weight(self)
+
+    def points(self, real: Tensor, fake: Tensor, noise: torch.Generator | None) -> Tensor:
+        """The fakes."""
+        return fake
+
+    def price(self, squares: Tensor) -> Tensor:
+        """(γ/2)·‖∇D‖²."""
+        return 0.5 * self.weight * squares
+
+
+@final
+@dataclass(frozen=True)
+class WGANGP(AbstractGradientPenalty):
     """λ·E (‖∇D(x̂)‖ − 1)² between reals and fakes: the discriminator's slope is pulled towards 1.
 
     It belongs to the "wasserstein" objective. Each sample has its own ε.
 
     Args:
         weight: λ, ≥ 0.
+        every: k ≥ 1: only every k-th update of the discriminator has it, k times as heavy.
 
     Raises:
-        ConfigurationError: a weight out of its range.
+        ConfigurationError: a setting out of its range.
 
     Example:
         >>> real, fake = torch.zeros(4, 1), torch.ones(4, 1)
@@ -173,9 +268,10 @@ class WGANGP(AbstractPenalty):
     looks_at_fakes: ClassVar[bool] = True
 
     weight: float = 10.0
+    every: int = 1
 
     def __post_init__(self) -> None:
-        _check_weight(self)
+        check_weight(self)
 
     def points(self, real: Tensor, fake: Tensor, noise: torch.Generator | None) -> Tensor:
         """x̂ = εx + (1−ε)u."""
@@ -192,13 +288,142 @@ class WGANGP(AbstractPenalty):
         return self.weight * (lengths - 1).square()
 
 
-def _check_weight(penalty: R1 | WGANGP) -> None:
-    weight = penalty.weight
+@final
+@dataclass(frozen=True)
+class ApproximateR1(AbstractPenalty):
+    """(γ/2)·E (D(x + σε) − D(x))²/σ², whose mean over ε tends to R1 of the same weight as σ → 0.
+
+    It needs no second derivative. A D with dropout adds its noise to the difference.
+
+    Args:
+        weight: γ, ≥ 0.
+        sigma: σ > 0, in units of the samples; so small that D is nearly linear, and so large that D's rounding is not
+            seen.
+        every: k ≥ 1: only every k-th update of the discriminator has it, k times as heavy.
+
+    Raises:
+        ConfigurationError: a setting out of its range.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.zeros(10_000, 3)
+        >>> round(ApproximateR1(weight=10.0)(lambda x: 2 * x.sum(1), x).item())  # R1: 60
+        61
+    """
+
+    looks_at_fakes: ClassVar[bool] = False
+
+    weight: float = 10.0
+    sigma: float = 0.01
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        check_weight(self)
+        _check_sigma(self)
+
+    def __call__(
+        self,
+        discriminator: Callable[..., Tensor],
+        real: Tensor,
+        fake: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        noise: torch.Generator | None = None,
+    ) -> Tensor:
+        """The penalty, a scalar."""
+        return 0.5 * self.weight * _steepness(discriminator, real, labels, self.sigma, noise)
+
+
+@final
+@dataclass(frozen=True)
+class ApproximateR2(AbstractPenalty):
+    """(γ/2)·E (D(u + σε) − D(u))²/σ² on the fakes; see `ApproximateR1`.
+
+    Args:
+        weight: γ, ≥ 0.
+        sigma: σ > 0, in units of the samples.
+        every: k ≥ 1: only every k-th update of the discriminator has it, k times as heavy.
+
+    Raises:
+        ConfigurationError: a setting out of its range; no fakes.
+
+    Example:
+        >>> ApproximateR2(weight=10.0)(lambda x: 0 * x.sum(1), torch.zeros(4, 3), torch.ones(4, 3)).item()
+        0.0
+    """
+
+    weight: float = 10.0
+    sigma: float = 0.01
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        check_weight(self)
+        _check_sigma(self)
+
+    def __call__(
+        self,
+        discriminator: Callable[..., Tensor],
+        real: Tensor,
+        fake: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        noise: torch.Generator | None = None,
+    ) -> Tensor:
+        """The penalty, a scalar."""
+        fake = _require_fakes(self, fake)
+        pairs = len(fake) if labels is None else min(len(fake), len(labels))
+        labels = None if labels is None else labels[:pairs]
+        return 0.5 * self.weight * _steepness(discriminator, fake[:pairs], labels, self.sigma, noise)
+
+
+def check_weight(penalty: Any) -> None:
+    """Refuse a `weight` that is no finite number ≥ 0, and an `every` that is no integer ≥ 1."""
+    weight, every = penalty.weight, penalty.every
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight < 0:
         raise ConfigurationError(
             f"Cannot use {type(penalty).__name__}(weight=...) because it must be a finite number ≥ 0 (a negative one "
             f"would reward steepness); try 10.0 (got {weight!r})"
         )
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ConfigurationError(
+            f"Cannot use {type(penalty).__name__}(every=...) because it counts updates of the discriminator; pass an "
+            f"integer ≥ 1, as 16 (got {every!r})"
+        )
+
+
+def _check_sigma(penalty: ApproximateR1 | ApproximateR2) -> None:
+    sigma = penalty.sigma
+    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not math.isfinite(sigma) or sigma <= 0:
+        raise ConfigurationError(
+            f"Cannot use {type(penalty).__name__}(sigma=...) because it is the length of a step; pass a finite number "
+            f"> 0, as 0.01 (got {sigma!r})"
+        )
+
+
+def _require_fakes(penalty: AbstractPenalty, fake: Tensor | None) -> Any:
+    """Return the fakes, which a penalty that looks at them must have."""
+    if fake is None and penalty.looks_at_fakes:
+        raise ConfigurationError(
+            f"Cannot take {type(penalty).__name__} because it looks at fakes and there are none; pass fake= "
+            "(got fake=None)"
+        )
+    return fake
+
+
+def _steepness(
+    discriminator: Callable[..., Tensor],
+    samples: Tensor,
+    labels: Tensor | None,
+    sigma: float,
+    noise: torch.Generator | None,
+) -> Tensor:
+    """E (D(x + σε) − D(x))²/σ², in full precision, because nearly equal logits are subtracted."""
+    with torch.autocast(samples.device.type, enabled=False):
+        step = torch.randn(samples.shape, generator=noise, device=samples.device, dtype=samples.dtype)
+        seen = [samples, samples + sigma * step]
+        here, there = (discriminator(x) if labels is None else discriminator(x, labels) for x in seen)
+        slopes = ((there - here) / sigma).reshape(len(samples), -1).sum(1)
+        return slopes.to(torch.promote_types(slopes.dtype, torch.float32)).square().mean()
 
 
 def _usable(samples: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ from lightning_lead.engine.losses import BatchLosses
 from lightning_lead.engine.named_rules import as_game, name_games
 from lightning_lead.engine.step import GameStep, PlayedStep
 from lightning_lead.engine.strategy import GameStrategy
-from lightning_lead.engine.turns import Turn
+from lightning_lead.engine.turns import Turn, check_turns
 from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training._hook_watch import HookWatch
 from lightning_lead.training._log import GameLog, is_due
@@ -115,6 +115,11 @@ class LeadMixin(LightningModule):
         self.hooks_run: set[str] = set()
         """Hooks of this class that have run in this fit."""
 
+    @property
+    def is_looked_at(self) -> bool:
+        """True while losses are looked at before the first game step of a fit, from which no weight moves."""
+        return self.is_repeat and not self._probed
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         refuse_mixture(cls)
@@ -158,6 +163,15 @@ class LeadMixin(LightningModule):
             return [Turn(names, parts, size)]
         return [Turn((name,), parts, size) for name in names]
 
+    def on_before_player_step(self, player: str) -> None:
+        """Override it to look at a player's direction, or to change it, in `.grad` of its parameters, once per turn.
+
+        It is averaged over ranks and not yet clipped; what is done to it must be the same on every rank.
+
+        Args:
+            player: that moves next.
+        """
+
     def on_game_step_end(self, batch: Any) -> None:
         """Override it for what belongs to a game step, however often its losses are evaluated; weights have moved.
 
@@ -174,11 +188,16 @@ class LeadMixin(LightningModule):
         seed = mix_seed(self._noise_seed or 0, self.trainer.global_rank, self.trainer.global_step)
         with self.private_noise(seed):
             turns = self.game_turns(batch)
+        check_turns(turns)
         if self._playing and self._playing != [id(p) for params in live.values() for p in params]:
             self._start_game(live)  # a callback froze or unfroze a layer: displacements begin anew
             self._probed = False
-        if first := not self._probed:
+        first, begins = not self._probed, self._waits_until() == self.trainer.global_step > 0
+        if begins:  # what the other player did while this one waited is no move in the game
+            self._start_game(live)
+        if first or begins:
             self._graphs.clear()
+        if first:
             if not self.game.rule.needs.evaluates_once:  # of other rules the first turns tell what has to be known
                 self.is_repeat = True
                 try:
@@ -186,6 +205,7 @@ class LeadMixin(LightningModule):
                 finally:
                     self.is_repeat = False
             self._probed = True
+        meets_first = begins or (first and self._waits_until() <= self.trainer.global_step)
         lookahead, swap = Lookahead(live, self.trainer.optimizers, clip=self.clip), Swap(self, live)
         step = GameStep(
             self.game,
@@ -196,15 +216,13 @@ class LeadMixin(LightningModule):
             make_oracle=lambda turn, turn_seed: self._oracle(turn, live, turn_seed, swap=swap, lookahead=lookahead),
             seed=seed,
             clip=self.clip,
+            before_player=self.on_before_player_step,
             step_optimizer=self._step_optimizer,
         )
         with naming_suspects(self):
             self.last_step = played = step.play()
-        if first and self.game.rule.needs.uses_opponent and not any(graph.meets for graph in self._graphs.values()):
-            rank_zero_warn(
-                f"No loss reaches the other player's parameters in the first game step, so {self.game.rule.name} plays "
-                "as plain descent; is an output detached, or an opponent left out of a loss?"
-            )
+        if meets_first:
+            self._warn_if_apart()
         self._schedulers.step("step", self.trainer.global_step)
         self.log_game_step(played.statistics, played.notes)
         self.on_game_step_end(batch)
@@ -289,6 +307,18 @@ class LeadMixin(LightningModule):
         check_trainer(self.trainer, instead)
         self.game.rule = instead
 
+    def _waits_until(self) -> int:
+        """Return the game step from which on both players move; one alone moves before."""
+        return 0
+
+    def _warn_if_apart(self) -> None:
+        """Warn if no loss of the first game step of both has reached the other player, which a rule may be made for."""
+        if self.game.rule.needs.uses_opponent and not any(graph.meets for graph in self._graphs.values()):
+            rank_zero_warn(
+                f"No loss reaches the other player's parameters in the first game step, so {self.game.rule.name} plays "
+                "as plain descent; is an output detached, or an opponent left out of a loss?"
+            )
+
     def _oracle(
         self,
         turn: Turn,
@@ -315,7 +345,20 @@ class LeadMixin(LightningModule):
         )
 
     def _batch_losses(self, batch: Any, seed: int) -> BatchLosses:
-        return BatchLosses(self, self.wanted_losses, batch, seed, noise=self._noise, repeated=self._repeated())
+        return BatchLosses(self, self._checked_losses, batch, seed, noise=self._noise, repeated=self._repeated())
+
+    def _checked_losses(self, batch: Any, wanted: frozenset[str]) -> Mapping[str, Tensor]:
+        """Evaluate `wanted_losses`, and refuse one that trains: a line of the loop that was there before."""
+        groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
+        held = [p for group in groups for p in group["params"] if p.requires_grad]
+        before = [p._version for p in held]
+        losses = self.wanted_losses(batch, wanted)
+        if before != [p._version for p in held]:
+            raise ConfigurationError(
+                "Cannot go on because a loss has moved parameters, and the game step moves them as well; take "
+                "optimizer.step() out of it, as zero_grad() and manual_backward()"
+            )
+        return losses
 
     def _step_optimizer(self, optimizer: Optimizer, last: bool) -> None:
         """Step through Lightning, for its hooks; by its wrapper, which counts a global step, once per game step."""

@@ -8,7 +8,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_lead import ConfigurationError, DifferentiationError
-from lightning_lead.objectives import R1, WGANGP, AbstractPenalty
+from lightning_lead.objectives import (
+    R1,
+    R2,
+    WGANGP,
+    AbstractGradientPenalty,
+    AbstractPenalty,
+    ApproximateR1,
+    ApproximateR2,
+    LeCam,
+)
 
 PENALTIES = [R1(weight=3.0), WGANGP(weight=3.0)]
 ids = [type(penalty).__name__ for penalty in PENALTIES]
@@ -153,7 +162,7 @@ def test_without_gradients_it_has_the_same_value_and_no_graph(penalty, mode):
     assert not value.requires_grad
 
 
-@pytest.mark.parametrize("kind", [R1, WGANGP])
+@pytest.mark.parametrize("kind", [R1, R2, WGANGP, ApproximateR1, ApproximateR2, LeCam])
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), True, "10"])
 def test_a_bad_weight_is_refused(kind, weight):
     with pytest.raises(ConfigurationError, match=rf"Cannot use {kind.__name__}.*finite number ≥ 0.*got"):
@@ -167,5 +176,92 @@ def test_a_penalty_that_cannot_be_taken_is_refused_with_the_reason():
             R1()(blind, real)
     with pytest.raises(ConfigurationError, match=r"WGANGP because it looks at fakes.*pass fake="):
         WGANGP()(lambda x: x.sum(1), real)
-    with pytest.raises(TypeError, match="abstract"):
-        AbstractPenalty()
+    for kind in (AbstractPenalty, AbstractGradientPenalty):
+        with pytest.raises(TypeError, match="abstract"):
+            kind()
+
+
+@pytest.mark.parametrize("kind", [R1, R2, WGANGP, ApproximateR1, ApproximateR2, LeCam])
+@pytest.mark.parametrize("every", [0, -2, 1.5, True, "4"])
+def test_a_bad_interval_is_refused(kind, every):
+    with pytest.raises(ConfigurationError, match=rf"Cannot use {kind.__name__}\(every=.*integer ≥ 1"):
+        kind(every=every)
+
+
+@pytest.mark.parametrize("kind", [ApproximateR1, ApproximateR2])
+@pytest.mark.parametrize("sigma", [0.0, -0.1, float("nan"), True])
+def test_a_bad_step_is_refused(kind, sigma):
+    with pytest.raises(ConfigurationError, match=rf"Cannot use {kind.__name__}\(sigma=.*> 0"):
+        kind(sigma=sigma)
+
+
+def test_r2_is_r1_on_the_fakes():
+    torch.manual_seed(0)
+    network, real, fake = (
+        nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).double(),
+        samples(5, 3),
+        samples(7, 3),
+    )
+    assert torch.equal(R2(weight=3.0)(network, real, fake), R1(weight=3.0)(network, fake[:5]))
+    with pytest.raises(ConfigurationError, match=r"R2 because it looks at fakes"):
+        R2()(network, real)
+
+
+@pytest.mark.parametrize(("approximate", "exact"), [(ApproximateR1, R1), (ApproximateR2, R2)])
+def test_finite_differences_tend_to_the_penalty_on_the_slope(approximate, exact):
+    """The mean over ε of a smooth D: an error of order σ², beside noise that falls with the number of samples."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    x = samples(4, 3).repeat(20_000, 1)
+    wanted = exact(weight=3.0)(network, x[:4], x[:4])
+    found = approximate(weight=3.0, sigma=1e-3)(network, x, x)
+    assert abs(found / wanted - 1) < 0.02  # 80,000 draws of a χ²: √2/283 = 0.5 %
+    coarse = approximate(weight=3.0, sigma=2.0)(network, x, x)
+    assert abs(coarse / wanted - 1) > 0.1
+
+
+def test_lecam_holds_logits_near_the_averages_of_the_others():
+    torch.manual_seed(0)
+    penalty, network = LeCam(weight=0.5, decay=0.9).double(), nn.Linear(3, 1).double()
+    of_reals = of_fakes = 0.0
+    for _ in range(3):
+        real, fake = samples(5, 3), samples(7, 3)
+        r, t = network(real), network(fake)
+        of_reals, of_fakes = 0.9 * of_reals + 0.1 * r.mean().item(), 0.9 * of_fakes + 0.1 * t.mean().item()
+        expected = 0.5 * ((r - of_fakes).square().mean() + (t - of_reals).square().mean())
+        value = penalty(network, real, fake)
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-14)
+        mine, theirs = (torch.autograd.grad(v, network.weight)[0] for v in (value, expected))
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-14)
+    with pytest.raises(ConfigurationError, match="no fakes|there are none"):
+        penalty(network, real)
+    with pytest.raises(ConfigurationError, match=r"decay=1.0"):
+        LeCam(decay=1.0)
+
+
+def test_points_and_price_under_the_old_base_warn_and_work():
+    with pytest.warns(FutureWarning, match="AbstractGradientPenalty since 0.2"):
+
+        class Old(AbstractPenalty):
+            def points(self, real, fake, noise):
+                return real
+
+            def price(self, squares):
+                return squares
+
+    assert Old()(lambda x: 2 * x.sum(1), torch.zeros(4, 3), torch.zeros(4, 3)).item() == 12.0
+    assert Old.of_slopes
+
+
+def test_an_old_penalty_in_two_levels_works_too():
+    class Base(AbstractPenalty):
+        def points(self, real, fake, noise):
+            return real
+
+    with pytest.warns(FutureWarning, match="AbstractGradientPenalty since 0.2"):
+
+        class Child(Base):
+            def price(self, squares):
+                return squares
+
+    assert Child()(lambda x: 2 * x.sum(1), torch.zeros(4, 3), torch.zeros(4, 3)).item() == 12.0

@@ -18,7 +18,7 @@ from lightning_lead.calculus import CrossTerm
 from lightning_lead.calculus._chain.links import Structure
 from lightning_lead.gan import GANProblem
 from lightning_lead.networks import MLPDiscriminator, MLPGenerator, SNGANDiscriminator, SNGANGenerator
-from lightning_lead.objectives import R1, WGANGP, AbstractPenalty
+from lightning_lead.objectives import R1, WGANGP, AbstractGradientPenalty
 from lightning_lead.rules import GradientPlay
 
 spectral = nn.utils.parametrizations.spectral_norm
@@ -251,7 +251,7 @@ def test_the_structure_is_found(penalty, kind, expected, game):
     assert gan._structure.piecewise_linear is (expected and game.rule.needs.second_order)
 
 
-class BehindTheBack(AbstractPenalty):
+class BehindTheBack(AbstractGradientPenalty):
     """Says that it does not look at fakes, and makes some itself."""
 
     looks_at_fakes = False
@@ -300,7 +300,7 @@ def test_a_replay_equals_the_first_evaluation_and_buffers_move_as_without_a_pena
             evaluation.fake_logits(made)
             alone = evaluation.penalty(made)
         if own is not None:
-            (kept,) = gan._penalties.values()
+            (kept,) = gan._penalty_values.values()
             assert torch.equal(alone, kept)
         assert furthest(dict(gan.named_buffers()), buffers[-1]) == 0
     assert furthest(*buffers) == 0
@@ -319,7 +319,7 @@ def test_the_penalised_discriminator_is_the_one_that_looked_at_the_reals():
         gan.wanted_losses(batch, frozenset({"discriminator"}))
     _, reals, penalised = seen
     assert torch.equal(reals, penalised)
-    (kept,) = gan._penalties.values()
+    (kept,) = gan._penalty_values.values()
     torch.testing.assert_close(kept, 1.5 * reals.square().sum())
 
 
@@ -596,7 +596,9 @@ def test_a_layer_without_a_third_derivative_is_found_where_the_cross_term_needs_
         gan.discriminator.insert(2, Layer(Twice))
         return gan
 
-    with pytest.raises(DifferentiationError, match=r"WGANGP because .* no third derivative\. .*take R1, or LEADStrat"):
+    with pytest.raises(
+        DifferentiationError, match=r"WGANGP because .* no third derivative\. .*take R1 or ApproximateR1, or LEADStrat"
+    ):
         fit(build(WGANGP(), strategy("opponent")))
     for penalty, game in ((WGANGP(), strategy("difference")), (R1(), LEADStrategy(0.0))):
         assert fit(build(penalty, game)).global_step == 3

@@ -302,6 +302,29 @@ def test_an_edit_of_gradients_in_the_hook_decides_the_step():
         torch.testing.assert_close(a, b, rtol=1e-13, atol=0)
 
 
+def test_a_player_s_direction_is_edited_once_per_turn_and_then_clipped():
+    seen = []
+
+    class Edited(Port):
+        def on_before_player_step(self, player):
+            seen.append(player)
+            for p in self.discriminator.parameters() if player == "d" else self.generator.parameters():
+                p.grad *= 0 if player == "d" else 1000
+
+    module, start = Edited(), Port()
+    module.clip = 1e-3
+    fit(module, max_steps=1)
+    assert seen == ["d", "g"]
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(module.discriminator.parameters(), start.discriminator.parameters(), strict=True)
+    )
+    moved = [
+        (a - b).flatten() for a, b in zip(module.generator.parameters(), start.generator.parameters(), strict=True)
+    ]
+    torch.testing.assert_close(torch.cat(moved).norm().item(), 0.1 * 1e-3, rtol=1e-6, atol=0)  # at a rate of 0.1
+
+
 @pytest.mark.parametrize("kind", ["register_hook", "register_post_accumulate_grad_hook"])
 def test_gradient_hooks_of_parameters_see_each_turn_s_direction_once(kind):
     module, plain, seen = Port(), Port(), []
@@ -358,10 +381,10 @@ def test_a_stream_without_a_length_trains(batch_size):
 def test_a_discriminator_that_returns_no_tensor_is_named():
     class Two(nn.Linear):
         def forward(self, x):
-            return super().forward(x), x
+            return [super().forward(x), x]
 
     gan = LeadGANModule(nn.Linear(3, 2), Two(2, 1), latent_dim=3)
-    with pytest.raises(ConfigurationError, match=r"what Two returns because it is no tensor.*got tuple"):
+    with pytest.raises(ConfigurationError, match=r"what Two returns because it is no tensor.*got list"):
         tiny_trainer(2).fit(gan, DataLoader(torch.zeros(16, 2), 8))
 
 
@@ -515,3 +538,48 @@ def test_lazy_turns_and_several_optimizers_are_the_loop_they_came_from(kind):
 @pytest.mark.parametrize("game", [*FORMS, "OptimisticAdam"])
 def test_lazy_turns_train_by_every_form(game):
     assert fit(Lazy(game), max_steps=6).global_step == 6
+
+
+# ---- what is left over from a loop -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("game", ["GradientPlay", "LEAD(cross='extrapolated')"])
+@pytest.mark.parametrize("part", ["step", "copy_"])
+def test_a_loss_that_moves_parameters_is_refused(game, part):
+    class Left(Port):
+        def player_losses(self, batch):
+            losses = super().player_losses(batch)
+            if part == "copy_":
+                with torch.no_grad():
+                    self.trainer.optimizers[0].param_groups[0]["params"][0].mul_(0.9)
+            else:
+                (optimizer, *_) = self.optimizers()
+                for p in optimizer.param_groups[0]["params"]:
+                    p.grad = torch.ones_like(p)
+                optimizer.step()
+            return losses
+
+    with pytest.raises(ConfigurationError, match=r"a loss has moved parameters.*take optimizer\.step\(\) out"):
+        fit(Left(game), max_steps=1)
+
+
+@pytest.mark.parametrize("game", ["GradientPlay", "LEAD", "LEAD(cross='extrapolated')"])
+@pytest.mark.parametrize("where", ["batch", "inside"])
+def test_a_batch_that_a_network_has_made_is_refused(game, where):
+    class Early(Port):
+        def game_turns(self, batch):
+            turns = super().game_turns(batch)
+            made = self.generator(torch.randn(4, self.generator.in_features, dtype=self.generator.weight.dtype))
+            return [turn._replace(micro_batches=[made if where == "batch" else {"fake": [made]}]) for turn in turns]
+
+    with pytest.raises(ConfigurationError, match=r"turn of d because its batch is the output of a network"):
+        fit(Early(game), max_steps=1)
+
+
+def test_a_game_step_without_a_turn_is_refused():
+    class Nobody(Port):
+        def game_turns(self, batch):
+            return []
+
+    with pytest.raises(ConfigurationError, match=r"nobody moves.*return one turn at least"):
+        fit(Nobody(), max_steps=1)

@@ -39,6 +39,7 @@ from lightning_lead.calculus._chain.links import (
     GENERATOR,
     Chain,
     Cotangent,
+    PenaltyParts,
     Query,
     corrected,
     cotangent_at,
@@ -148,10 +149,10 @@ def _discriminator_direction(query: Query, cross: CrossTerm) -> Direction:
             # p enters the loss of all samples, and ψ through d/dε p(u + εt) = ⟨∂_u p, t⟩
             enters = cross.form == "own" and _penalty_enters(chain)
             leaf = fakes.detach().requires_grad_(enters)
-            penalty = chain.penalty(leaf) if enters or whole is None else None
-            if enters and penalty is not None:
-                slope = slope + _along(penalty, (leaf,), (tangent,), contexts)
-            loss = plus(loss, penalty) if whole is None else whole
+            penalty = chain.penalty(leaf) if enters or whole is None else PenaltyParts(None, None)
+            if enters and penalty.of_fakes is not None:
+                slope = slope + _along(penalty.of_fakes, (leaf,), (tangent,), contexts)
+            loss = plus(loss, penalty.whole) if whole is None else whole
         return Direction(query.gradient(loss + _signed(cross) * slope), loss.detach())
 
 
@@ -193,7 +194,7 @@ def _cotangent(
         # d/dε p_{θ+εΔ}(u) = ⟨∇_D p, Δ⟩, which needs parameters that require gradients
         moving = leaves_of(query.other)
         with contexts.swap({DISCRIMINATOR: moving}):
-            penalty = chain.penalty(leaf)
+            penalty = chain.penalty(leaf, of_fakes=True).of_fakes
         if penalty is not None:
             slope = slope + _along(penalty, moving, cross.displacement, contexts)
     correction = _signed(cross) * slope

@@ -44,7 +44,7 @@ def discriminator_difference(query: Query, cross: CrossTerm) -> Direction:
     with torch.enable_grad(), contexts.full_float32(), swap({DISCRIMINATOR: query.own}), mode:
         with chain.evaluation(replay=query.replay), swap({GENERATOR: leaves}):
             fakes, logits = shared_logits(chain, leaves, contexts)
-            loss, penalty = chain.loss(DISCRIMINATOR, logits, with_reals=True), chain.penalty(fakes)
+            loss, penalty = chain.loss(DISCRIMINATOR, logits, with_reals=True), chain.penalty(fakes).whole
             if part is None:
                 now = chain.loss(DISCRIMINATOR, logits, with_reals=False) if chain.separable else loss
                 now = plus(now, penalty) if chain.penalty_sees_fakes else now

@@ -27,6 +27,7 @@ __all__ = [
     "GENERATOR",
     "Chain",
     "Cotangent",
+    "PenaltyParts",
     "Query",
     "SharedFakes",
     "Structure",
@@ -63,6 +64,13 @@ class SharedFakes(NamedTuple):
     parameters: Vector  # the generator's, the leaves of that graph
     cotangent: Cotangent  # of ℓ_G, by the discriminator as it was
     loss: Tensor  # ℓ_G, by the same
+
+
+class PenaltyParts(NamedTuple):
+    """A penalty p, and the part of it that depends on u; None where there is none."""
+
+    whole: Tensor | None
+    of_fakes: Tensor | None
 
 
 class Structure(NamedTuple):
@@ -142,8 +150,11 @@ class Chain(abc.ABC):
         """ℓ of a player; without reals, up to a constant in u, if the loss is separable."""
 
     @abc.abstractmethod
-    def penalty(self, fakes: Tensor) -> Tensor | None:
-        """p(u), outside of dual numbers, or None; anywhere in an evaluation, as its random numbers are its own."""
+    def penalty(self, fakes: Tensor, *, of_fakes: bool = False) -> PenaltyParts:
+        """p(u), outside of dual numbers; anywhere in an evaluation, as its random numbers are its own.
+
+        With `of_fakes`, the part that does not depend on u is left out.
+        """
 
 
 class Query(NamedTuple):
@@ -181,7 +192,7 @@ def discriminator_gradient(query: Query) -> Direction:
     with torch.enable_grad(), query.contexts.swap({DISCRIMINATOR: query.own, GENERATOR: leaves}):
         with chain.evaluation(replay=query.replay):
             fakes, logits = shared_logits(chain, leaves, query.contexts)
-            loss = plus(chain.loss(DISCRIMINATOR, logits, with_reals=True), chain.penalty(fakes))
+            loss = plus(chain.loss(DISCRIMINATOR, logits, with_reals=True), chain.penalty(fakes).whole)
         return Direction(query.gradient(loss), loss.detach())
 
 
@@ -215,7 +226,7 @@ def discriminator_loss(chain: Chain, *, with_reals: bool = True, with_penalty: b
     with torch.no_grad():
         fakes = chain.fakes()
     loss = chain.loss(DISCRIMINATOR, chain.fake_logits(fakes), with_reals=with_reals)
-    return plus(loss, chain.penalty(fakes)) if with_penalty else loss
+    return plus(loss, chain.penalty(fakes).whole) if with_penalty else loss
 
 
 def plus(loss: Tensor, penalty: Tensor | None) -> Tensor:
