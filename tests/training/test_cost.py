@@ -58,20 +58,38 @@ def counted(run):
 def step_flops(game, *, networks=tiny_networks, loader=None, log_every_n_steps=50, **settings):
     """FLOPs of the third game step: by then every displacement is there."""
     gan = LeadGANModule(*networks(), game=game, **settings)
-    flops = []
-    original = gan.training_step
-    gan.training_step = lambda *batch: flops.append(counted(lambda: original(*batch)))
-    tiny_trainer(3, log_every_n_steps=log_every_n_steps).fit(gan, loader or tiny_loader(24))
-    return flops[2]
+    return at_the_third_step(gan, counted, loader or tiny_loader(24), log_every_n_steps=log_every_n_steps)
+
+
+def at_the_third_step(gan, measure, loader, **settings):
+    """What `measure` finds of it; on the steps before, counters would only take time."""
+    found, steps, original = [], itertools.count(1), gan.training_step
+
+    def step(*batch):
+        if next(steps) < 3:
+            original(*batch)
+        else:
+            found.append(measure(lambda: original(*batch)))
+
+    gan.training_step = step
+    tiny_trainer(3, **settings).fit(gan, loader)
+    return found[0]
 
 
 def sngan():
-    """SNGAN-ResNet32, its full width; the ratio of costs does not depend on the batch, so batches are small."""
-    return SNGANGenerator(), SNGANDiscriminator()
+    """SNGAN-ResNet32, a quarter of its width, where the ratios of costs are above those of the full width by 0.0005.
+
+    They do not depend on the batch, so batches are small.
+    """
+    return SNGANGenerator(width=64), SNGANDiscriminator(width=32)
 
 
 def mlp():
     return MLPGenerator(), MLPDiscriminator()
+
+
+def mlp_500():
+    return MLPGenerator(width=500), MLPDiscriminator(width=500)
 
 
 def smooth_mlp():
@@ -92,8 +110,8 @@ def points(batch_size):
     ("networks", "loader", "settings", "limit"),
     [
         # ratios to Adam at the same sizes; limits just above what cannot be done without (docs/cost.md)
-        (mlp, points(8), {}, 1.42),
-        (smooth_mlp, points(8), {}, 1.75),
+        (mlp, points(2), {}, 1.42),
+        (smooth_mlp, points(2), {}, 1.75),
         (sngan, images(2), {}, 1.47),
         (sngan, images(5), {"discriminator_steps": 5, "generator_batch_size": 2}, 1.175),
     ],
@@ -217,39 +235,32 @@ def test_no_value_reaches_the_host_between_an_optimizer_s_steps(settings, skip_l
 
 def peak_of_a_step(game, networks, loader, **settings):
     """Bytes at the highest point of the third game step, above what was held before it, by torch's profiler."""
-    gan = LeadGANModule(*networks(), game=game, **settings)
-    peaks = []
-    original = gan.training_step
 
-    def measured(*batch):
+    def peak(step):
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as found:
-            original(*batch)
+            step()
         events = sorted(found.profiler.kineto_results.events(), key=lambda event: event.start_ns())
-        sizes = itertools.accumulate(event.nbytes() for event in events if event.name() == "[memory]")
-        peaks.append(max(sizes))
+        return max(itertools.accumulate(event.nbytes() for event in events if event.name() == "[memory]"))
 
-    gan.training_step = measured
-    tiny_trainer(3).fit(gan, loader)
-    return peaks[2]
+    return at_the_third_step(LeadGANModule(*networks(), game=game, **settings), peak, loader)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("networks", "loader", "settings"),
+    ("networks", "loader", "limit"),
     [
-        (sngan, images(4), {}),
-        (mlp, points(256), {}),
+        (sngan, images(4), 1.2),
+        (mlp_500, points(256), 1.1),
     ],
-    ids=["SNGAN-ResNet32", "MLP 2000"],
+    ids=["SNGAN-ResNet32", "MLP 500"],
 )
-def test_exact_lead_needs_little_more_memory_than_adam(networks, loader, settings):
+def test_exact_lead_needs_little_more_memory_than_adam(networks, loader, limit):
     """Activations and temporaries, besides one copy of the parameters for the displacement."""
     lead, adam = (
-        peak_of_a_step(game, networks, loader, objective="hinge", **settings)
-        for game in (LEADStrategy(1.0), LEADStrategy(0.0))
+        peak_of_a_step(game, networks, loader, objective="hinge") for game in (LEADStrategy(1.0), LEADStrategy(0.0))
     )
     parameters = sum(p.numel() * p.element_size() for network in networks() for p in network.parameters())
-    assert adam < lead <= 1.3 * adam + parameters, f"{lead / adam:.3f}, or {(lead - parameters) / adam:.3f}"
+    assert adam < lead <= limit * adam + parameters, f"{lead / adam:.3f}, or {(lead - parameters) / adam:.3f}"
 
 
 def test_alpha_zero_costs_what_a_hand_written_step_costs():
@@ -284,7 +295,7 @@ def test_inner_discriminator_steps_pay_for_no_cross_term():
 
 @pytest.mark.parametrize(
     ("networks", "loader", "limit"),
-    [(sngan, images(1), 1.13), (mlp, points(8), 1.34)],
+    [(sngan, images(1), 1.13), (mlp, points(2), 1.34)],
     ids=["SNGAN-ResNet32", "MLP 2000"],
 )
 def test_the_difference_with_shared_latents(networks, loader, limit):
