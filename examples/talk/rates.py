@@ -21,7 +21,7 @@ from lightning_lead.rules import LEAD, GradientPlay
 
 def draw_adversarialness(*, fast: bool) -> Figure:
     """Figure 5: what it takes to shrink the distance by 10⁶, between two minimisers and a bilinear game."""
-    levels = torch.linspace(0.05, 1.0, 4 if fast else 20).tolist()
+    levels = torch.linspace(0.05, 1.0, 2 if fast else 20).tolist()
     sigma = torch.logspace(math.log10(0.2), 0, 9, dtype=torch.float64)
     found = [best_of_all(Spectrum(level * sigma, 1 - level), fast=fast) for level in levels]
     steps = {name: [game_steps(best[name].radius) for best in found] for name in found[0]}

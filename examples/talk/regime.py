@@ -66,7 +66,7 @@ def draw_map(axes: plt.Axes, figure: plt.Figure, *, fast: bool) -> None:
 
 def draw_conditions(by_step: plt.Axes, by_work: plt.Axes, *, fast: bool) -> None:
     """6b: against κ, game steps and evaluations."""
-    kappas = torch.logspace(math.log10(1.5), 2, 3 if fast else 10, dtype=torch.float64).tolist()
+    kappas = [2.0, 5.0] if fast else torch.logspace(math.log10(1.5), 2, 10, dtype=torch.float64).tolist()
     found = [best_of_all(Spectrum.between(1.0, k), fast=fast) for k in kappas]
     steps = {name: [game_steps(best[name].radius) for best in found] for name in found[0]}
     work = {name: [evaluations(best[name]) for best in found] for name in found[0]}

@@ -1,6 +1,7 @@
 """Runs of a recipe for a figure: as `lightning-lead compare` makes and keeps them, several in each process.
 
-Importing torch takes as long as one of these runs, and a process per run would pay for it each time.
+Importing torch takes as long as one of these runs. A process per run would pay for it each time; these are forks of one
+that has imported it, where the system can do that.
 """
 
 from __future__ import annotations
@@ -35,10 +36,18 @@ def results_of(runs: Sequence[Run], *, jobs: int) -> list[dict[str, Any]]:
     """The result of every run, in order; what is in their folders already is not run again."""
     waiting = [run for run in runs if known_result(run) is None]
     if waiting:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=quiet) as pool:
+        with ProcessPoolExecutor(min(jobs, len(waiting)), _processes(), initializer=quiet) as pool:
             for number, run in enumerate(pool.map(_play, waiting), start=1):
                 print(f"{number} of {len(waiting)}: {run}", flush=True)
     return run_all(runs)  # reads them
+
+
+def _processes() -> Any:
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload(["lightning_lead.compare.worker", "matplotlib.pyplot"])
+    return context
 
 
 def _play(run: Run) -> str:
