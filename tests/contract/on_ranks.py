@@ -21,7 +21,7 @@ from tiny import tiny_loader, tiny_networks, tiny_trainer
 from lightning_lead import GameStrategy, LeadGANModule
 from lightning_lead.rules import AbstractGameRule
 
-STEPS, BATCH = 8, 24
+STEPS, BATCH = 6, 24  # the longest period is five game steps
 
 
 class JointNoise(LeadGANModule):

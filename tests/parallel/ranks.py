@@ -26,7 +26,7 @@ from lightning_lead.engine.named_rules import find_game
 from lightning_lead.objectives import R1
 
 PAGE = Path(__file__).parents[2] / "docs" / "distributed.md"
-STEPS, BATCH = 20, 24
+STEPS, BATCH = 8, 24
 AHEAD: dict[str, Any] = {"coupling": "auto", "cross": "extrapolated"}  # one gradient, and the optimizer's momentum
 UNEVEN = {2: [9, 3], 4: [6, 1, 2, 3]}
 CONFIGURATIONS = {

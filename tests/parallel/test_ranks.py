@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import processes
 import pytest
 import torch
+from filelock import FileLock
 
 from lightning_lead import rules
 from lightning_lead.engine.named_rules import find_game, game_names
@@ -32,9 +34,15 @@ def alone():
 
 @pytest.fixture(scope="module", params=[2, 4])
 def together(request, tmp_path_factory):
-    output = tmp_path_factory.mktemp("ranks") / "result"
-    processes.run_ranks(request.param, [HERE / "ranks.py", output], timeout=240)
-    return [torch.load(f"{output}.{rank}", weights_only=True) for rank in range(request.param)]
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which the workers share, so that one plays for all of them
+    output = folder / f"ranks{request.param}"
+    results = [Path(f"{output}.{rank}") for rank in range(request.param)]
+    with FileLock(f"{output}.lock"):
+        if not all(path.exists() for path in results):
+            processes.run_ranks(request.param, [HERE / "ranks.py", output], timeout=240)
+    return [torch.load(path, weights_only=True) for path in results]
 
 
 def test_weights_equal_those_of_one_process(alone, together):
