@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -41,6 +42,15 @@ def compare(output, *arguments):
     return main(["compare", *GAUSSIANS, "--output", str(output), *SMALL, *map(str, arguments)])
 
 
+@contextlib.contextmanager
+def runs_as_forks():
+    """Of a comparison in this process: they need not import Lightning each for itself."""
+    forking = SimpleNamespace(Popen=lambda command, **settings: processes.Process(command[1:], **settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_lead.compare._processes.subprocess", forking)
+        yield
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     output = tmp_path_factory.mktemp("compared")
@@ -51,9 +61,7 @@ def compared(tmp_path_factory):
     )
     games = ["--games-file", file, "--games", "plain", "too fast", "ExtraAdam"]
     arguments = [*games, "--seeds", 0, 1, "--trainer.max_steps=10"]
-    forking = SimpleNamespace(Popen=lambda command, **settings: processes.Process(command[1:], **settings))
-    with pytest.MonkeyPatch.context() as patch:  # six processes that need not import Lightning each for itself
-        patch.setattr("lightning_lead.compare._processes.subprocess", forking)
+    with runs_as_forks():
         return output, arguments, compare(output, *arguments)
 
 
@@ -89,8 +97,8 @@ def test_what_is_done_is_not_run_again_and_other_settings_are_noticed(compared):
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_bitwise_the_same(tmp_path):
     def run(folder, *, killed=False):
-        arguments = [f"--config={RECIPES / 'gaussians.yaml'}", "--game=ExtraAdam", "--trainer.max_steps=400"]
-        arguments += ["--every=100", *SMALL[:3], "--trainer.callbacks=null"]
+        arguments = [f"--config={RECIPES / 'gaussians.yaml'}", "--game=ExtraAdam", "--trainer.max_steps=160"]
+        arguments += ["--every=40", *SMALL[:3], "--trainer.callbacks=null"]
         process = processes.Process(["-m", "lightning_lead.compare.worker", folder, "f", *arguments])
         deadline = time.monotonic() + 120
         while killed and not (folder / CHECKPOINT).is_file() and time.monotonic() < deadline:
@@ -104,10 +112,10 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_bitwise_the_
     assert run(stopped, killed=True) == -signal.SIGKILL
     assert not (stopped / "result.json").exists()
     begun = torch.load(stopped / CHECKPOINT, weights_only=True)["global_step"]
-    assert 0 < begun < 400
+    assert 0 < begun < 160
     assert run(stopped) == 0
     ends = [torch.load(folder / CHECKPOINT, weights_only=True) for folder in (whole, stopped)]
-    assert ends[0]["global_step"] == ends[1]["global_step"] == 400
+    assert ends[0]["global_step"] == ends[1]["global_step"] == 160
     for name, value in ends[0]["state_dict"].items():
         assert torch.equal(value, ends[1]["state_dict"][name]), name
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, stopped)]
@@ -170,7 +178,7 @@ def test_a_run_keeps_its_last_checkpoint_and_no_other_file_of_one(plugins, tmp_p
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_a_comparison_that_is_stopped_leaves_no_run_behind_and_goes_on(tmp_path, name):
     command = ["-m", "lightning_lead.cli", "compare", *GAUSSIANS, "--output", tmp_path / "out"]
-    command += [*SMALL, "--every", "1000", "--games", "ExtraAdam", "AlternatingGDA", "--max_steps", "600"]
+    command += [*SMALL, "--every", "1000", "--games", "ExtraAdam", "AlternatingGDA", "--max_steps", "240"]
     process = processes.Process(command, start_new_session=True)
     try:
         checkpoint = tmp_path / "out" / "extraadam" / "seed0" / CHECKPOINT
@@ -187,14 +195,15 @@ def test_a_comparison_that_is_stopped_leaves_no_run_behind_and_goes_on(tmp_path,
     assert not checkpoint.with_name("result.json").exists()
     assert not checkpoint.with_name("failure.json").exists()
     begun = torch.load(checkpoint, weights_only=True)["global_step"]
-    assert 0 < begun < 600
+    assert 0 < begun < 240
     assert not (tmp_path / "out" / "alternatinggda").exists()
     if name != "SIGINT":  # the way on is the same
         return
     command.remove("AlternatingGDA")
-    assert processes.run(command).returncode == 0
+    with runs_as_forks():
+        assert main([str(part) for part in command[2:]]) == 0
     result = json.loads(checkpoint.with_name("result.json").read_text())
-    assert result["steps"] == 600
+    assert result["steps"] == 240
     assert result["evaluations_per_step"]["gradients"] == 4.0  # over both parts: the counts are in the checkpoint
 
 
