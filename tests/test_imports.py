@@ -1,5 +1,6 @@
 """What an import loads, counted in modules; seconds would be those of a machine."""
 
+import functools
 import subprocess
 import sys
 
@@ -13,9 +14,14 @@ HEAVY = TORCH | LIGHTNING | {"jsonargparse", "matplotlib", "PIL", "scipy", "skle
 def loaded_modules(code: str, packages: set[str] | None = None) -> list[str]:
     """Run code in a new interpreter; return what it has loaded of some packages, by default of this one."""
     packages = packages or {"lightning_lead"}
+    return sorted(name for name in _all_modules(code) if name.partition(".")[0] in packages)
+
+
+@functools.cache
+def _all_modules(code: str) -> list[str]:
     script = f"{code}\nimport sys\nprint(*sys.modules, sep='\\n')"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return sorted(name for name in result.stdout.splitlines() if name.partition(".")[0] in packages)
+    return result.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
