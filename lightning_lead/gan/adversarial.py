@@ -146,11 +146,8 @@ class AdversarialModule(LeadModule):
                 "Cannot weigh discriminators that are not there; name in discriminator_weights those of discriminators "
                 f"(got {list(self.discriminator_weights)} and {list(self.discriminators)})"
             )
-        if self.game.play == "simultaneous" and (self.start, self.discriminator_every, self.generator_every) != (
-            0,
-            1,
-            1,
-        ):
+        both_always = (self.start, self.discriminator_every, self.generator_every) == (0, 1, 1)
+        if self.game.play == "simultaneous" and not both_always:
             raise ConfigurationError(
                 "Cannot let one player wait in simultaneous play, where both move at once; use start=0, "
                 "discriminator_every=1 and generator_every=1, or alternating play"
