@@ -4,11 +4,16 @@ Small tensors run slower on more threads, and the processes that the distributed
 they inherit the variables. Figures go into files.
 """
 
+import functools
+import importlib.metadata
 import os
 
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")  # before torch is imported, which reads them once
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Every Trainer looks through the metadata of all installed packages for callbacks, which takes longer than a small fit.
+importlib.metadata.entry_points = functools.lru_cache(importlib.metadata.entry_points)
 
 import pytest
 import torch
