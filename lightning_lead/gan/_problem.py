@@ -19,6 +19,7 @@ from lightning_lead.calculus._chain.dual import uncompiled
 from lightning_lead.calculus._chain.links import PenaltyParts
 from lightning_lead.calculus._rng import PrivateNoise, mix_seed
 from lightning_lead.calculus.replay import frozen_buffers
+from lightning_lead.gan._labels import call_network
 from lightning_lead.gan.augmentation import adaptive_parts
 from lightning_lead.objectives import AbstractPenalty, adversarial_objective
 from lightning_lead.objectives.adversarial import real_logits_argument
@@ -30,8 +31,6 @@ __all__ = [
     "GANProblem",
     "HookedProblem",
     "as_penalties",
-    "call_network",
-    "takes_labels",
 ]
 
 
@@ -163,13 +162,14 @@ class GANProblem(AdversarialLosses):
         fakes = self.fakes(batch)
         fake_logits = self.fake_logits(batch, fakes)
         losses = {}
-        # in the order of the loop: D(u), then D(x), once for both players
-        sees_reals = self.generator_sees_reals
-        real_logits = self.real_logits(batch) if "discriminator" in wanted or sees_reals else None
+        reals: dict[str, Tensor] = {}
+        if self.generator_sees_reals:
+            reals["real_logits"] = self.real_logits(batch)  # once for both players
+        # D(x) comes after a loss that does not see it, which may use what D has kept of its forward on the fakes
         if "generator" in wanted:
-            reals = {"real_logits": real_logits} if sees_reals else {}
             losses["generator"] = self.generator_loss(fake_logits, **reals)
-        if "discriminator" in wanted and real_logits is not None:
+        if "discriminator" in wanted:
+            real_logits = reals["real_logits"] if reals else self.real_logits(batch)
             loss = self.discriminator_loss(real_logits, fake_logits)
             penalty = self.penalty_on(batch, fakes)
             losses["discriminator"] = loss if penalty is None else loss + penalty
@@ -372,71 +372,3 @@ def as_penalties(penalty: Any) -> tuple[AbstractPenalty, ...]:
                 f"let it be an integer ≥ 1 (got {every!r})"
             )
     return tuple(each for each in given if each is not None)
-
-
-def takes_labels(network: nn.Module) -> bool:
-    """Return True if labels are passed to the network.
-
-    One that may take labels but names no classes is unconditional: its optional argument stays unused.
-    """
-    return _takes(network, _label_argument(network)[0])
-
-
-def _takes(network: nn.Module, argument: inspect.Parameter | None) -> bool:
-    return argument is not None and (
-        argument.default is inspect.Parameter.empty or getattr(network, "num_classes", None) is not None
-    )
-
-
-_LABEL_NAMES = ("labels", "label", "class_labels", "classes")
-_SHORT_NAMES = ("y", "c")  # which may mean anything, so they are looked for among keyword-only arguments alone
-_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-def _label_argument(network: nn.Module) -> tuple[inspect.Parameter | None, bool]:
-    """Return the argument that labels go to, and whether it is the second one, which is passed by position.
-
-    It is the one that the network's `label_argument` declares; or a second one without a default; or one of a usual
-    name; or else the second.
-    """
-    forward = getattr(network, "_orig_mod", network).forward  # inside of what torch.compile has wrapped
-    function = getattr(forward, "__func__", None)
-    arguments = (_parameters(forward) if function is None else _of_method(function)[1:])[1:]
-    second = arguments[0] if arguments and arguments[0].kind in _BY_POSITION else None
-    declared = getattr(network, "label_argument", None)
-    if declared is None and second is not None and second.default is inspect.Parameter.empty:
-        return second, True
-    for argument in arguments:
-        short = argument.name in _SHORT_NAMES and argument.kind is inspect.Parameter.KEYWORD_ONLY
-        if argument.name == declared or (declared is None and (argument.name in _LABEL_NAMES or short)):
-            return argument, argument is second
-    if declared is not None:
-        raise ConfigurationError(
-            f"Cannot pass labels to {type(network).__name__} because its forward has no argument {declared!r}; correct "
-            f"its attribute label_argument (got arguments {[argument.name for argument in arguments]})"
-        )
-    return second, second is not None
-
-
-@functools.lru_cache
-def _of_method(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    # a function's arguments do not change, and reading them takes longer than a small layer; networks are not kept
-    return _parameters(function)
-
-
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    named = (*_BY_POSITION, inspect.Parameter.KEYWORD_ONLY)
-    return [p for p in inspect.signature(function).parameters.values() if p.kind in named]
-
-
-def call_network(network: nn.Module, inputs: Tensor, labels: Tensor | None = None) -> Any:
-    """Return a network's output, with labels if it takes them; it is an error if there are none."""
-    argument, second = _label_argument(network)
-    if argument is None or not _takes(network, argument):
-        return network(inputs)
-    if labels is None:
-        raise ConfigurationError(
-            f"Cannot call {type(network).__name__} because it takes labels and there are none; let the loader yield "
-            "(samples, labels), or override unpack_batch(batch) and sample_labels(n)"
-        )
-    return network(inputs, labels) if second else network(inputs, **{argument.name: labels})
