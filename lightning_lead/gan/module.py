@@ -338,7 +338,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
             structure=self._structure if structure is None else structure,
             # if the discriminator is not piecewise linear any more, the batch is evaluated again, as a replay
             repeated=self._repeated() or self._structure.piecewise_linear if repeated is None else repeated,
-            losses=self.wanted_losses,
+            losses=self._checked_losses,
         )
 
     def _use_duals(self, reason: str) -> None:

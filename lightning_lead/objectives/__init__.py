@@ -9,6 +9,7 @@ from lightning_lead.objectives.adversarial import (
     Wasserstein,
     adversarial_objective,
 )
+from lightning_lead.objectives.finite_difference import ApproximateR1, ApproximateR2
 from lightning_lead.objectives.lecam import LeCam
 from lightning_lead.objectives.penalties import (
     R1,
@@ -16,8 +17,6 @@ from lightning_lead.objectives.penalties import (
     WGANGP,
     AbstractGradientPenalty,
     AbstractPenalty,
-    ApproximateR1,
-    ApproximateR2,
 )
 from lightning_lead.objectives.relativistic import RelativisticAverage, RelativisticPairing
 

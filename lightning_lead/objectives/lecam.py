@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.objectives.penalties import AbstractPenalty, check_weight
+from lightning_lead.objectives.penalties import AbstractPenalty, check_weight, require_fakes
 
 __all__ = ["LeCam"]
 
@@ -81,8 +81,7 @@ class LeCam(AbstractPenalty, nn.Module):
         noise: torch.Generator | None = None,
     ) -> Tensor:
         """The penalty, a scalar; in train mode the averages move first."""
-        if fake is None:
-            raise ConfigurationError("Cannot take LeCam because it looks at fakes and there are none; pass fake=")
+        fake = require_fakes(self, fake)
         pairs = len(fake) if labels is None else min(len(fake), len(labels))
         r = discriminator(real) if labels is None else discriminator(real, labels)
         t = discriminator(fake) if labels is None else discriminator(fake[:pairs], labels[:pairs])

@@ -10,7 +10,8 @@
 
 E is the mean over samples, ∇ is with respect to one sample, ‖·‖ over all of its elements. Where D has several outputs
 per sample, D stands for their sum. A D in which samples meet (batch norm) has no slope per sample; there the gradient
-of the sum of all logits is taken. α_x and α_u are moving averages of D(x) and D(u); see `objectives.lecam`.
+of the sum of all logits is taken. α_x and α_u are moving averages of D(x) and D(u); see `objectives.lecam`, and
+`objectives.finite_difference` for the approximate ones.
 
 A penalty of the reals alone does not depend on the generator, so it enters no cross term, in neither form; one that
 looks at fakes does. With `every=k` it is a part of every k-th update of the discriminator, k times as heavy.
@@ -46,9 +47,8 @@ __all__ = [
     "WGANGP",
     "AbstractGradientPenalty",
     "AbstractPenalty",
-    "ApproximateR1",
-    "ApproximateR2",
     "check_weight",
+    "require_fakes",
 ]
 
 
@@ -159,7 +159,7 @@ class AbstractGradientPenalty(AbstractPenalty):
             ConfigurationError: no fakes for a penalty on fakes.
             DifferentiationError: the logits do not depend on the samples.
         """
-        _require_fakes(self, fake)
+        require_fakes(self, fake)
         differentiable = torch.is_grad_enabled()
         # the slope is a derivative also where the penalty itself needs none, as in a validation loop
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(real.device.type, enabled=False):
@@ -288,94 +288,6 @@ class WGANGP(AbstractGradientPenalty):
         return self.weight * (lengths - 1).square()
 
 
-@final
-@dataclass(frozen=True)
-class ApproximateR1(AbstractPenalty):
-    """(γ/2)·E (D(x + σε) − D(x))²/σ², whose mean over ε tends to R1 of the same weight as σ → 0.
-
-    It needs no second derivative. A D with dropout adds its noise to the difference.
-
-    Args:
-        weight: γ, ≥ 0.
-        sigma: σ > 0, in units of the samples; so small that D is nearly linear, and so large that D's rounding is not
-            seen.
-        every: k ≥ 1: only every k-th update of the discriminator has it, k times as heavy.
-
-    Raises:
-        ConfigurationError: a setting out of its range.
-
-    Example:
-        >>> _ = torch.manual_seed(0)
-        >>> x = torch.zeros(10_000, 3)
-        >>> round(ApproximateR1(weight=10.0)(lambda x: 2 * x.sum(1), x).item())  # R1: 60
-        61
-    """
-
-    looks_at_fakes: ClassVar[bool] = False
-
-    weight: float = 10.0
-    sigma: float = 0.01
-    every: int = 1
-
-    def __post_init__(self) -> None:
-        check_weight(self)
-        _check_sigma(self)
-
-    def __call__(
-        self,
-        discriminator: Callable[..., Tensor],
-        real: Tensor,
-        fake: Tensor | None = None,
-        *,
-        labels: Tensor | None = None,
-        noise: torch.Generator | None = None,
-    ) -> Tensor:
-        """The penalty, a scalar."""
-        return 0.5 * self.weight * _steepness(discriminator, real, labels, self.sigma, noise)
-
-
-@final
-@dataclass(frozen=True)
-class ApproximateR2(AbstractPenalty):
-    """(γ/2)·E (D(u + σε) − D(u))²/σ² on the fakes; see `ApproximateR1`.
-
-    Args:
-        weight: γ, ≥ 0.
-        sigma: σ > 0, in units of the samples.
-        every: k ≥ 1: only every k-th update of the discriminator has it, k times as heavy.
-
-    Raises:
-        ConfigurationError: a setting out of its range; no fakes.
-
-    Example:
-        >>> ApproximateR2(weight=10.0)(lambda x: 0 * x.sum(1), torch.zeros(4, 3), torch.ones(4, 3)).item()
-        0.0
-    """
-
-    weight: float = 10.0
-    sigma: float = 0.01
-    every: int = 1
-
-    def __post_init__(self) -> None:
-        check_weight(self)
-        _check_sigma(self)
-
-    def __call__(
-        self,
-        discriminator: Callable[..., Tensor],
-        real: Tensor,
-        fake: Tensor | None = None,
-        *,
-        labels: Tensor | None = None,
-        noise: torch.Generator | None = None,
-    ) -> Tensor:
-        """The penalty, a scalar."""
-        fake = _require_fakes(self, fake)
-        pairs = len(fake) if labels is None else min(len(fake), len(labels))
-        labels = None if labels is None else labels[:pairs]
-        return 0.5 * self.weight * _steepness(discriminator, fake[:pairs], labels, self.sigma, noise)
-
-
 def check_weight(penalty: Any) -> None:
     """Refuse a `weight` that is no finite number ≥ 0, and an `every` that is no integer ≥ 1."""
     weight, every = penalty.weight, penalty.every
@@ -391,16 +303,7 @@ def check_weight(penalty: Any) -> None:
         )
 
 
-def _check_sigma(penalty: ApproximateR1 | ApproximateR2) -> None:
-    sigma = penalty.sigma
-    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not math.isfinite(sigma) or sigma <= 0:
-        raise ConfigurationError(
-            f"Cannot use {type(penalty).__name__}(sigma=...) because it is the length of a step; pass a finite number "
-            f"> 0, as 0.01 (got {sigma!r})"
-        )
-
-
-def _require_fakes(penalty: AbstractPenalty, fake: Tensor | None) -> Any:
+def require_fakes(penalty: AbstractPenalty, fake: Tensor | None) -> Any:
     """Return the fakes, which a penalty that looks at them must have."""
     if fake is None and penalty.looks_at_fakes:
         raise ConfigurationError(
@@ -408,22 +311,6 @@ def _require_fakes(penalty: AbstractPenalty, fake: Tensor | None) -> Any:
             "(got fake=None)"
         )
     return fake
-
-
-def _steepness(
-    discriminator: Callable[..., Tensor],
-    samples: Tensor,
-    labels: Tensor | None,
-    sigma: float,
-    noise: torch.Generator | None,
-) -> Tensor:
-    """E (D(x + σε) − D(x))²/σ², in full precision, because nearly equal logits are subtracted."""
-    with torch.autocast(samples.device.type, enabled=False):
-        step = torch.randn(samples.shape, generator=noise, device=samples.device, dtype=samples.dtype)
-        seen = [samples, samples + sigma * step]
-        here, there = (discriminator(x) if labels is None else discriminator(x, labels) for x in seen)
-        slopes = ((there - here) / sigma).reshape(len(samples), -1).sum(1)
-        return slopes.to(torch.promote_types(slopes.dtype, torch.float32)).square().mean()
 
 
 def _usable(samples: Tensor) -> Tensor:

@@ -583,3 +583,16 @@ def test_a_game_step_without_a_turn_is_refused():
 
     with pytest.raises(ConfigurationError, match=r"nobody moves.*return one turn at least"):
         fit(Nobody(), max_steps=1)
+
+
+def test_a_step_in_the_losses_of_a_gan_is_refused_too():
+    class Left(LeadGANModule):
+        def wanted_losses(self, batch, wanted):
+            losses = super().wanted_losses(batch, wanted)
+            with torch.no_grad():
+                self.trainer.optimizers[0].param_groups[0]["params"][0].mul_(0.9)
+            return losses
+
+    gan = Left(nn.Linear(3, 2), nn.Linear(2, 1), latent_dim=3, game="AlternatingGDA")
+    with pytest.raises(ConfigurationError, match="a loss has moved parameters"):
+        tiny_trainer(1).fit(gan, DataLoader(torch.zeros(16, 2), 8))
