@@ -56,7 +56,7 @@ test-lightning: $(ALONE)/.installed  ## the test suite under the package lightni
 $(ALONE)/.installed: setup.cfg .ci/lightning_alone.py
 	rm -rf $(ALONE)
 	$(PYTHON) -m venv $(ALONE)
-	$(ALONE)/bin/python -m pip install --disable-pip-version-check -e '.[test]'
+	$(ALONE)/bin/python .ci/install.py -e '.[test]'
 	$(ALONE)/bin/python -m pip uninstall --yes pytorch-lightning
 	site=$$($(ALONE)/bin/python -c "import site; print(site.getsitepackages()[0])"); \
 		cp .ci/lightning_alone.py "$$site/lightning_alone.py"; echo "import lightning_alone" > "$$site/lightning_alone.pth"
@@ -96,7 +96,7 @@ clean:  ## remove the environment, builds and caches
 # One environment, several sizes of it: .installed-EXTRA is the stamp of `pip install -e .[EXTRA]`.
 # torch and torchvision go in by one command, so pip takes a pair that was built together; the import proves that they fit.
 $(VENV)/.installed-%: setup.cfg setup.py | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[$*]'
+	$(BIN)/python .ci/install.py -e '.[$*]'
 	@$(BIN)/python -c "import torchvision" || { echo "torch and torchvision in $(VENV) do not fit each other: make clean, and look \
 	for an index or a constraint in 'pip config list' that replaces one of them." >&2; exit 1; }
 	@touch $@

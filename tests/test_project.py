@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 lowest = runpy.run_path(str(ROOT / ".ci" / "lowest.py"))["constraints"]
+uv_arguments = runpy.run_path(str(ROOT / ".ci" / "install.py"))["uv_arguments"]
 
 
 def read(name: str) -> Any:
@@ -56,6 +57,31 @@ def test_a_lowest_version_is_read_from_a_requirement(requirement: str, pin: str)
 def test_a_requirement_without_a_lowest_version_is_refused(requirement: str) -> None:
     with pytest.raises(SystemExit, match=f"lowest version of '{requirement}'"):
         list(lowest(_setup(requirement)))
+
+
+BEST = ["--index-strategy", "unsafe-best-match"]
+
+
+@pytest.mark.parametrize(
+    ("configuration", "arguments"),
+    [
+        ("", []),
+        ("global.index-url='https://one/simple'", ["--index-url", "https://one/simple"]),
+        (
+            ":env:.timeout='60'\ninstall.extra-index-url='https://a=1/b c'\nglobal.constraint='/etc/limits.txt'",
+            ["--extra-index-url", "https://a=1/b", "--extra-index-url", "c", "--constraint", "/etc/limits.txt"],
+        ),
+        ("global.no-index='true'\nglobal.find-links='/wheels'", ["--no-index", "--find-links", "/wheels"]),
+        ("global.no-index='false'\nglobal.pre='1'", ["--prerelease", "allow"]),
+    ],
+)
+def test_uv_installs_from_where_pip_would(configuration: str, arguments: list[str]) -> None:
+    assert uv_arguments(configuration) == [*BEST, *arguments]
+
+
+def test_what_uv_cannot_follow_is_left_to_pip() -> None:
+    assert uv_arguments("global.index-url='https://one'\nglobal.proxy='https://two'") is None
+    assert uv_arguments("install.no-binary=':all:'") is None
 
 
 def _setup(requirement: str) -> str:
