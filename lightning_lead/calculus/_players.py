@@ -62,8 +62,8 @@ def check_players(players: Mapping[str, Sequence[Tensor]], *, alone: bool = Fals
         if not parameters:
             raise ConfigurationError(
                 f"Cannot train player {name!r} because it has no parameter that requires a gradient; "
-                "check that its network is built and not frozen, as a toggle_optimizer() left in a loss would leave it "
-                "(got 0 parameters)"
+                "check that its network is built and not frozen; while the other player moves it may be, in "
+                "alternating play (got 0 parameters)"
             )
     _refuse_shared(players)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.engine._batches import tensors_of
 
-__all__ = ["Turn", "check_turns"]
+__all__ = ["Turn", "check_turns", "without_frozen"]
 
 
 class Turn(NamedTuple):
@@ -23,6 +25,22 @@ class Turn(NamedTuple):
     players: tuple[str, ...]
     micro_batches: Sequence[Any]
     batch_size: int
+
+
+def without_frozen(turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]]) -> list[Turn]:
+    """Return the turns of players that move, without those of one whose parameters are all frozen.
+
+    Raises:
+        ConfigurationError: only players that are frozen have a turn.
+    """
+    frozen = {name for name, params in live.items() if not any(p.requires_grad for p in params)}
+    moving = [turn for turn in turns if not frozen.issuperset(turn.players)]
+    if turns and not moving:
+        raise ConfigurationError(
+            f"Cannot play a game step in which {' and '.join(sorted(frozen))} alone would move, because no "
+            "parameter of it requires a gradient; unfreeze it, or give the other player a turn"
+        )
+    return moving
 
 
 def check_turns(turns: Sequence[Turn]) -> None:

@@ -42,7 +42,7 @@ from lightning_lead.engine.losses import BatchLosses
 from lightning_lead.engine.named_rules import as_game, name_games
 from lightning_lead.engine.step import GameStep, PlayedStep
 from lightning_lead.engine.strategy import GameStrategy
-from lightning_lead.engine.turns import Turn, check_turns
+from lightning_lead.engine.turns import Turn, check_turns, without_frozen
 from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training._hook_watch import HookWatch
 from lightning_lead.training._log import GameLog, is_due
@@ -187,7 +187,7 @@ class LeadMixin(LightningModule):
         live, self._noise.device = self._live(), self.device
         seed = mix_seed(self._noise_seed or 0, self.trainer.global_rank, self.trainer.global_step)
         with self.private_noise(seed):
-            turns = self.game_turns(batch)
+            turns = without_frozen(self.game_turns(batch), live)
         check_turns(turns)
         if self._playing and self._playing != [id(p) for params in live.values() for p in params]:
             self._start_game(live)  # a callback froze or unfroze a layer: displacements begin anew
@@ -259,8 +259,12 @@ class LeadMixin(LightningModule):
             broadcast_buffers([self], self.trainer.strategy)
 
     def _live(self) -> dict[str, list[nn.Parameter]]:
-        """Name -> the parameters that are trained."""
-        return {name: [p for p in params if p.requires_grad] for name, params in listed(self.players()).items()}
+        """Name -> the parameters that are trained; all of a player that is frozen while the other one moves."""
+        players = listed(self.players())
+        trained = {name: [p for p in params if p.requires_grad] for name, params in players.items()}
+        if self.game.play == "simultaneous" or not any(trained.values()):
+            return trained
+        return {name: trained[name] or params for name, params in players.items()}
 
     def _start_game(self, live: Mapping[str, Sequence[nn.Parameter]]) -> None:
         check_players(live, alone=not self.game.rule.needs.uses_opponent)
@@ -348,7 +352,7 @@ class LeadMixin(LightningModule):
         return BatchLosses(self, self._checked_losses, batch, seed, noise=self._noise, repeated=self._repeated())
 
     def _checked_losses(self, batch: Any, wanted: frozenset[str]) -> Mapping[str, Tensor]:
-        """Evaluate `wanted_losses`, and refuse one that trains: a line of the loop that was there before."""
+        """Evaluate `wanted_losses`, and refuse one that trains or freezes: a line of the loop that was there before."""
         groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
         held = [p for group in groups for p in group["params"] if p.requires_grad]
         before = [p._version for p in held]
@@ -357,6 +361,11 @@ class LeadMixin(LightningModule):
             raise ConfigurationError(
                 "Cannot go on because a loss has moved parameters, and the game step moves them as well; take "
                 "optimizer.step() out of it, as zero_grad() and manual_backward()"
+            )
+        if not all(p.requires_grad for p in held):
+            raise ConfigurationError(
+                "Cannot go on because a loss has frozen parameters, which would not move any more; take "
+                "toggle_optimizer() out of it (each turn moves its own player alone), or freeze them in a callback"
             )
         return losses
 
