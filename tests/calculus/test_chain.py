@@ -8,6 +8,7 @@ import logging
 import pytest
 import torch
 from lightning_utilities.core import rank_zero
+from pairs import pairwise
 from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer
 from torch import nn
 from torch.autograd import forward_ad
@@ -31,6 +32,14 @@ from lightning_lead.objectives import R1
 
 spectral = nn.utils.parametrizations.spectral_norm
 OBJECTIVES = ["non_saturating", "minimax", "hinge", "wasserstein"]
+FORMS = ["opponent", "own", "difference"]
+SCHEDULES = [{}, {"discriminator_steps": 3}, {"accumulate": 2}, {"generator_batch_size": 20}, {"shared_latents": True}]
+COUPLINGS = [0.7, *({"discriminator": d, "generator": g} for d, g in [(0.7, 0.02), (0.7, 0.0), (0.0, 0.7)])]
+
+
+class Residual(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
 
 
 def networks(kind):
@@ -42,6 +51,14 @@ def networks(kind):
             MLPGenerator(latent_dim=4, width=12, activation="tanh"),
             MLPDiscriminator(width=12, activation="softplus"),
         )
+    elif kind == "residual mlp":  # with the norms of a residual network of images, for less
+        pair = (
+            nn.Sequential(nn.Linear(4, 6), Residual(nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 6)), nn.Linear(6, 2)),
+            nn.Sequential(
+                spectral(nn.Linear(2, 6)), Residual(nn.ReLU(), spectral(nn.Linear(6, 6))), spectral(nn.Linear(6, 1))
+            ),
+        )
+        pair[0].latent_dim = 4
     elif kind == "dcgan":
         pair = DCGANGenerator(latent_dim=4, width=2), DCGANDiscriminator(width=2)
     elif kind == "dcgan, batch norm in both":
@@ -59,6 +76,7 @@ def networks(kind):
             SNGANGenerator(latent_dim=4, width=4, num_classes=classes),
             SNGANDiscriminator(width=4, num_classes=classes),
         )
+        pair[0].stem, pair[0].side = nn.Linear(4, 4), 1  # images of 8×8
         for module in pair[0].modules():  # all classes begin alike
             if isinstance(module, ConditionalNorm):
                 nn.init.normal_(module.scale.weight, 1.0, 0.3)
@@ -66,11 +84,13 @@ def networks(kind):
 
 
 def batches(kind):
-    shape = (2,) if "mlp" in kind else (3, 32, 32) if "sngan" in kind or "strided" in kind else (1, 8, 8)
+    large = {"sngan": (3, 8, 8), "conditional sngan": (3, 8, 8), "strided dcgan": (3, 32, 32)}
+    shape = (2,) if "mlp" in kind else large.get(kind, (1, 8, 8))
+    size = 4 if kind in large else 12
     generator = torch.Generator().manual_seed(3)
-    real = torch.randn(36, *shape, generator=generator, dtype=torch.float64)
+    real = torch.randn(3 * size, *shape, generator=generator, dtype=torch.float64)
     return torch.utils.data.DataLoader(
-        torch.utils.data.TensorDataset(real, torch.arange(36) % 3) if "conditional" in kind else real, 12
+        torch.utils.data.TensorDataset(real, torch.arange(3 * size) % 3) if "conditional" in kind else real, size
     )
 
 
@@ -100,10 +120,14 @@ def furthest(a, b):
     return max(float((a[key] - b[key]).abs().max()) for key in a)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "smooth mlp", "dcgan", "dcgan, batch norm in both", "conditional dcgan"])
 @pytest.mark.parametrize(
-    ("form", "play", "objective"),
-    list(itertools.product(["opponent", "own"], ["alternating", "simultaneous"], OBJECTIVES)),
+    ("kind", "form", "play", "objective"),
+    pairwise(
+        ["mlp", "smooth mlp", "dcgan", "dcgan, batch norm in both", "conditional dcgan"],
+        ["opponent", "own"],
+        ["alternating", "simultaneous"],
+        OBJECTIVES,
+    ),
 )
 def test_both_ways_give_the_same_weights_and_buffers(kind, form, play, objective):
     """Every parameter and buffer after three steps; SGD, because Adam would amplify rounding where a gradient is 0."""
@@ -120,24 +144,24 @@ def test_both_ways_give_the_same_weights_and_buffers(kind, form, play, objective
     assert furthest(*states) < 1e-12
 
 
-@pytest.mark.parametrize("form", ["opponent", "own", "difference"])
-@pytest.mark.parametrize("settings", [{}, {"discriminator_steps": 3}, {"accumulate": 2}, {"generator_batch_size": 20}])
-def test_both_ways_give_the_same_for_residual_networks_and_every_schedule(form, settings):
+@pytest.mark.parametrize(("form", "schedule", "coupling"), pairwise(FORMS, SCHEDULES, COUPLINGS), ids=str)
+def test_both_ways_give_the_same_for_every_schedule_and_coupling(form, schedule, coupling):
+    """One coupling of both players, or each its own; spectral norm, and batch norm in the generator."""
     states = [
         trained(
-            "sngan",
+            "residual mlp",
             structured=structured,
-            game=strategy(form),
+            game=strategy(form, alpha=coupling),
             objective="hinge",
             optimizer=torch.optim.SGD,
-            **settings,
+            **schedule,
         )
         for structured in (True, False)
     ]
     assert furthest(*states) < 1e-12
 
 
-@pytest.mark.parametrize("form", ["opponent", "own", "difference"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", ["conditional sngan", "strided dcgan"])
 def test_both_ways_give_the_same_for_the_networks_of_the_recipes(kind, form):
     settings = {"objective": "hinge"} if "sngan" in kind else {}
@@ -159,11 +183,11 @@ NORMS = {
 }
 
 
-@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(
-    ("form", "play"), [("opponent", "alternating"), ("own", "alternating"), ("own", "simultaneous")]
+    ("norm", "form", "play", "penalty"),
+    pairwise(NORMS, ["opponent", "own"], ["alternating", "simultaneous"], [None, R1(weight=1.0)]),
+    ids=str,
 )
-@pytest.mark.parametrize("penalty", [None, R1(weight=1.0)], ids=repr)
 def test_both_ways_give_the_same_with_norms_within_a_sample(norm, form, play, penalty):
     """torch's own tangents of instance norm and layer norm are right, and their reverse derivatives are not."""
     states = []
@@ -194,29 +218,13 @@ def test_both_ways_give_the_same_with_norms_within_a_sample(norm, form, play, pe
     assert furthest(*states) < 1e-12
 
 
-@pytest.mark.parametrize("form", ["opponent", "own", "difference"])
-@pytest.mark.parametrize(("of_discriminator", "of_generator"), [(0.7, 0.02), (0.7, 0.0), (0.0, 0.7)])
-@pytest.mark.parametrize("settings", [{}, {"discriminator_steps": 3}, {"shared_latents": True}])
-def test_both_ways_give_the_same_where_each_player_has_its_own_coupling(form, of_discriminator, of_generator, settings):
-    kind = "sngan" if "shared_latents" not in settings else "mlp"
-    states = [
-        trained(
-            kind,
-            structured=structured,
-            game=strategy(form, alpha={"discriminator": of_discriminator, "generator": of_generator}),
-            optimizer=torch.optim.SGD,
-            **settings,
-        )
-        for structured in (True, False)
-    ]
-    assert furthest(*states) < 1e-12
-
-
-@pytest.mark.parametrize("least_agreement", [-1.0, 0.97, 1.0])  # extrapolated, now one and now the other, exact
-@pytest.mark.parametrize("fallback", ["exact", "difference"])
 @pytest.mark.parametrize(
-    "settings",
-    [{}, {"play": "simultaneous"}, {"discriminator_steps": 3}, {"shared_latents": True}, {"accumulate": 2}],
+    ("settings", "fallback", "least_agreement"),
+    pairwise(
+        [{}, {"play": "simultaneous"}, {"discriminator_steps": 3}, {"shared_latents": True}, {"accumulate": 2}],
+        ["exact", "difference"],
+        [-1.0, 0.97, 1.0],  # extrapolated, now one and now the other, exact
+    ),
     ids=str,
 )
 def test_both_ways_give_the_same_where_forms_check_themselves(settings, fallback, least_agreement):
@@ -281,7 +289,7 @@ class Relativistic:
         return torch.relu(0.3 - (real_logits - fake_logits)).square().mean() + (real_logits * fake_logits).mean()
 
 
-@pytest.mark.parametrize("form", ["opponent", "own", "difference"])
+@pytest.mark.parametrize("form", FORMS)
 def test_an_objective_that_mixes_reals_and_fakes(form):
     states = [
         trained(
