@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import random
 from pathlib import Path
@@ -20,6 +21,7 @@ FILES = sorted(PORTS.glob("*.py"))
 STEPS, BATCH = 8, 6
 
 
+@functools.cache
 def load(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
@@ -61,6 +63,19 @@ def train(port: ModuleType, module: Any) -> Any:
     return trainer
 
 
+@functools.cache
+def plain(port: ModuleType) -> Any:
+    """The port's module, trained by plain play."""
+    module = build(port, "GradientPlay")
+    train(port, module)
+    return module
+
+
+def furthest_from_plain(port: ModuleType, module: Any) -> float:
+    pairs = zip(plain(port).parameters(), module.parameters(), strict=True)
+    return max(float((a - b).detach().abs().max()) for a, b in pairs)
+
+
 def test_there_are_some() -> None:
     assert len(FILES) >= 6
 
@@ -71,8 +86,7 @@ def test_a_port_is_short(file: Path) -> None:
 
 
 def test_plain_play_is_the_loop_that_was_there_before(port: ModuleType) -> None:
-    module, loop = build(port, "GradientPlay"), build(port, "GradientPlay")
-    train(port, module)
+    module, loop = plain(port), build(port, "GradientPlay")
     random.seed(5)
     port.plain_loop(loop, list(data(port)))
     start = build(port, "GradientPlay").state_dict()
@@ -84,11 +98,9 @@ def test_plain_play_is_the_loop_that_was_there_before(port: ModuleType) -> None:
 
 @pytest.mark.parametrize("game", ["LEAD(cross='extrapolated')", "OptimisticAdam"])
 def test_it_trains_by_one_gradient_per_player(port: ModuleType, game: str) -> None:
-    plain, module = build(port, "GradientPlay"), build(port, game)
-    train(port, plain)
+    module = build(port, game)
     assert train(port, module).global_step == STEPS
-    off = max(float((a - b).detach().abs().max()) for a, b in zip(plain.parameters(), module.parameters(), strict=True))
-    assert 1e-6 < off < 1
+    assert 1e-6 < furthest_from_plain(port, module) < 1
 
 
 def test_a_pool_is_named_under_a_rule_that_evaluates_a_batch_again() -> None:
@@ -99,8 +111,6 @@ def test_a_pool_is_named_under_a_rule_that_evaluates_a_batch_again() -> None:
 @pytest.mark.parametrize("name", ["vocoder", "biggan"])
 def test_losses_that_keep_nothing_are_played_by_the_exact_form_too(name: str) -> None:
     port = load(PORTS / f"{name}.py")
-    plain, module = build(port, "GradientPlay"), build(port, "LEAD(coupling=1.0)")
-    train(port, plain)
+    module = build(port, "LEAD(coupling=1.0)")
     assert train(port, module).global_step == STEPS
-    off = max(float((a - b).detach().abs().max()) for a, b in zip(plain.parameters(), module.parameters(), strict=True))
-    assert 1e-6 < off < 1
+    assert 1e-6 < furthest_from_plain(port, module) < 1

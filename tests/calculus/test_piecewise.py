@@ -314,13 +314,10 @@ def trained(*, piecewise, form="opponent", play="alternating", dropout=False, **
     "settings",
     [
         {},
-        {"dropout": True},
-        {"play": "simultaneous"},
-        {"discriminator_steps": 3},
+        {"dropout": True, "generator_batch_size": 20},
+        {"play": "simultaneous", "objective": "hinge"},
+        {"discriminator_steps": 3, "objective": "wasserstein"},
         {"accumulate": 2},
-        {"generator_batch_size": 20},
-        {"objective": "hinge"},
-        {"objective": "wasserstein"},
     ],
     ids=str,
 )

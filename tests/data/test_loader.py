@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pairs import pairwise
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler, SequentialSampler
@@ -130,20 +131,22 @@ LIMIT: dict[str, Any] = {"limit_train_batches": 3}
 STEPS_VALIDATION: dict[str, Any] = STEPS | {"val_check_interval": 2, "check_val_every_n_epoch": None}
 
 
-@pytest.mark.parametrize("manual", [False, True], ids=["automatic", "manual"])
+LENGTHS: dict[str, dict[str, Any]] = {
+    "epochs": EPOCHS,
+    "steps": STEPS,
+    "epochs-limited": EPOCHS | LIMIT,
+    "steps-limited": STEPS | LIMIT,
+    "epochs-validation": EPOCHS | {"val_check_interval": 2},
+    "steps-validation": STEPS_VALIDATION,
+}
+
+
 @pytest.mark.parametrize(
-    "settings",
-    [
-        EPOCHS,
-        STEPS,
-        EPOCHS | LIMIT,
-        STEPS | LIMIT,
-        EPOCHS | {"val_check_interval": 2},
-        STEPS_VALIDATION,
-    ],
-    ids=["epochs", "steps", "epochs-limited", "steps-limited", "epochs-validation", "steps-validation"],
+    ("length", "breaks", "optimization"),
+    pairwise(["epochs", "steps"], ["", "-limited", "-validation"], ["automatic", "manual"]),
 )
-def test_training_goes_on_after_any_checkpoint(tmp_path: Path, settings: dict[str, Any], manual: bool) -> None:
+def test_training_goes_on_after_any_checkpoint(tmp_path: Path, length: str, breaks: str, optimization: str) -> None:
+    settings, manual = LENGTHS[length + breaks], optimization == "manual"
     whole = fit(tmp_path, Data(), manual=manual, **settings).seen
     per_epoch = settings.get("limit_train_batches", 5)
     assert len(whole) == settings.get("max_steps", 3 * per_epoch)
