@@ -59,11 +59,10 @@ IDS = [f"{label(rule)}-{play}" for rule, play in CASES]
 
 
 def random_games() -> Iterator[tuple[QuadraticGame, float]]:
-    """21 games and step sizes: every shape up to 3 × 3, curvature from none to more than the coupling."""
+    """Seven games and step sizes: every shape up to 3 × 3, curvature from none to more than the coupling."""
     generator = torch.Generator().manual_seed(5)
     shapes = [(1, 1), (2, 2), (3, 3), (1, 2), (3, 2), (2, 3), (2, 1)]
-    for k in range(21):
-        n, m = shapes[k % len(shapes)]
+    for k, (n, m) in enumerate(shapes):
         coupling = torch.randn(n, m, generator=generator, dtype=torch.float64)
         curvature = float(torch.rand((), generator=generator)) * (2.0 if k % 3 else 0.2)
         if n == m and k % 2:
@@ -99,7 +98,7 @@ MOMENTUM += [SymplecticGradientAdjustment(0.3, align=False), rules.ConsensusOpti
 @pytest.mark.parametrize("rule", MOMENTUM, ids=label)
 def test_momentum_of_the_optimizer_is_in_the_closed_form(rule: AbstractGameRule) -> None:
     for play in rule.plays:
-        for game, lr in GAMES[:7]:
+        for game, lr in GAMES[1::2]:  # without curvature, with a little, and with much
             probed = spectral_radius(rule, game, lr=lr, play=play, optimizer=optimizer(0.6))
             assert closed_form_radius(rule, game, lr=lr, play=play, momentum=0.6) == pytest.approx(probed, abs=1e-10)
 
@@ -269,7 +268,7 @@ def test_competitive_gradient_descent_shrinks_at_the_rate_of_the_spectrum(solver
     # the solver looks at all games on the diagonal together, so each is played by itself; nothing has to die away first
     generator = torch.Generator().manual_seed(4)
     rule = CGD(solver, tolerance=1e-11)
-    for k in range(20):
+    for k in range(8):
         coupling = random_coupling(k % 2 + 1, generator)
         game = QuadraticGame(coupling, curvature=0.1 * (k % 4))
         path = simulate(rule, game, lr=0.2, steps=5).points

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from pairs import pairwise
 
 from lightning_lead import ConfigurationError, LEADStrategy
 from lightning_lead.analysis import (
@@ -82,9 +83,11 @@ def test_potential_and_friction_are_the_heavy_ball() -> None:
         torch.testing.assert_close(position, weights.detach(), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("start", ["taylor", "rest"])
-@pytest.mark.parametrize(("charge", "friction"), [(1.0, 1.0), (0.5, 0.0), (0.0, 1.0)])
-def test_lead_is_a_first_order_discretisation(game: AbstractGame, charge: float, friction: float, start: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "physics", "start"), pairwise(GAMES, [(1.0, 1.0), (0.5, 0.0), (0.0, 1.0)], ["taylor", "rest"])
+)
+def test_lead_is_a_first_order_discretisation(name: str, physics: tuple[float, float], start: str) -> None:
+    game, (charge, friction) = GAMES[name], physics
     result = order_of_accuracy(
         game,
         game.random_point(seed=1),

@@ -23,7 +23,7 @@ from lightning_lead.rules import LEAD, GradientPlay, PolyakMomentum
 def random_games() -> list[QuadraticGame]:
     generator = torch.Generator().manual_seed(11)
     games = []
-    for k in range(24):
+    for k in range(12):
         sigma = 0.3 + 3 * torch.rand(k % 3 + 2, generator=generator, dtype=torch.float64)
         coupling = BilinearGame.from_singular_values(sigma.tolist(), seed=k).coupling
         curvature = 0.05 + float(torch.rand((), generator=generator)) if k % 2 else 0.0
@@ -145,10 +145,10 @@ def test_a_global_search_over_all_settings_finds_nothing_better(kappa: float, h:
         return min(float(z.abs().max()), 10.0)
 
     ranges = [(math.log(1e-4), math.log(4)), (math.log(1e-3), math.log(300)), (0.0, 0.999)]
-    found = optimize.differential_evolution(radius, ranges, seed=1, maxiter=150, popsize=15, tol=1e-10, polish=False)
+    found = optimize.differential_evolution(radius, ranges, seed=1, maxiter=60, popsize=10, tol=1e-10, polish=False)
     law = alternating_lead_law(1.0, kappa, h)
     assert found.fun > law.rate - 1e-6  # defective at the optimum: the closed form itself is known to 1e-7 there
-    assert found.fun < law.rate + 0.1  # the search did get near it
+    assert found.fun < law.rate + 0.02  # the search did get near it
 
 
 def test_the_distance_does_what_the_law_says() -> None:
