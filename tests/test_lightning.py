@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
+from interpreters import run_after
 
 import lightning_lead
 from lightning_lead import ConfigurationError, LeadGANModule, LeadMixin, LeadModule, _lightning
@@ -146,5 +146,5 @@ def test_a_mixture_says_which_is_which():
 
 
 def run_python(script: str, wish: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"LIGHTNING_LEAD_LIGHTNING": wish}
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=300)
+    """After torch and torchmetrics, which know neither package."""
+    return run_after(["torch", "torchmetrics"], script, env=os.environ | {"LIGHTNING_LEAD_LIGHTNING": wish})
