@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,23 +43,22 @@ class TwistedGame(AbstractGame):
 
 
 class Dense:
-    """Gradients and Hessian blocks of both losses at one point."""
+    """Gradients and Hessian blocks of both losses at one point, each computed when it is first asked for."""
 
     def __init__(self, game: AbstractGame, x: Tensor, y: Tensor) -> None:
-        self.n = len(x)
-        z = torch.cat([x, y]).detach()
+        n, z = len(x), torch.cat([x, y]).detach()
 
-        def loss(name: str) -> Any:
-            return lambda v: game.losses({"x": (v[: self.n],), "y": (v[self.n :],)})[name]
+        def loss(name: str) -> Callable[[Tensor], Tensor]:
+            return lambda v: game.losses({"x": (v[:n],), "y": (v[n:],)})[name]
 
-        self.gradients = {name: torch.autograd.functional.jacobian(loss(name), z) for name in ("x", "y")}
-        self.hessians = {name: torch.autograd.functional.hessian(loss(name), z) for name in ("x", "y")}
-        self._slices = {"x": slice(0, self.n), "y": slice(self.n, None)}
+        self._gradient = functools.cache(lambda name: torch.autograd.functional.jacobian(loss(name), z))
+        self._hessian = functools.cache(lambda name: torch.autograd.functional.hessian(loss(name), z))
+        self._slices = {"x": slice(0, n), "y": slice(n, None)}
 
     def gradient(self, player: str) -> Tensor:
         """∇_player L_player."""
-        return self.gradients[player][self._slices[player]]
+        return self._gradient(player)[self._slices[player]]
 
     def block(self, loss: str, row: str, column: str) -> Tensor:
         """∂²L_loss / ∂θ_row ∂θ_column."""
-        return self.hessians[loss][self._slices[row], self._slices[column]]
+        return self._hessian(loss)[self._slices[row], self._slices[column]]
