@@ -18,9 +18,9 @@ PAGE = (ROOT / "docs" / "your_own_rule.md").read_text(encoding="utf-8")
 pytestmark = pytest.mark.slow
 
 
-def contract(path: Path) -> subprocess.CompletedProcess[str]:
+def contract(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = ["-m", "pytest", "-q", "tests/contract/test_contract.py", "--rule", path, "-p", "no:cacheprovider"]
-    return processes.run(command, cwd=ROOT, timeout=300)
+    return processes.run([*command, *options], cwd=ROOT, timeout=300)
 
 
 def source() -> str:
@@ -40,8 +40,9 @@ def test_a_rule_that_is_not_what_it_says_fails(tmp_path):
     """The negative control: a wrong cost, and another equation than the twin's."""
     path = tmp_path / "halfway.py"
     path.write_text(source().replace("gradients=4", "gradients=2").replace("0.5 * g", "0.4 * g"), encoding="utf-8")
-    done = contract(path)
+    done = contract(path, "-k", "counted_as_declared or hand_written_twin or float32")
     assert done.returncode == 1
+    assert "1 passed" in done.stdout  # so not everything fails
     assert "test_evaluations_are_counted_as_declared" in done.stdout
     assert "test_ten_steps_equal_those_of_a_hand_written_twin" in done.stdout
 
