@@ -21,7 +21,7 @@ from tiny import tiny_loader, tiny_networks, tiny_trainer
 from lightning_lead import GameStrategy, LeadGANModule
 from lightning_lead.rules import AbstractGameRule
 
-STEPS, BATCH = 6, 24  # the longest period is five game steps
+BATCH = 24
 
 
 class JointNoise(LeadGANModule):
@@ -37,7 +37,7 @@ class JointNoise(LeadGANModule):
 
 
 def fitted(rule: AbstractGameRule, play: Any, *, world_size: int, rank: int) -> LeadGANModule:
-    """A smooth GAN after some game steps, by Adam unless the rule takes plain steps."""
+    """A smooth GAN after a period and two game steps, by Adam unless the rule takes plain steps."""
     model = JointNoise(
         *tiny_networks(),
         game=GameStrategy(rule, play=play),
@@ -46,7 +46,7 @@ def fitted(rule: AbstractGameRule, play: Any, *, world_size: int, rank: int) -> 
         discriminator_lr=0.02,
     )
     model.world_size, model.rank = world_size, rank
-    trainer = tiny_trainer(STEPS, strategy="ddp" if world_size > 1 else "auto", devices=world_size)
+    trainer = tiny_trainer(rule.period + 2, strategy="ddp" if world_size > 1 else "auto", devices=world_size)
     trainer.fit(model, tiny_loader(BATCH // world_size, world_size=world_size, rank=rank))
     return model
 
