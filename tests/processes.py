@@ -2,12 +2,14 @@
 
 A process that imports Lightning computes for seven seconds before its first line, several times what a test wants of
 it. Those here are forks of one process that has imported it, one for each worker of pytest; their arguments, folder,
-environment, output, `__main__` and exit status are their own. Not for a test of what is imported, or from where.
+environment, output, `__main__` and exit status are their own, and Python processes that they start are forks of them.
+Not for a test of what is imported, or from where.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import runpy
@@ -17,18 +19,19 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import types
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Process", "run", "run_ranks"]
+__all__ = ["Process", "run", "run_ranks", "spawned"]
 
 TESTS = Path(__file__).parent
 _forks = multiprocessing.get_context("forkserver")
 _heavy = ["torchmetrics.image.fid", "pytorch_lightning.cli", "jsonargparse", "matplotlib.pyplot", "scipy.linalg"]
-_own = [f"lightning_lead.{name}" for name in ("gan", "callbacks", "data", "analysis")]
+_own = [f"lightning_lead.{name}" for name in ("gan", "callbacks", "data", "analysis", "compare.worker")]
 _forks.set_forkserver_preload(_heavy + _own)
 
 
@@ -88,6 +91,11 @@ class Process:
             self._process.join()
 
 
+def spawned(process: Any) -> Any:
+    """What starts a `multiprocessing` process of the method "spawn", as a fork of the process with the imports."""
+    return _forks.Process._Popen(process)
+
+
 def _path(file: Any) -> str:
     """Of a path or an open file; "" for the other stream's."""
     if file is None or file == subprocess.DEVNULL:
@@ -102,15 +110,22 @@ def _become(
     if start_new_session:
         os.setsid()
     os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(environment)
-    tempfile.tempdir = None
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background job it is ignored
     out = os.open(files[0], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     error = os.open(files[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT) if files[1] else out
     os.dup2(out, 1)
     os.dup2(error, 2)
     sys.path[:] = [entry for entry in sys.path if entry and not Path(entry).resolve().is_relative_to(TESTS)]
+    subprocess.Popen = _Popen  # type: ignore[misc]
+    multiprocessing.context.ForkServerProcess._Popen = staticmethod(multiprocessing.context.ForkProcess._Popen)
+    _run(command, environment)
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background job it is ignored
+    cwd = str(Path.cwd())
     what, *rest = command
     if what == "-m":
         sys.argv = rest
@@ -125,6 +140,38 @@ def _become(
         sys.argv = command
         sys.path.insert(0, str(Path(what).resolve().parent))
         runpy.run_path(what, run_name="__main__")
+
+
+class _Popen(subprocess.Popen[Any]):
+    """`subprocess.Popen` in a fork: another Python process is a fork of the one that starts it, and its child."""
+
+    def __init__(self, args: Any, *, env: Mapping[str, str] | None = None, **settings: Any) -> None:
+        if not isinstance(args, str) and args[0] == sys.executable:
+            command = [str(part) for part in args[1:] if part != "-u"]
+            settings["preexec_fn"] = functools.partial(_instead, command, dict(os.environ if env is None else env))
+        super().__init__(args, env=env, **settings)
+
+
+def _instead(command: list[str], environment: dict[str, str]) -> None:
+    """In place of a new interpreter, which would have no open files of this one, and none of its signal handlers."""
+    status: Any = 1
+    try:
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_DFL)
+        _run(command, environment)
+        status = 0
+    except SystemExit as end:
+        status = 0 if end.code is None else end.code
+        if not isinstance(status, int):
+            print(status, file=sys.stderr)
+            status = 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def run(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 
@@ -37,25 +36,16 @@ def together(tmp_path_factory):
     started = []
     try:
         for rank in range(2):
-            command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={rank}"]
-            command += ["--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
-            with (folder / f"log{rank}").open("w") as log:
-                started.append(
-                    subprocess.Popen(
-                        [*command, str(HERE / "nodes.py"), str(folder)],
-                        env=environment,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,  # a group of its own, so that no worker outlives the test
-                    )
-                )
+            command = ["-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={rank}", "--nproc-per-node=1"]
+            command += ["--master-addr=127.0.0.1", f"--master-port={port}", str(HERE / "nodes.py"), str(folder)]
+            # in a group of its own, so that no worker outlives the test
+            settings = {"stdout": folder / f"log{rank}", "stderr": subprocess.STDOUT, "start_new_session": True}
+            started.append(processes.Process(command, env=environment, **settings))
         end = time.monotonic() + LIMIT
         codes = [process.wait(timeout=max(1.0, end - time.monotonic())) for process in started]
     finally:
         for process in started:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.kill()
     assert codes == [0, 0], "".join((folder / f"log{rank}").read_text()[-3000:] for rank in range(2))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar, TQDMProgressBar
@@ -86,7 +88,9 @@ def test_predict_uses_the_average_of_the_checkpoint(tmp_path):
 
 @pytest.mark.ddp
 @pytest.mark.slow
-def test_two_processes_by_spawn():
+def test_two_processes_by_spawn(monkeypatch):
+    """They get pickles alone, as spawned ones do, but are forks of a process that has done the imports."""
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "_Popen", staticmethod(processes.spawned))
     gan = tiny_gan()
     before = torch.cat([p.detach().flatten().clone() for p in gan.parameters()])
     trainer = tiny_trainer(2, strategy="ddp_spawn", devices=2, use_distributed_sampler=True)
