@@ -434,8 +434,8 @@ def test_a_module_that_takes_no_game_is_told_so(own_module, command):
 
 
 def test_a_recipe_of_ones_own_module_is_compared(own_module, command, monkeypatch):
+    """By an interpreter of its own, as outside of these tests."""
     monkeypatch.setenv("PYTHONPATH", str(Path.cwd()) + ":" + os.environ.get("PYTHONPATH", ""))
-    games = ["AlternatingGDA", "OptimisticAdam"]
     settings = ["--seeds", "0", "--max_steps", "2", "--every", "1", "--output", "out"]
-    assert command("compare", "--config", "own.yaml", "--games", *games, *settings) == 0
-    assert all(game in Path("out/table.md").read_text() for game in games)
+    assert command("compare", "--config", "own.yaml", "--games", "OptimisticAdam", *settings) == 0
+    assert "OptimisticAdam" in Path("out/table.md").read_text()
