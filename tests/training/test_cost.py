@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 import torch
+from pairs import pairwise
 from tiny import tiny_loader, tiny_networks, tiny_points, tiny_trainer
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -86,16 +87,13 @@ def sngan():
 
 
 def mlp():
-    return MLPGenerator(), MLPDiscriminator()
-
-
-def mlp_500():
+    """A quarter of its width, where ratios of costs are below those of the full width, by up to 0.005."""
     return MLPGenerator(width=500), MLPDiscriminator(width=500)
 
 
 def smooth_mlp():
     """No shortcut for a discriminator that is not piecewise linear."""
-    return MLPGenerator(), MLPDiscriminator(activation="softplus")
+    return MLPGenerator(width=500), MLPDiscriminator(width=500, activation="softplus")
 
 
 def images(batch_size):
@@ -117,12 +115,12 @@ def adam_flops(networks, data, batch_size, **settings):
     ("networks", "data", "batch_size", "settings", "limit"),
     [
         # ratios to Adam at the same sizes; limits just above what cannot be done without (docs/cost.md)
-        (mlp, points, 2, {}, 1.42),
-        (smooth_mlp, points, 2, {}, 1.75),
+        (mlp, points, 2, {}, 1.419),
+        (smooth_mlp, points, 2, {}, 1.745),
         (sngan, images, 1, {}, 1.47),
         (sngan, images, 5, {"discriminator_steps": 5, "generator_batch_size": 2}, 1.175),
     ],
-    ids=["MLP 2000", "smooth MLP 2000", "SNGAN-ResNet32, n = 1", "SNGAN-ResNet32, n = 5"],
+    ids=["MLP 500", "smooth MLP 500", "SNGAN-ResNet32, n = 1", "SNGAN-ResNet32, n = 5"],
 )
 def test_the_exact_cross_term_costs_what_its_structure_costs(networks, data, batch_size, settings, limit):
     adam = adam_flops(networks, data, batch_size, **settings)
@@ -203,18 +201,17 @@ class HostReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("every", [1, 50], ids=["logged step", "other step"])
-@pytest.mark.parametrize(("skip_limit", "expected"), [(None, 0), (10, 1)], ids=["nobody looks", "finite or not"])
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"form": "own"}, {"cross": "difference"}, {"cross_fraction": 0.5}, {"cross": "extrapolated"}],
-    ids=["opponent", "own", "difference", "fraction", "extrapolated"],
-)
-def test_no_value_reaches_the_host_between_an_optimizer_s_steps(settings, skip_limit, expected, every):
+SETTINGS = [{}, {"form": "own"}, {"cross": "difference"}, {"cross_fraction": 0.5}, {"cross": "extrapolated"}]
+READS = [(None, 0), (10, 1)]  # nobody looks; finite or not
+
+
+@pytest.mark.parametrize(("settings", "reads", "every"), pairwise(SETTINGS, READS, [1, 50]))
+def test_no_value_reaches_the_host_between_an_optimizer_s_steps(settings, reads, every):
     """Directions, norms and cosines; an optimizer may do as it likes.
 
     Whether a direction is finite decides if the optimizer steps at all: one value per turn, unless nobody looks.
     """
+    skip_limit, expected = reads
     game = LEADStrategy(**settings, skip_limit=skip_limit)
     gan = LeadGANModule(DCGANGenerator(latent_dim=4, width=2), DCGANDiscriminator(width=2), game=game, clip=1.0)
     counts = []
@@ -252,7 +249,7 @@ def peak_of_a_step(game, networks, loader, **settings):
     ("networks", "loader", "limit"),
     [
         (sngan, images(4), 1.2),
-        (mlp_500, points(256), 1.1),
+        (mlp, points(256), 1.1),
     ],
     ids=["SNGAN-ResNet32", "MLP 500"],
 )
@@ -297,8 +294,8 @@ def test_inner_discriminator_steps_pay_for_no_cross_term():
 
 @pytest.mark.parametrize(
     ("networks", "data", "batch_size", "limit"),
-    [(sngan, images, 1, 1.13), (mlp, points, 2, 1.34)],
-    ids=["SNGAN-ResNet32", "MLP 2000"],
+    [(sngan, images, 1, 1.13), (mlp, points, 2, 1.336)],
+    ids=["SNGAN-ResNet32", "MLP 500"],
 )
 def test_the_difference_with_shared_latents(networks, data, batch_size, limit):
     """Adam draws fresh latents, as it is used; the generator's forward pass is what sharing saves."""
