@@ -31,7 +31,7 @@ __all__ = ["Process", "run", "run_ranks", "spawned"]
 TESTS = Path(__file__).parent
 _forks = multiprocessing.get_context("forkserver")
 _heavy = ["torchmetrics.image.fid", "pytorch_lightning.cli", "jsonargparse", "matplotlib.pyplot", "scipy.linalg"]
-_own = [f"lightning_lead.{name}" for name in ("gan", "callbacks", "data", "analysis", "compare.worker")]
+_own = [f"lightning_lead.{name}" for name in ("gan", "callbacks", "data", "analysis")]
 _forks.set_forkserver_preload(_heavy + _own)
 
 

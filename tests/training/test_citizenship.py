@@ -324,21 +324,31 @@ def test_the_discriminator_runs_compiled_wherever_it_is_differentiated_once(cros
     assert per_step[2] == calls
 
 
+class FusedAttention(nn.Module):
+    """The same by torch's fused function itself, which is less to compile."""
+
+    def __init__(self):
+        super().__init__()
+        self.lift, self.head = nn.Linear(1, 24), nn.Linear(8, 1)
+
+    def forward(self, points):
+        queries, keys, values = self.lift(points[..., None]).chunk(3, -1)
+        return self.head(nn.functional.scaled_dot_product_attention(queries, keys, values).mean(1))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_the_difference_form_trains_compiled_networks_with_fused_attention():
+def test_the_difference_form_trains_a_compiled_discriminator_with_fused_attention():
     generator, _ = tiny_networks(dtype=torch.float32)
     torch._dynamo.reset()
-    discriminator = torch.compile(Attention(need_weights=False), backend="aot_eager")
+    discriminator = torch.compile(FusedAttention(), backend="aot_eager")
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(tiny_points().float()), 24)
-    gan = LeadGANModule(
-        torch.compile(generator, backend="aot_eager"), discriminator, game=LEADStrategy(cross="difference")
-    )
-    before = weights(gan)
+    gan = LeadGANModule(generator, discriminator, game=LEADStrategy(cross="difference"))
+    before = weights(discriminator)
     trainer = tiny_trainer(2, precision="bf16-mixed")
     trainer.fit(gan, data)
     assert trainer.global_step == 2
-    assert (weights(gan) - before).abs().max() > 0
+    assert (weights(discriminator) - before).abs().max() > 0
 
 
 def test_an_optimizer_that_holds_a_stranger_is_refused():

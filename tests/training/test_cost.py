@@ -117,7 +117,7 @@ def adam_flops(networks, data, batch_size, **settings):
         # ratios to Adam at the same sizes; limits just above what cannot be done without (docs/cost.md)
         (mlp, points, 2, {}, 1.419),
         (smooth_mlp, points, 2, {}, 1.745),
-        (sngan, images, 1, {}, 1.47),
+        (sngan, images, 2, {}, 1.47),
         (sngan, images, 5, {"discriminator_steps": 5, "generator_batch_size": 2}, 1.175),
     ],
     ids=["MLP 500", "smooth MLP 500", "SNGAN-ResNet32, n = 1", "SNGAN-ResNet32, n = 5"],
