@@ -52,3 +52,18 @@ def test_a_rank_that_fails_ends_the_others_and_is_heard() -> None:
         processes.run_ranks(2, ["-c", script], timeout=50)
     with pytest.raises(AssertionError, match="not done after 0.1 s"):
         processes.run_ranks(2, ["-c", "import time; time.sleep(60)"], timeout=0.1)
+
+
+@pytest.mark.parametrize("end", ["well", "three", "words", "fails"])
+def test_what_a_fork_starts_has_its_output_and_its_status(end: str, tmp_path: Path) -> None:
+    """And is its child."""
+    own = "import os, sys; print(os.getppid(), file=sys.stderr)" + SCRIPT
+    start = "import os, subprocess, sys; done = subprocess.run([sys.executable, *sys.argv[1:]], capture_output=True); "
+    start += "parent, *said = done.stderr.split(); "
+    start += "print(done.stdout, done.returncode, said[-1:], int(parent) == os.getpid())"
+    command = ["-c", start, "-c", own, end]
+    new = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tmp_path)
+    fork = processes.run(command, cwd=tmp_path, timeout=60)
+    assert (fork.returncode, fork.stderr) == (new.returncode, new.stderr)
+    assert fork.stdout == new.stdout
+    assert "True" in fork.stdout
