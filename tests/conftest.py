@@ -5,8 +5,11 @@ they inherit the variables. Figures go into files.
 """
 
 import functools
+import gc
 import importlib.metadata
 import os
+
+gc.disable()  # until all is imported and collected: the collector would look through a million objects that stay
 
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")  # before torch is imported, which reads them once
@@ -30,6 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hand the files to the contract, here and in the processes that it starts."""
     if files := config.getoption("--rule"):
         os.environ["LIGHTNING_LEAD_CONTRACT_FILES"] = os.pathsep.join(map(os.path.abspath, files))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at what tests make alone, and more seldom: a tenth of all the time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

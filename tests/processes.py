@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import multiprocessing
 import os
 import runpy
@@ -107,6 +108,7 @@ def _become(
     command: list[str], cwd: str, environment: dict[str, str], files: list[str], start_new_session: bool
 ) -> None:
     """In the fork: run the command as a new interpreter would."""
+    gc.freeze()  # what was imported stays
     if start_new_session:
         os.setsid()
     os.chdir(cwd)

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from lightning_lead.analysis import FAMILIES, Spectrum, alternating_lead_law, best_settings
+from lightning_lead.engine.named_rules import find_game
 
 TALK = Path(__file__).parents[1] / "examples" / "talk"
 PUBLISHED = TALK.parents[1] / "docs" / "images" / "talk"
@@ -96,6 +97,11 @@ def test_a_published_picture_has_every_curve(
         inside = picture.crop(tuple(round(p * side) for p, side in zip(panels, (width, height) * 2, strict=True)))
         drawn = {rule for rule, colour in colours.items() if pixels_of(inside, colour) > 250}  # text has some grey
     assert colours.keys() - drawn == missing
+
+
+def test_every_game_whose_cost_is_drawn_is_known(talk: Any) -> None:
+    """With --fast every third one is."""
+    assert len({repr(find_game(name)) for name in talk("cost").GAMES.values()}) > 15
 
 
 def test_no_family_is_left_out(talk: Any) -> None:

@@ -76,7 +76,7 @@ def best_of_all(spectrum: Spectrum, *, fast: bool) -> dict[str, BestSettings]:
 def _best(family: Family, spectrum: Spectrum, *, fast: bool) -> BestSettings:
     """Searched on few singular values, and on many where others between the few would be slower."""
     dense = Spectrum.between(*spectrum.sigma.aminmax(), spectrum.curvature, points=101 if fast else 801)
-    grid = {"grid": 5, "starts": 1} if fast else {}
+    grid = {"grid": 5, "starts": 1, "tolerance": 1e-3} if fast else {}
 
     def of_all(best: BestSettings) -> BestSettings:
         momentum = best.settings.get("momentum", 0.0)

@@ -54,7 +54,7 @@ def draw_spectra(*, fast: bool) -> Figure:
     """Eigenvalues of the update operators in the complex plane, each rule at its best settings."""
     spectrum = Spectrum(torch.linspace(0.2, 1.0, 9, dtype=torch.float64), 0.0)
     law = alternating_lead_law(0.2, 1.0)
-    grid = {"grid": 5 if fast else None, "starts": 1 if fast else 4}
+    grid = {"grid": 5, "starts": 1, "tolerance": 1e-3} if fast else {}
     searched = ("optimistic gradient", "extragradient, two step sizes")
     panels = [("gradient play, η = 0.3", GradientPlay(), {"lr": 0.3, "play": "simultaneous"}, "#666666")]
     for best in (best_settings(name, spectrum, **grid) for name in searched):

@@ -121,6 +121,7 @@ def best_settings(
     *,
     grid: int | None = None,
     starts: int = 4,
+    tolerance: float = 1e-9,
     reduction: float = 1e-6,
 ) -> BestSettings:
     """The settings with the smallest radius that a search finds.
@@ -130,6 +131,7 @@ def best_settings(
         game: bilinear or quadratic, or a spectrum.
         grid: points per hyperparameter of the first look, ≥ 2; default 60 for one of them, 20 for two, 9 for more.
         starts: how many of them are refined, ≥ 1.
+        tolerance: where a refinement ends, > 0, as a share of the range of a hyperparameter.
         reduction: of the distance, that steps are counted for, in (0, 1).
 
     Raises:
@@ -142,10 +144,10 @@ def best_settings(
     """
     if isinstance(family, str) and family not in FAMILIES:
         raise ConfigurationError(f"Cannot search {family!r}; choose one of {', '.join(FAMILIES)}, or pass a Family")
-    if (grid is not None and grid < 2) or starts < 1 or not 0 < reduction < 1:
+    if (grid is not None and grid < 2) or starts < 1 or not tolerance > 0 or not 0 < reduction < 1:
         raise ConfigurationError(
-            "Cannot search without a grid, a point to start and a goal; pass grid ≥ 2, starts ≥ 1 and a reduction in "
-            f"(0, 1) (got {grid}, {starts} and {reduction})"
+            "Cannot search without a grid, a point to start and a goal; pass grid ≥ 2, starts ≥ 1, a tolerance > 0 and "
+            f"a reduction in (0, 1) (got {grid}, {starts}, {tolerance} and {reduction})"
         )
     chosen = FAMILIES[family] if isinstance(family, str) else family
     spectrum = game if isinstance(game, Spectrum) else Spectrum.of(game)
@@ -171,7 +173,8 @@ def best_settings(
     for share in shares:
         for size in (0.5 / points, 0.05 / points):  # the second simplex is fresh: the first may have gone flat
             corners = [list(share), *([p + size * (k == j) for j, p in enumerate(share)] for k in range(len(share)))]
-            options = {"initial_simplex": corners, "xatol": 1e-9, "fatol": 1e-12, "maxiter": 200 * len(share)}
+            options = {"initial_simplex": corners, "xatol": tolerance, "fatol": 1e-3 * tolerance}
+            options["maxiter"] = 200 * len(share)
             share = tuple(float(p) for p in minimize(radius, share, method="Nelder-Mead", options=options).x)
         best = min(best, share, key=radius)
     values = settings([min(max(p, 0.0), 1.0) for p in best])

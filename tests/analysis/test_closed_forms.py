@@ -248,7 +248,7 @@ def test_the_distance_shrinks_at_the_rate_of_the_spectrum(rule: AbstractGameRule
     games = [
         QuadraticGame(random_coupling(k % 2 + 1, generator), curvature=curvature)
         for curvature in (0.0, 0.1, 0.3)
-        for k in range(7)
+        for k in range(3)
     ]
     together = SideBySide(games)
     path = simulate(rule, together, lr=0.15, play=play, steps=60).points[:: rule.period]

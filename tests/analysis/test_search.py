@@ -52,7 +52,7 @@ def test_gradient_play_with_curvature_alone_is_gradient_descent() -> None:
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "competitive gradient descent"])
 def test_what_is_found_is_what_probing_says(name: str) -> None:
     game = QuadraticGame([[1.0, 0.2], [-0.1, 0.5]], curvature=0.1)
-    best = best_settings(name, game, grid=3, starts=1)
+    best = best_settings(name, game, grid=3, starts=1, tolerance=1e-4)
     probed = spectral_radius(
         best.rule,
         game,
@@ -88,7 +88,7 @@ def test_bad_questions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     spectrum = Spectrum.between(1.0, 2.0)
     with pytest.raises(ConfigurationError, match="'adam'; choose one of"):
         best_settings("adam", spectrum)
-    for bad in ({"grid": 1}, {"starts": 0}, {"reduction": 1.0}):
+    for bad in ({"grid": 1}, {"starts": 0}, {"tolerance": 0.0}, {"reduction": 1.0}):
         with pytest.raises(ConfigurationError, match="Cannot search without"):
             best_settings("consensus", spectrum, **bad)
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
