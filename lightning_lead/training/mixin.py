@@ -253,6 +253,26 @@ class LeadMixin(LightningModule):
         with self._noise.seeded(seed):
             yield
 
+    def forget_player(self, player: str) -> None:
+        """Begin one player anew: call it where its parameters were set in place between two game steps.
+
+        A perturbation that lives for one batch is such a player: what the rule and the optimizer remember of it is of
+        another one, and its jump to new values is no move in the game. The other player keeps its memory.
+
+        Args:
+            player: its name in `players()`.
+
+        Raises:
+            ConfigurationError: there is no such player.
+        """
+        live = self._live()
+        if player not in live:
+            raise ConfigurationError(f"Cannot forget {player!r} because it is no player; choose one of {list(live)}")
+        self.game.forget(player, {name: tuple(params) for name, params in live.items()})
+        for optimizer in self.trainer.optimizers:
+            for parameter in live[player]:
+                optimizer.state.pop(parameter, None)
+
     def sync_buffers(self) -> None:
         """Give every rank the buffers of rank 0; all ranks must call it."""
         if self._trainer is not None:
