@@ -14,8 +14,8 @@ help:  ## show this list
 demo: $(VENV)/.installed-demo  ## train GANs on digits with LEAD and with Adam, and print the comparison
 	$(BIN)/python examples/demo.py
 
-# One process per core and one more, because tests of several processes wait for these; each uses one thread.
-SHARED := -n $$(expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 8 --dist worksteal
+# One process per core: the tests are small and use one thread each.
+SHARED := -n auto --maxprocesses 8 --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(SHARED)
 FAST := not slow and not ddp and not gpu and not download
 
