@@ -24,15 +24,18 @@ _OTHER |= {"progress-bar", "quiet", "no-color", "no-input", "root-user-action", 
 
 def uv_arguments(configuration: str) -> list[str] | None:
     """Return what `pip config list` says as arguments of `uv pip install`, or None if uv cannot follow it."""
+    found: dict[str, list[str]] = {}
+    for section in ("global", "install", ":env:"):  # a later one replaces what an earlier one says
+        for line in configuration.splitlines():
+            key, _, value = line.partition("=")
+            if key.startswith(section + ".") and (words := ast.literal_eval(value).split()):
+                found[key.removeprefix(section + ".")] = words
     arguments = ["--index-strategy", "unsafe-best-match"]  # the best version of all places, as pip takes it
-    for line in configuration.splitlines():
-        key, _, value = line.partition("=")
-        name = key.rpartition(".")[2]
+    for name, words in found.items():
         if name in _OTHER:
             continue
         if name not in _FLAGS:
             return None
-        words = ast.literal_eval(value).split()
         if name in ("no-index", "pre"):
             switch = [_FLAGS[name], "allow"] if name == "pre" else [_FLAGS[name]]
             arguments += switch if words[0].lower() in ("1", "true", "yes", "on") else []

@@ -68,11 +68,13 @@ BEST = ["--index-strategy", "unsafe-best-match"]
         ("", []),
         ("global.index-url='https://one/simple'", ["--index-url", "https://one/simple"]),
         (
-            ":env:.timeout='60'\ninstall.extra-index-url='https://a=1/b c'\nglobal.constraint='/etc/limits.txt'",
-            ["--extra-index-url", "https://a=1/b", "--extra-index-url", "c", "--constraint", "/etc/limits.txt"],
+            "global.constraint='/etc/limits.txt'\n:env:.timeout='60'\ninstall.extra-index-url='https://a=1/b c'",
+            ["--constraint", "/etc/limits.txt", "--extra-index-url", "https://a=1/b", "--extra-index-url", "c"],
         ),
         ("global.no-index='true'\nglobal.find-links='/wheels'", ["--no-index", "--find-links", "/wheels"]),
         ("global.no-index='false'\nglobal.pre='1'", ["--prerelease", "allow"]),
+        (":env:.index-url='b'\nglobal.index-url='a'\ndownload.index-url='c'", ["--index-url", "b"]),
+        (":env:.no-index=''\nglobal.find-links='a'\ninstall.find-links='b'", ["--find-links", "b"]),
     ],
 )
 def test_uv_installs_from_where_pip_would(configuration: str, arguments: list[str]) -> None:

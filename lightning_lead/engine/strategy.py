@@ -125,8 +125,7 @@ class GameStrategy:
             point: the players' parameters, as they are now.
         """
         if self.state:
-            fresh = self.rule.init(point)
-            self.state = {part: _forgetting(kept, fresh.get(part), player) for part, kept in self.state.items()}
+            self.state = self.rule.forget(self.state, player, point)
 
     def play_turn(
         self, oracle: GameOracle, players: Sequence[str], parameters: Mapping[str, Sequence[Tensor]]
@@ -235,12 +234,3 @@ def _to_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, (tuple, list)):
         return tuple(_to_device(item, device) for item in value)
     return value
-
-
-def _forgetting(kept: Any, fresh: Any, player: str) -> Any:
-    """A part of a rule's state: what it holds by the player's name is as at the start of a game, or gone."""
-    if not isinstance(kept, dict):
-        return kept
-    fresh = fresh if isinstance(fresh, dict) else {}
-    others = {name: _forgetting(value, fresh.get(name), player) for name, value in kept.items() if name != player}
-    return others | ({player: fresh[player]} if player in kept and player in fresh else {})

@@ -31,10 +31,15 @@ def without_frozen(turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]]) 
     """Return the turns of players that move, without those of one whose parameters are all frozen.
 
     Raises:
-        ConfigurationError: only players that are frozen have a turn.
+        ConfigurationError: only players that are frozen have a turn, or one shares its turn with the other player.
     """
     frozen = {name for name, params in live.items() if not any(p.requires_grad for p in params)}
     moving = [turn for turn in turns if not frozen.issuperset(turn.players)]
+    if shared := [turn for turn in moving if frozen.intersection(turn.players)]:
+        raise ConfigurationError(
+            f"Cannot play a turn of {' and '.join(shared[0].players)} together because {' and '.join(sorted(frozen))} "
+            "is frozen as a whole; give each a turn of its own"
+        )
     if turns and not moving:
         raise ConfigurationError(
             f"Cannot play a game step in which {' and '.join(sorted(frozen))} alone would move, because no "

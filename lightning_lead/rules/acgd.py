@@ -77,6 +77,10 @@ class ACGD(AbstractGameRule):
         """Nothing seen, no solution yet."""
         return {"squares": {}, "count": 0, "guess": None, "failures": 0}
 
+    def forget(self, state: RuleState, player: str, point: Point) -> RuleState:
+        """Begin anew for both: the bias correction counts their steps together."""
+        return self.init(point) | {"failures": state["failures"]}
+
     def direction(
         self, oracle: GameOracle, players: Sequence[str], state: RuleState
     ) -> tuple[dict[str, Vector], RuleState]:

@@ -210,3 +210,28 @@ class AbstractGameRule(abc.ABC):
             The parameters of the players to move, and the next state.
         """
         return {}, state
+
+    def forget(self, state: RuleState, player: str, point: Point) -> RuleState:
+        """Drop what belongs to one player, which was set anew in place.
+
+        By default what the state holds under the player's name is as `init` has it, or gone, and the rest is kept. A
+        rule that remembers something of both players together overrides this.
+
+        Args:
+            state: as `direction` returned it.
+            player: that was set anew.
+            point: the players' parameters, as they are now.
+        """
+        kept: RuleState = _forgetting(state, self.init(point), player)
+        return kept
+
+
+def _forgetting(kept: Any, fresh: Any, player: str) -> Any:
+    if isinstance(kept, (tuple, list)):
+        paired = fresh if isinstance(fresh, (tuple, list)) and len(fresh) == len(kept) else [None] * len(kept)
+        return type(kept)(_forgetting(value, new, player) for value, new in zip(kept, paired, strict=True))
+    if not isinstance(kept, dict):
+        return kept
+    fresh = fresh if isinstance(fresh, dict) else {}
+    others = {name: _forgetting(value, fresh.get(name), player) for name, value in kept.items() if name != player}
+    return others | ({player: fresh[player]} if player in kept and player in fresh else {})

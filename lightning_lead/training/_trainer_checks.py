@@ -93,7 +93,8 @@ def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]], rule
                 "torch.optim.SGD without momentum or weight decay from configure_optimizers(), or do not override it"
             )
     for player in players if rule.needs.reads_momentum else []:
-        Lookahead(players, trainer.optimizers).lag(player)
+        if any(p.requires_grad for p in players[player]):
+            Lookahead(players, trainer.optimizers).lag(player)
     owners = Counter(id(p) for o in trainer.optimizers for group in o.param_groups for p in group["params"])
     for name, parameters in players.items():
         if several := sum(owners[id(p)] > 1 for p in parameters):
@@ -101,7 +102,7 @@ def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]], rule
                 f"Cannot train {several} parameter(s) of player {name!r} because several optimizers hold them, and "
                 "each would step them in every turn; let one hold them, and add the other's loss to the player's"
             )
-        if lost := sum(owners[id(p)] == 0 for p in parameters):
+        if lost := sum(owners[id(p)] == 0 for p in parameters if p.requires_grad):
             raise ConfigurationError(
                 f"Cannot train {lost} parameter(s) of player {name!r} because no optimizer holds them; return one from "
                 "configure_optimizers(), or freeze them with requires_grad_(False)"

@@ -110,7 +110,8 @@ class LeadMixin(LightningModule):
         self._joint = False
         self._equal_batches = False
         self._game_log = GameLog()
-        self._playing: list[int] = []
+        self._playing: list[tuple[int, bool]] = []
+        self._mid_step = False
         self._built: list[list[dict[str, Any]]] = []
         self.hooks_run: set[str] = set()
         """Hooks of this class that have run in this fit."""
@@ -189,7 +190,7 @@ class LeadMixin(LightningModule):
         with self.private_noise(seed):
             turns = without_frozen(self.game_turns(batch), live)
         check_turns(turns)
-        if self._playing and self._playing != [id(p) for params in live.values() for p in params]:
+        if self._playing and self._playing != _moving(live):
             self._start_game(live)  # a callback froze or unfroze a layer: displacements begin anew
             self._probed = False
         first, begins = not self._probed, self._waits_until() == self.trainer.global_step > 0
@@ -219,8 +220,12 @@ class LeadMixin(LightningModule):
             before_player=self.on_before_player_step,
             step_optimizer=self._step_optimizer,
         )
-        with naming_suspects(self):
-            self.last_step = played = step.play()
+        self._mid_step = True
+        try:
+            with naming_suspects(self):
+                self.last_step = played = step.play()
+        finally:
+            self._mid_step = False
         if meets_first:
             self._warn_if_apart()
         self._schedulers.step("step", self.trainer.global_step)
@@ -257,14 +262,20 @@ class LeadMixin(LightningModule):
         """Begin one player anew: call it where its parameters were set in place between two game steps.
 
         A perturbation that lives for one batch is such a player: what the rule and the optimizer remember of it is of
-        another one, and its jump to new values is no move in the game. The other player keeps its memory.
+        another one, and its jump to new values is no move in the game. The other player keeps its memory. On several
+        ranks its direction is averaged as every parameter's is, so there it is one perturbation for all their batches.
 
         Args:
             player: its name in `players()`.
 
         Raises:
-            ConfigurationError: there is no such player.
+            ConfigurationError: there is no such player, or a game step is being played.
         """
+        if self._mid_step:
+            raise ConfigurationError(
+                f"Cannot forget {player!r} in the middle of a game step, which goes on with what it remembers; call it "
+                "before, as in on_train_batch_start, or in on_game_step_end"
+            )
         live = self._live()
         if player not in live:
             raise ConfigurationError(f"Cannot forget {player!r} because it is no player; choose one of {list(live)}")
@@ -289,7 +300,13 @@ class LeadMixin(LightningModule):
     def _start_game(self, live: Mapping[str, Sequence[nn.Parameter]]) -> None:
         check_players(live, alone=not self.game.rule.needs.uses_opponent)
         self.game.start({name: tuple(params) for name, params in live.items()})
-        self._playing = [id(p) for params in live.values() for p in params]
+        self._playing = _moving(live)
+        for name, params in listed(self.players()).items():
+            for parameter in params:
+                if not parameter.requires_grad:
+                    parameter.grad = None  # of before it was frozen: its optimizer would move it still
+            if not any(p.requires_grad for p in params):
+                rank_zero_info(f"The player {name!r} is frozen as a whole: it stays, and the other one moves alone")
         needs, simultaneous = self.game.rule.needs, self.game.play == "simultaneous"
         # a rule that displaces looks from two points; compiled code allows one reverse pass, and two losses take two
         self._joint = simultaneous and needs.evaluates_once and not needs.displaces and not has_compiled(self)
@@ -337,6 +354,8 @@ class LeadMixin(LightningModule):
 
     def _warn_if_apart(self) -> None:
         """Warn if no loss of the first game step of both has reached the other player, which a rule may be made for."""
+        if not all(moves for _, moves in self._playing):
+            return
         if self.game.rule.needs.uses_opponent and not any(graph.meets for graph in self._graphs.values()):
             rank_zero_warn(
                 f"No loss reaches the other player's parameters in the first game step, so {self.game.rule.name} plays "
@@ -478,3 +497,8 @@ class LeadMixin(LightningModule):
         self.game.load_state_dict(saved["game"])
         self._noise_seed, self._resumed = saved["noise_seed"], True
         self.hooks_run.add("on_load_checkpoint")
+
+
+def _moving(live: Mapping[str, Sequence[Tensor]]) -> list[tuple[int, bool]]:
+    """Tell by whom the game is played: the parameters, and which of them move."""
+    return [(id(p), p.requires_grad) for params in live.values() for p in params]

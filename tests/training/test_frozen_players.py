@@ -8,7 +8,7 @@ from pytorch_lightning import Callback, LightningModule
 from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_trainer
 from torch.nn.functional import softplus
 
-from lightning_lead import ConfigurationError, LeadMixin, LEADStrategy
+from lightning_lead import ConfigurationError, LeadMixin, LEADStrategy, Turn
 
 GAMES = ["GradientPlay", LEADStrategy(), LEADStrategy(cross="difference"), LEADStrategy(cross="extrapolated")]
 GAMES += [LEADStrategy(cross="auto"), "OptimisticAdam", "LookaheadMinmax", "Prediction"]
@@ -128,6 +128,71 @@ def test_a_warm_up_of_a_discriminator_that_is_frozen_is_refused():
     gan.discriminator.requires_grad_(False)
     with pytest.raises(ConfigurationError, match="discriminator alone would move"):
         tiny_trainer(2).fit(gan, tiny_loader(24))
+
+
+@pytest.mark.parametrize("player", ["discriminator", "generator"])
+@pytest.mark.parametrize(
+    "game", [LEADStrategy(1.0), LEADStrategy(1.0, cross="extrapolated"), "LookaheadMinmax", "NuPI"]
+)
+def test_what_one_does_alone_is_no_move_in_the_game(game, player):
+    """Where it thaws, all goes on as in a game that begins there."""
+    settings = {"optimizer": torch.optim.SGD, "generator_lr": 0.1, "discriminator_lr": 0.1}
+
+    class Begun(Frozen):
+        def on_train_batch_start(self, trainer, module, batch, *_):
+            super().on_train_batch_start(trainer, module, batch)
+            if trainer.global_step == 4:
+                module._start_game(module._live())
+
+    ends = []
+    for callback in (Frozen, Begun):
+        gan = tiny_gan(game=game, **settings)
+        torch.manual_seed(3)
+        tiny_trainer(6, callbacks=[callback(player, until=4)]).fit(gan, tiny_loader(24))
+        ends.append(weights(gan))
+    assert torch.equal(*ends)
+
+
+def test_frozen_in_mid_run_nothing_moves_it_any_more():
+    class Later(Frozen):
+        def on_fit_start(self, trainer, module):
+            """Not yet."""
+
+        def on_train_batch_start(self, trainer, module, *_):
+            if trainer.global_step == 2:
+                module.discriminator.requires_grad_(False)
+                for parameter in module.discriminator.parameters():
+                    parameter.grad = torch.ones_like(parameter)
+            super().on_train_batch_start(trainer, module)
+
+    frozen = Later("discriminator", until=99)
+    optimizer = lambda groups: torch.optim.SGD(groups, momentum=0.9, weight_decay=0.1)  # noqa: E731
+    gan = tiny_gan(game="LookaheadMinmax", optimizer=optimizer)
+    tiny_trainer(8, callbacks=[frozen]).fit(gan, tiny_loader(24))
+    assert frozen.moved == [{"discriminator", "generator"}] * 2 + [{"generator"}] * 6
+
+
+def test_a_critic_that_stays_for_good_needs_no_optimizer():
+    class Fixed(Pair):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.generator.parameters(), lr=0.1)
+
+    module = Fixed(LEADStrategy())
+    module.discriminator.requires_grad_(False)
+    before = weights(module.generator)
+    tiny_trainer(2).fit(module, tiny_loader(24))
+    assert not torch.equal(weights(module.generator), before)
+
+
+def test_a_turn_of_both_is_refused_where_one_is_frozen():
+    class Together(Pair):
+        def game_turns(self, batch):
+            return [Turn(("discriminator", "generator"), [batch], len(batch[0]))]
+
+    module = Together("GradientPlay")
+    module.discriminator.requires_grad_(False)
+    with pytest.raises(ConfigurationError, match="discriminator is frozen as a whole; give each a turn"):
+        tiny_trainer(2).fit(module, tiny_loader(24))
 
 
 @pytest.mark.parametrize("cross", ["exact", "extrapolated"])

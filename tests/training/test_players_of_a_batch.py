@@ -90,6 +90,52 @@ def test_a_rule_goes_on_where_one_player_was_forgotten(rule):
     assert torch.isfinite(module.w)
 
 
+@pytest.mark.parametrize("name", ["ACGD(tolerance=1e-13)", "NegativeAdam", "NuPI", "OptimisticGradient"])
+def test_a_player_that_begins_the_same_moves_the_same_in_each_batch(name):
+    """Its move is a function of its batch and of w alone, which stays."""
+
+    class Still(Attacked):
+        def configure_optimizers(self):
+            return torch.optim.SGD([{"params": [self.delta], "lr": LR}, {"params": [self.w], "lr": 0.0}])
+
+        def w_loss(self, batch):
+            return -self.delta_loss(batch)
+
+        def on_game_step_end(self, batch):
+            moves.append(float(self.delta.detach()) - START)
+
+    moves = []
+    tiny_trainer(5).fit(Still(name), DataLoader(torch.ones(5, dtype=torch.float64), 1))
+    assert moves == pytest.approx([moves[0]] * 5, abs=1e-12)
+    assert moves[0] != 0
+
+
+class Remembering(GradientPlay):
+    """States of the forms that rules of one's own may have."""
+
+    def init(self, point):
+        return {"delta": 0, "w": 0, "pair": ({"delta": 0, "w": 0},)}
+
+    def direction(self, oracle, players, state):
+        directions, _ = super().direction(oracle, players, state)
+        seen = {name: state[name] + (name in players) for name in ("delta", "w")}
+        return directions, seen | {"pair": (dict(seen),)}
+
+
+def test_a_state_of_any_form_forgets_the_player_alone():
+    rule = Remembering()
+    state = {"delta": 3, "w": 4, "pair": ({"delta": 3, "w": 4},)}
+    assert rule.forget(state, "delta", {}) == {"delta": 0, "w": 4, "pair": ({"delta": 0, "w": 4},)}
+
+
+@pytest.mark.parametrize("hook", ["on_before_player_step", "delta_loss"])
+def test_in_the_middle_of_a_game_step_it_is_refused(hook):
+    module = Attacked(GradientPlay())
+    setattr(module, hook, lambda *_: module.forget_player("delta"))
+    with pytest.raises(ConfigurationError, match="in the middle of a game step"):
+        tiny_trainer(1).fit(module, DataLoader(BATCHES, 1))
+
+
 def test_a_stranger_is_refused():
     module = Attacked(GradientPlay())
     module.on_train_batch_start = lambda *_: module.forget_player("epsilon")
