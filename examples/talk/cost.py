@@ -76,10 +76,8 @@ def main() -> None:
     """Count, and draw."""
     options = parser_of(__doc__).parse_args()
     quiet()
-    counts = {
-        label: flops(game, 4 if options.fast else 24)
-        for label, game in list(GAMES.items())[:: 3 if options.fast else 1]
-    }
+    width, every = (4, 3) if options.fast else (24, 1)
+    counts = {label: flops(game, width) for label, game in list(GAMES.items())[::every]}
     base = counts["descent-ascent, alternating"]
     rows = sorted(counts.items(), key=lambda item: -item[1])
     figure, axes = plt.subplots(figsize=(7.5, 6.5), layout="constrained")

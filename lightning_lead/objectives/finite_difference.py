@@ -8,6 +8,7 @@ Reference: Lin et al., "Diffusion Adversarial Post-Training for One-Step Video G
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -16,14 +17,47 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.objectives.penalties import AbstractPenalty, check_weight, require_fakes
+from lightning_lead.objectives.penalties import AbstractPenalty, check_weight, labelled_fakes
 
 __all__ = ["ApproximateR1", "ApproximateR2"]
 
 
+@dataclass(frozen=True)
+class _Approximate(AbstractPenalty):
+    weight: float = 10.0
+    sigma: float = 0.01
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        check_weight(self)
+        sigma = self.sigma
+        if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not math.isfinite(sigma) or sigma <= 0:
+            raise ConfigurationError(
+                f"Cannot use {type(self).__name__}(sigma=...) because it is the length of a step; pass a finite number "
+                f"> 0, as 0.01 (got {sigma!r})"
+            )
+
+    def __call__(
+        self,
+        discriminator: Callable[..., Tensor],
+        real: Tensor,
+        fake: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        noise: torch.Generator | None = None,
+    ) -> Tensor:
+        """The penalty, a scalar."""
+        samples, labels = self._samples(real, fake, labels)
+        return 0.5 * self.weight * _steepness(discriminator, samples, labels, self.sigma, noise)
+
+    @abstractmethod
+    def _samples(self, real: Tensor, fake: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Choose where D's slope is taken, with labels."""
+
+
 @final
 @dataclass(frozen=True)
-class ApproximateR1(AbstractPenalty):
+class ApproximateR1(_Approximate):
     """(γ/2)·E (D(x + σε) − D(x))²/σ², whose mean over ε tends to R1 of the same weight as σ → 0.
 
     It needs no second derivative. A D with dropout adds its noise to the difference.
@@ -46,30 +80,13 @@ class ApproximateR1(AbstractPenalty):
 
     looks_at_fakes: ClassVar[bool] = False
 
-    weight: float = 10.0
-    sigma: float = 0.01
-    every: int = 1
-
-    def __post_init__(self) -> None:
-        check_weight(self)
-        _check_sigma(self)
-
-    def __call__(
-        self,
-        discriminator: Callable[..., Tensor],
-        real: Tensor,
-        fake: Tensor | None = None,
-        *,
-        labels: Tensor | None = None,
-        noise: torch.Generator | None = None,
-    ) -> Tensor:
-        """The penalty, a scalar."""
-        return 0.5 * self.weight * _steepness(discriminator, real, labels, self.sigma, noise)
+    def _samples(self, real: Tensor, fake: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return real, labels
 
 
 @final
 @dataclass(frozen=True)
-class ApproximateR2(AbstractPenalty):
+class ApproximateR2(_Approximate):
     """(γ/2)·E (D(u + σε) − D(u))²/σ² on the fakes; see `ApproximateR1`.
 
     Args:
@@ -85,37 +102,8 @@ class ApproximateR2(AbstractPenalty):
         0.0
     """
 
-    weight: float = 10.0
-    sigma: float = 0.01
-    every: int = 1
-
-    def __post_init__(self) -> None:
-        check_weight(self)
-        _check_sigma(self)
-
-    def __call__(
-        self,
-        discriminator: Callable[..., Tensor],
-        real: Tensor,
-        fake: Tensor | None = None,
-        *,
-        labels: Tensor | None = None,
-        noise: torch.Generator | None = None,
-    ) -> Tensor:
-        """The penalty, a scalar."""
-        fake = require_fakes(self, fake)
-        pairs = len(fake) if labels is None else min(len(fake), len(labels))
-        labels = None if labels is None else labels[:pairs]
-        return 0.5 * self.weight * _steepness(discriminator, fake[:pairs], labels, self.sigma, noise)
-
-
-def _check_sigma(penalty: ApproximateR1 | ApproximateR2) -> None:
-    sigma = penalty.sigma
-    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not math.isfinite(sigma) or sigma <= 0:
-        raise ConfigurationError(
-            f"Cannot use {type(penalty).__name__}(sigma=...) because it is the length of a step; pass a finite number "
-            f"> 0, as 0.01 (got {sigma!r})"
-        )
+    def _samples(self, real: Tensor, fake: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return labelled_fakes(self, fake, labels)
 
 
 def _steepness(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.objectives.penalties import AbstractPenalty, check_weight, require_fakes
+from lightning_lead.objectives.penalties import AbstractPenalty, check_weight, labelled_fakes
 
 __all__ = ["LeCam"]
 
@@ -81,10 +81,9 @@ class LeCam(AbstractPenalty, nn.Module):
         noise: torch.Generator | None = None,
     ) -> Tensor:
         """The penalty, a scalar; in train mode the averages move first."""
-        fake = require_fakes(self, fake)
-        pairs = len(fake) if labels is None else min(len(fake), len(labels))
+        fakes, fake_labels = labelled_fakes(self, fake, labels)
         r = discriminator(real) if labels is None else discriminator(real, labels)
-        t = discriminator(fake) if labels is None else discriminator(fake[:pairs], labels[:pairs])
+        t = discriminator(fakes) if fake_labels is None else discriminator(fakes, fake_labels)
         if self.training:
             with torch.no_grad():
                 self.of_reals.lerp_(r.mean().to(self.of_reals.dtype), 1 - self.decay)

@@ -48,7 +48,7 @@ __all__ = [
     "AbstractGradientPenalty",
     "AbstractPenalty",
     "check_weight",
-    "require_fakes",
+    "labelled_fakes",
 ]
 
 
@@ -159,7 +159,7 @@ class AbstractGradientPenalty(AbstractPenalty):
             ConfigurationError: no fakes for a penalty on fakes.
             DifferentiationError: the logits do not depend on the samples.
         """
-        require_fakes(self, fake)
+        _require_fakes(self, fake)
         differentiable = torch.is_grad_enabled()
         # the slope is a derivative also where the penalty itself needs none, as in a validation loop
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(real.device.type, enabled=False):
@@ -303,7 +303,7 @@ def check_weight(penalty: Any) -> None:
         )
 
 
-def require_fakes(penalty: AbstractPenalty, fake: Tensor | None) -> Any:
+def _require_fakes(penalty: AbstractPenalty, fake: Tensor | None) -> Any:
     """Return the fakes, which a penalty that looks at them must have."""
     if fake is None and penalty.looks_at_fakes:
         raise ConfigurationError(
@@ -311,6 +311,17 @@ def require_fakes(penalty: AbstractPenalty, fake: Tensor | None) -> Any:
             "(got fake=None)"
         )
     return fake
+
+
+def labelled_fakes(
+    penalty: AbstractPenalty, fake: Tensor | None, labels: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the fakes and their labels, the i-th of the reals' for the i-th; those that have one, if there are any."""
+    fakes: Tensor = _require_fakes(penalty, fake)
+    if labels is None:
+        return fakes, None
+    pairs = min(len(fakes), len(labels))
+    return fakes[:pairs], labels[:pairs]
 
 
 def _usable(samples: Tensor) -> Tensor:
