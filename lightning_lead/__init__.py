@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
     from lightning_lead.engine.lead_strategy import LEADStrategy
     from lightning_lead.engine.strategy import GameStrategy
     from lightning_lead.engine.turns import Turn
-    from lightning_lead.gan._problem import GANBatch
+    from lightning_lead.gan._batch import GANBatch
     from lightning_lead.gan.adversarial import AdversarialModule
     from lightning_lead.gan.ema import GeneratorEMA
     from lightning_lead.gan.module import LeadGANModule
@@ -116,7 +116,7 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "GameStrategy": "lightning_lead.engine.strategy",
     "AdversarialModule": "lightning_lead.gan.adversarial",
     "LeadGANModule": "lightning_lead.gan.module",
-    "GANBatch": "lightning_lead.gan._problem",
+    "GANBatch": "lightning_lead.gan._batch",
     "Turn": "lightning_lead.engine.turns",
     "LeadModule": "lightning_lead.training.module",
     "LeadMixin": "lightning_lead.training.mixin",

@@ -35,7 +35,7 @@ from lightning_lead import DivergenceError, GenerativeMetrics, GeneratorEMA, Lea
 from lightning_lead._files import write_json
 from lightning_lead.data import DigitsDataModule
 from lightning_lead.features import DigitsClassifier
-from lightning_lead.gan._problem import GANBatch
+from lightning_lead.gan import GANBatch
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.objectives import AbstractGradientPenalty
 

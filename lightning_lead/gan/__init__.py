@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from lightning_lead._lazy import lazy_attributes
 
 if TYPE_CHECKING:  # the same names as below, where type checkers and editors can see them
-    from lightning_lead.gan._problem import GANBatch, GANProblem
+    from lightning_lead.gan._batch import GANBatch
+    from lightning_lead.gan._problem import GANProblem
     from lightning_lead.gan.adversarial import AdversarialModule
     from lightning_lead.gan.augmentation import AdaptiveAugment, DiffAugment
     from lightning_lead.gan.ema import GeneratorEMA
@@ -28,6 +29,7 @@ __getattr__: Any = lazy_attributes(
         ".augmentation": "AdaptiveAugment DiffAugment",
         ".ema": "GeneratorEMA",
         ".module": "LeadGANModule",
-        "._problem": "GANBatch GANProblem",
+        "._batch": "GANBatch",
+        "._problem": "GANProblem",
     },
 )

@@ -22,7 +22,8 @@ from lightning_lead.calculus._chain.links import (
 from lightning_lead.calculus._chain.power_iteration import primal_power_iteration
 from lightning_lead.calculus._rng import RandomState
 from lightning_lead.engine.losses import BatchLosses
-from lightning_lead.gan._problem import GANBatch, GANProblem
+from lightning_lead.gan._batch import GANBatch
+from lightning_lead.gan._problem import GANProblem
 from lightning_lead.rules.base import RuleNeeds
 
 __all__ = ["GANLosses", "TurnSettings"]

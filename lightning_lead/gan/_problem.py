@@ -10,7 +10,7 @@ import inspect
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,52 +19,13 @@ from lightning_lead.calculus._chain.dual import uncompiled
 from lightning_lead.calculus._chain.links import PenaltyParts
 from lightning_lead.calculus._rng import PrivateNoise, mix_seed
 from lightning_lead.calculus.replay import frozen_buffers
+from lightning_lead.gan._batch import EVALUATED, GANBatch
 from lightning_lead.gan._labels import call_network
 from lightning_lead.gan.augmentation import adaptive_parts
 from lightning_lead.objectives import AbstractPenalty, adversarial_objective
 from lightning_lead.objectives.adversarial import real_logits_argument
 
-__all__ = [
-    "EVALUATED",
-    "AdversarialLosses",
-    "GANBatch",
-    "GANProblem",
-    "HookedProblem",
-    "as_penalties",
-]
-
-
-EVALUATED = -1
-"""The `update` of a batch that is evaluated and not trained on: every penalty is due, with its own weight."""
-
-
-class GANBatch(NamedTuple):
-    """The micro-batch of a turn: reals, and the latents of the fakes, drawn once and used in every evaluation.
-
-    `LeadGANModule.wanted_losses(batch, wanted)` gets it, and `game_turns(batch)` returns turns of it.
-
-    Example:
-        >>> import torch
-        >>> batch = GANBatch(torch.zeros(4, 2), None, torch.zeros(8, 3), None, discriminator_moves=True)
-        >>> [len(part.latents) for part in batch.split(2)], len(batch.first(3).real)
-        ([4, 4], 3)
-    """
-
-    real: Tensor  # (m, ...)
-    labels: Tensor | None  # of the reals, (m,); None for an unconditional GAN
-    latents: Tensor  # (k, latent_dim)
-    fake_labels: Tensor | None  # of the fakes, (k,)
-    discriminator_moves: bool  # alone or with the generator; otherwise D(x) moves no buffers
-    update: int = 0  # of the discriminator, counted from 0 at the start of a run; penalties with `every` ask for it
-
-    def split(self, parts: int) -> list[GANBatch]:
-        """Return as many equal micro-batches; `parts` must divide m and k."""
-        columns = (field.chunk(parts) if isinstance(field, Tensor) else [field] * parts for field in self)
-        return [GANBatch(*fields) for fields in zip(*columns, strict=True)]
-
-    def first(self, count: int) -> GANBatch:
-        """Return the first `count` reals and latents, with their labels."""
-        return GANBatch._make(field[:count] if isinstance(field, Tensor) else field for field in self)
+__all__ = ["AdversarialLosses", "GANProblem", "as_penalties"]
 
 
 class AdversarialLosses:
@@ -288,62 +249,6 @@ def _still(penalty: AbstractPenalty, still: bool) -> Iterator[None]:
         yield
     finally:
         penalty.train()
-
-
-class HookedProblem(GANProblem):
-    """The problem of a module: its networks as they are now, and every hook that a subclass may have overridden."""
-
-    def __init__(
-        self,
-        hooks: Any,  # networks, objective, penalty, augment, and forward and the losses: a LeadGANModule
-        *,
-        noise: PrivateNoise,
-        penalty_values: dict[int, Tensor],
-        own_loss: bool,  # the discriminator's loss is the objective's
-        own_losses: bool,  # `losses` is made of the hooks
-    ) -> None:
-        self._hooks, self._own_loss, self._own_losses = hooks, own_loss, own_losses
-        self.generator, self.discriminator = hooks.generator, hooks.discriminator
-        self.objective, self.penalties, self.augment = hooks.objective, as_penalties(hooks.penalty), hooks.augment
-        self.noise, self.penalty_values = noise, penalty_values
-
-    @property
-    def module(self) -> nn.Module:
-        """The module itself, which holds both networks."""
-        module: nn.Module = self._hooks
-        return module
-
-    @property
-    def separable(self) -> bool:
-        """True if the objective is, and its loss is the discriminator's."""
-        return self._own_loss and self._separable_objective()
-
-    @property
-    def generator_sees_reals(self) -> bool:
-        """True if the module's hook, or its objective, takes `real_logits`."""
-        sees: bool = self._hooks.generator_sees_reals
-        return sees
-
-    @property
-    def overridden(self) -> bool:
-        """True if the module has losses of its own."""
-        return not self._own_losses
-
-    def generate(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """The module's `forward`."""
-        fakes: Tensor = self._hooks(latents, labels)
-        return fakes
-
-    def generator_loss(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-        """The module's hook."""
-        reals = {} if real_logits is None else {"real_logits": real_logits}
-        loss: Tensor = self._hooks.generator_loss(fake_logits, **reals)
-        return loss
-
-    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """The module's hook."""
-        loss: Tensor = self._hooks.discriminator_loss(real_logits, fake_logits)
-        return loss
 
 
 def as_penalties(penalty: Any) -> tuple[AbstractPenalty, ...]:

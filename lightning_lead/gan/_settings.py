@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
@@ -9,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_lead._checks import check_count, check_positive
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["check_batch", "check_last_batch", "check_schedule"]
+__all__ = ["check_batch", "check_last_batch", "check_schedule", "check_schedule_of_players", "check_weights"]
 
 
 def check_schedule(
@@ -46,6 +48,44 @@ def check_schedule(
         raise ConfigurationError(
             "Cannot share latents with a generator batch of another size; leave generator_batch_size out "
             f"(got {generator_batch_size})"
+        )
+
+
+def check_schedule_of_players(
+    *, simultaneous: bool, start: int, ramp: int, discriminator_every: int, generator_every: int
+) -> None:
+    """Refuse a schedule out of its range, one that simultaneous play cannot follow, and game steps without a turn."""
+    check_count("a GAN", "start", start, least=0)
+    check_count("a GAN", "ramp", ramp, least=0)
+    check_count("a GAN", "discriminator_every", discriminator_every)
+    check_count("a GAN", "generator_every", generator_every)
+    if simultaneous and (start, discriminator_every, generator_every) != (0, 1, 1):
+        raise ConfigurationError(
+            "Cannot let one player wait in simultaneous play, where both move at once; use start=0, "
+            "discriminator_every=1 and generator_every=1, or alternating play"
+        )
+    if start and generator_every > 1:
+        raise ConfigurationError(
+            "Cannot let the generator skip game steps while the discriminators wait, because then nobody moves; "
+            f"use generator_every=1 or start=0 (got {generator_every} and {start})"
+        )
+    if 1 not in (discriminator_every, generator_every):
+        raise ConfigurationError(
+            "Cannot play a game step in which nobody moves; let discriminator_every or generator_every be 1 "
+            f"(got {discriminator_every} and {generator_every})"
+        )
+
+
+def check_weights(discriminators: Iterable[str], of_discriminators: Mapping[str, float], **weights: float) -> None:
+    """Refuse weights that are no finite number ≥ 0, and weights of discriminators that are not there."""
+    for setting, value in [*weights.items(), *of_discriminators.items()]:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+            raise ConfigurationError(f"Cannot weigh {setting} by {value!r}; pass a finite number ≥ 0")
+    names = list(discriminators)
+    if not names or of_discriminators.keys() != set(names):
+        raise ConfigurationError(
+            "Cannot weigh discriminators that are not there; name in discriminator_weights those of discriminators "
+            f"(got {list(of_discriminators)} and {names})"
         )
 
 

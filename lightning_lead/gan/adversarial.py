@@ -14,7 +14,6 @@ Kong, Kim and Bae, "HiFi-GAN", NeurIPS 2020 (several discriminators, feature mat
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -22,13 +21,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_lead._checks import check_count
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable
 from lightning_lead.calculus._terms import COUPLED
 from lightning_lead.engine.lead_strategy import LEADStrategy
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
+from lightning_lead.gan._settings import check_schedule_of_players, check_weights
 from lightning_lead.objectives import adversarial_objective
 from lightning_lead.objectives.adversarial import real_logits_argument
 from lightning_lead.rules.base import AbstractGameRule
@@ -129,39 +128,14 @@ class AdversarialModule(LeadModule):
         self.discriminator_every, self.generator_every = discriminator_every, generator_every
         self.generator_first = generator_first
         self._ratio: Tensor | None = None
-        self._check()
-
-    def _check(self) -> None:
-        name = type(self).__name__
-        check_count(name, "start", self.start, least=0)
-        check_count(name, "ramp", self.ramp, least=0)
-        check_count(name, "discriminator_every", self.discriminator_every)
-        check_count(name, "generator_every", self.generator_every)
-        weights = [("weight", self.weight), ("feature_matching", self.feature_matching)]
-        for setting, value in [*weights, *self.discriminator_weights.items()]:
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-                raise ConfigurationError(f"Cannot weigh {setting} by {value!r}; pass a finite number ≥ 0")
-        if not self.discriminators or self.discriminator_weights.keys() != set(self.discriminators):
-            raise ConfigurationError(
-                "Cannot weigh discriminators that are not there; name in discriminator_weights those of discriminators "
-                f"(got {list(self.discriminator_weights)} and {list(self.discriminators)})"
-            )
-        both_always = (self.start, self.discriminator_every, self.generator_every) == (0, 1, 1)
-        if self.game.play == "simultaneous" and not both_always:
-            raise ConfigurationError(
-                "Cannot let one player wait in simultaneous play, where both move at once; use start=0, "
-                "discriminator_every=1 and generator_every=1, or alternating play"
-            )
-        if self.start and self.generator_every > 1:
-            raise ConfigurationError(
-                "Cannot let the generator skip game steps while the discriminators wait, because then nobody moves; "
-                f"use generator_every=1 or start=0 (got {self.generator_every} and {self.start})"
-            )
-        if 1 not in (self.discriminator_every, self.generator_every):
-            raise ConfigurationError(
-                "Cannot play a game step in which nobody moves; let discriminator_every or generator_every be 1 "
-                f"(got {self.discriminator_every} and {self.generator_every})"
-            )
+        check_schedule_of_players(
+            simultaneous=self.game.play == "simultaneous",
+            start=start,
+            ramp=ramp,
+            discriminator_every=discriminator_every,
+            generator_every=generator_every,
+        )
+        check_weights(self.discriminators, self.discriminator_weights, weight=weight, feature_matching=feature_matching)
 
     # ---- hooks a subclass may override ------------------------------------------------------------------------------
 

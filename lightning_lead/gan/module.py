@@ -19,17 +19,12 @@ from lightning_lead.calculus._terms import Contexts, OracleStatistics
 from lightning_lead.calculus.swap import Swap
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
+from lightning_lead.gan._batch import EVALUATED, GANBatch
 from lightning_lead.gan._chain_losses import GANLosses, TurnSettings
+from lightning_lead.gan._hooked import HookedProblem
 from lightning_lead.gan._labels import call_network, takes_labels
 from lightning_lead.gan._penalty import probe_penalty
-from lightning_lead.gan._problem import (
-    EVALUATED,
-    AdversarialLosses,
-    GANBatch,
-    GANProblem,
-    HookedProblem,
-    as_penalties,
-)
+from lightning_lead.gan._problem import AdversarialLosses, GANProblem, as_penalties
 from lightning_lead.gan._settings import check_batch, check_last_batch, check_schedule
 from lightning_lead.gan._structure import PROBED, find_structure, report_structure
 from lightning_lead.gan.augmentation import adaptive_parts, check_augment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from lightning_lead._lightning import (
 from lightning_lead.calculus.lookahead import Lookahead
 from lightning_lead.rules.base import AbstractGameRule
 
-__all__ = ["check_optimizers", "check_trainer"]
+__all__ = ["check_configuration", "check_optimizers", "check_trainer"]
 
 
 _NOT_WITH_A_GAME: dict[type, tuple[str, str]] = {
@@ -77,6 +78,31 @@ def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
             "Cannot train a game on sharded parameters because the cross term needs both players whole on every rank; "
             f"use strategy='ddp' (got {type(trainer.strategy).__name__})"
         )
+
+
+def check_configuration(module: Any) -> None:
+    """Refuse a `frequency` beside an optimizer, as soon as Lightning asks `module` for optimizers in this fit.
+
+    Lightning keeps the optimizers alone of what it is handed, so nobody could see it later.
+    """
+    own = vars(module).get("configure_optimizers")  # the one of a command line lies in the instance
+    if not (isinstance(own, partial) and own.func is _configured):  # of a fit that ended before it asked
+        vars(module)["configure_optimizers"] = partial(_configured, module, own)
+
+
+def _configured(module: Any, own: Any) -> Any:
+    del vars(module)["configure_optimizers"]
+    if own is not None:
+        vars(module)["configure_optimizers"] = own
+    configured = module.configure_optimizers()
+    for each in configured if isinstance(configured, (list, tuple)) else [configured]:
+        if isinstance(each, dict) and "frequency" in each:
+            raise ConfigurationError(
+                f"Cannot step an optimizer by its frequency because Lightning 2 leaves it aside; take it out (got "
+                f"{each['frequency']!r}), and say by discriminator_steps=, or by the turns that game_turns(batch) "
+                "returns, how often a player moves in a game step"
+            )
+    return configured
 
 
 def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]], rule: AbstractGameRule) -> None:

@@ -15,16 +15,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_lead._distributed import batches_are_equal, broadcast_buffers, mean_over_ranks
-from lightning_lead._errors import ConfigurationError, HigherDerivativeError
-from lightning_lead._lightning import Callback, LightningModule, rank_zero_info, rank_zero_warn, refuse_mixture
-from lightning_lead.calculus._chain.dual import has_compiled, uncompiled
+from lightning_lead._errors import ConfigurationError
+from lightning_lead._lightning import Callback, LightningModule, rank_zero_info, refuse_mixture
+from lightning_lead.calculus._chain.dual import has_compiled
 from lightning_lead.calculus._graph import LossGraph
 from lightning_lead.calculus._players import check_players, listed
 from lightning_lead.calculus._rng import PrivateNoise, mix_seed
 from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.lookahead import Lookahead
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.calculus.replay import frozen_buffers
 from lightning_lead.calculus.swap import Swap
 from lightning_lead.checkpoints._game import (
     KEY,
@@ -36,7 +35,7 @@ from lightning_lead.checkpoints._game import (
     saved_game,
 )
 from lightning_lead.engine._batches import batch_size, split_batch
-from lightning_lead.engine._probe import naming_suspects, no_reversals, probe_game
+from lightning_lead.engine._probe import naming_suspects
 from lightning_lead.engine.lead_strategy import LEADStrategy
 from lightning_lead.engine.losses import BatchLosses
 from lightning_lead.engine.named_rules import as_game, name_games
@@ -44,11 +43,11 @@ from lightning_lead.engine.step import GameStep, PlayedStep
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn, check_turns, without_frozen
 from lightning_lead.rules.base import AbstractGameRule
+from lightning_lead.training._first_look import look_before, probe_module, warn_if_apart
 from lightning_lead.training._hook_watch import HookWatch
 from lightning_lead.training._log import GameLog, is_due
-from lightning_lead.training._purity import check_repeatable
 from lightning_lead.training._schedulers import Schedulers
-from lightning_lead.training._trainer_checks import check_optimizers, check_trainer
+from lightning_lead.training._trainer_checks import check_configuration, check_optimizers, check_trainer
 
 __all__ = ["LeadMixin"]
 
@@ -314,53 +313,26 @@ class LeadMixin(LightningModule):
         self._noise.torch_only = needs.evaluates_once and (self._joint or not simultaneous)
 
     def _look_before(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
-        """Check the losses and probe the game, if need be for another rule that differentiates once."""
-        try:
-            self._check_losses(turns, live, seed)
-            self._probe(turns, live, seed)
-        except HigherDerivativeError as error:
-            self._fall_back(error)
-            self._probe(turns, live, seed)
-
-    def _check_losses(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
-        """Refuse losses that cannot be evaluated again, or differentiated again, before a derivative is taken."""
-        losses = self._batch_losses(turns[-1].micro_batches[0], mix_seed(seed, 0))
-        with torch.enable_grad(), uncompiled(), no_reversals(self.game.rule):
-            ignored = vars(LeadMixin()).keys()
-            check_repeatable(lambda: losses({}, frozenset(live), replay=True), self, self.game.rule, ignored=ignored)
+        """Check the losses and probe the game on the last turn, which every player's loss can be evaluated on."""
+        look_before(
+            self,
+            self.game,
+            self._batch_losses(turns[-1].micro_batches[0], mix_seed(seed, 0)),
+            live,
+            lambda: self._probe(turns, live, seed),
+            ignored=vars(LeadMixin()).keys(),
+        )
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
-        grads = [(p, p.grad) for p in self.parameters()]
-        oracle = self._oracle(turns[-1], live, seed, probing=True)
-        try:
-            with frozen_buffers(self):  # in reverse passes as well, where activation checkpointing runs forwards again
-                probe_game(oracle, self, self.game.rule)
-        finally:
-            for parameter, grad in grads:
-                parameter.grad = grad
-
-    def _fall_back(self, error: HigherDerivativeError) -> None:
-        """Replace the rule by the one that it names for layers without a second derivative, or raise the error."""
-        instead = self.game.rule.differentiating_once()
-        if instead is None:
-            raise error
-        rank_zero_info(f"{instead!r} plays in the place of {self.game.rule!r}: {error}")
-        check_trainer(self.trainer, instead)
-        self.game.rule = instead
+        probe_module(self, self._oracle(turns[-1], live, seed, probing=True), self.game.rule)
 
     def _waits_until(self) -> int:
         """Return the game step from which on both players move; one alone moves before."""
         return 0
 
     def _warn_if_apart(self) -> None:
-        """Warn if no loss of the first game step of both has reached the other player, which a rule may be made for."""
-        if not all(moves for _, moves in self._playing):
-            return
-        if self.game.rule.needs.uses_opponent and not any(graph.meets for graph in self._graphs.values()):
-            rank_zero_warn(
-                f"No loss reaches the other player's parameters in the first game step, so {self.game.rule.name} plays "
-                "as plain descent; is an output detached, or an opponent left out of a loss?"
-            )
+        if all(moves for _, moves in self._playing):
+            warn_if_apart(self.game.rule, self._graphs.values())
 
     def _oracle(
         self,
@@ -440,6 +412,7 @@ class LeadMixin(LightningModule):
         if self.trainer.state.fn != "fit":
             return []
         check_trainer(self.trainer, self.game.rule)
+        check_configuration(self)
         self.hooks_run.clear()
         return HookWatch.unless_in(self.trainer.callbacks)  # type: ignore[attr-defined]
 

@@ -265,6 +265,40 @@ def test_a_parameter_in_no_optimizer_is_refused():
         fit(Lost())
 
 
+def with_frequencies(optimizers):
+    first, second = ({"optimizer": optimizer, "frequency": k} for k, optimizer in enumerate(optimizers, start=1))
+    return [first, second]
+
+
+@pytest.mark.parametrize("arranged", [with_frequencies, lambda both: with_frequencies(both)[::-1], tuple])
+@pytest.mark.parametrize("in_instance", [False, True], ids=["method", "in the instance"])
+def test_a_frequency_beside_an_optimizer_is_refused_in_every_fit(arranged, in_instance):
+    class Configured(Port):
+        def configure_optimizers(self):
+            return arranged(super().configure_optimizers())
+
+    module = Configured()
+    if in_instance:  # as a command line puts it there
+        module.configure_optimizers = lambda: arranged(Port.configure_optimizers(module))
+    before = vars(module).copy()
+    for _ in range(2):
+        if arranged is tuple:  # no frequency
+            fit(module)
+        else:
+            with pytest.raises(ConfigurationError, match=r"Lightning 2 leaves it aside.*discriminator_steps="):
+                fit(module)
+        assert vars(module).get("configure_optimizers") is before.get("configure_optimizers")
+
+
+def test_a_scheduler_s_own_frequency_is_kept():
+    class Every(Scheduled):
+        def configure_optimizers(self):
+            (optimizer,), (scheduler,) = super().configure_optimizers()
+            return {"optimizer": optimizer, "lr_scheduler": scheduler | {"frequency": 2}}
+
+    assert fit(Every()).optimizers[0].param_groups[0]["lr"] == 0.5
+
+
 # ---- gradients as other tools see them ------------------------------------------------------------------------------
 
 
