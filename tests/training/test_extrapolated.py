@@ -353,7 +353,7 @@ def test_what_a_reentrant_checkpoint_hides_is_trained(game, last):
         trained(gan, 3)
         assert (generator.first.weight - before).abs().max() > 1e-5
         ends.append(everything(generator, discriminator))
-    assert torch.equal(*ends)
+    assert (ends[0] - ends[1]).abs().max() < 1e-12  # on some CPUs sums are rounded otherwise
     with pytest.raises(DifferentiationError, match="reentrant.*use_reentrant=False"):
         trained(
             tiny_gan_of(
