@@ -2,8 +2,9 @@
 
     order of epoch e = permutation drawn from hash(seed, e);  rank r of w sees its entries r, r + w, r + 2w, …
 
-A dataset of N samples that says `indexed_by_epoch = True` is asked for i + e·N in place of i, so that what it adds at
-random can be a function of (sample, epoch) alone, whoever loads it and in whatever batch.
+What a dataset draws at random from torch's, Python's or numpy's generator is a function of (seed, epoch, batch) as
+well, in workers and without. A dataset of N samples that says `indexed_by_epoch = True` is asked for i + e·N in place
+of i, so that what it adds at random can be a function of (sample, epoch) alone, in whatever batch.
 
 Lightning finds `state_dict` and `load_state_dict` on a train loader, saves the state with each checkpoint and hands it
 back before the first batch. Habits of Lightning 2.6 that shape the code:
@@ -26,6 +27,7 @@ from torch.utils.data import DataLoader, DistributedSampler, Sampler, Sequential
 from lightning_lead._checks import check_count
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._hashing import text_number
+from lightning_lead.data._seeded import SeededBatches
 
 __all__ = ["EpochSampler", "ResumableDataLoader"]
 
@@ -102,7 +104,9 @@ class ResumableDataLoader(DataLoader[Any]):
     """Training batches that go on after any batch of any epoch; nothing is loaded for the batches that are skipped.
 
     The order is shuffled anew in each epoch; without Lightning, call `loader.sampler.set_epoch(e)` before epoch e. The
-    last batch is dropped if it is not full. The global random state is left alone.
+    last batch is dropped if it is not full. The global random state is left alone: random transforms of a dataset draw
+    what they would draw in an uninterrupted run, with any number of workers. `loader.dataset` hands their batches out;
+    the dataset itself is `loader.dataset.dataset`, if it does not say `indexed_by_epoch`.
 
     A state that was taken in the middle of an epoch with another batch size, seed, dataset size or number of ranks has
     no meaning here: the loader says so in a warning and begins that epoch anew.
@@ -151,6 +155,8 @@ class ResumableDataLoader(DataLoader[Any]):
                 "Cannot resume with a foreign sampler because its order is not a function of (seed, epoch); leave "
                 f"sampler= out, or use torch's DataLoader (got {type(sampler).__name__})."
             )
+        if not getattr(dataset, "indexed_by_epoch", False):
+            dataset = SeededBatches(dataset, seed)
         order = EpochSampler(
             dataset, num_replicas=num_replicas, rank=rank, shuffle=shuffle and sampler is None, seed=seed
         )

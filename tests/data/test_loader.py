@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -32,6 +35,20 @@ class Counting(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         self.loaded.append(index)
         return torch.tensor(float(index))
+
+
+class Transformed(Counting):
+    """The numbers, each with noise from the three global generators."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        return super().__getitem__(index) + torch.rand(()) / 3 + random.random() / 3 + numpy.random.rand() / 3
+
+
+class Together(Transformed):
+    """A dataset that reads the samples of a batch together."""
+
+    def __getitems__(self, indices: list[int]) -> list[Tensor]:
+        return [self[index] for index in reversed(indices)][::-1]
 
 
 class Recorder(pl.LightningModule):
@@ -67,15 +84,17 @@ class Recorder(pl.LightningModule):
 class Data(pl.LightningDataModule):
     """Loaders of the numbers; `kind` picks the train loader."""
 
-    def __init__(self, kind: str = "resumable", num_workers: int = 0, **settings: Any) -> None:
+    def __init__(
+        self, kind: str = "resumable", num_workers: int = 0, dataset: type[Counting] = Counting, **settings: Any
+    ) -> None:
         super().__init__()
-        self.kind, self.settings = kind, {"num_workers": num_workers, **settings}
+        self.kind, self.settings, self.dataset = kind, {"num_workers": num_workers, **settings}, dataset
 
     def train_dataloader(self) -> DataLoader[Any]:
         if self.kind == "plain":
             generator = torch.Generator().manual_seed(0)
             return DataLoader(Counting(), BATCH, shuffle=True, drop_last=True, generator=generator)
-        return ResumableDataLoader(Counting(), BATCH, seed=3, **self.settings)
+        return ResumableDataLoader(self.dataset(), BATCH, seed=3, **self.settings)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(Counting(4), 2)
@@ -186,6 +205,23 @@ def test_workers_do_not_change_the_order(tmp_path: Path, persistent: bool) -> No
     assert resumed == whole[6:]
 
 
+@pytest.mark.parametrize("dataset", [Transformed, Together])
+@pytest.mark.parametrize("workers", [{}, {"num_workers": 2}, {"num_workers": 1, "persistent_workers": True}], ids=str)
+def test_a_resumed_run_sees_the_random_transforms_of_the_uninterrupted_one(
+    tmp_path: Path, dataset: type[Counting], workers: dict[str, Any]
+) -> None:
+    whole = fit(tmp_path, Data(dataset=dataset, **workers), manual=True, **EPOCHS).seen
+    random.seed(4)
+    numpy.random.seed(4)
+    torch.manual_seed(4)
+    for step in (2, 6):
+        data = Data(dataset=dataset, **workers)
+        assert fit(None, data, manual=True, ckpt=tmp_path / f"batch-step={step}.ckpt", **EPOCHS).seen == whole[step:]
+    seen = [value for batch in whole for value in batch]
+    assert len({value % 1 for value in seen}) == len(seen)  # noise of their own in every epoch
+    assert [[int(value) for value in batch] for batch in whole] == fit(None, Data(), manual=True, **EPOCHS).seen
+
+
 def test_a_resumed_run_can_be_resumed(tmp_path: Path) -> None:
     whole = fit(tmp_path / "a", Data(), manual=True, **EPOCHS).seen
     fit(tmp_path / "b", Data(), manual=True, ckpt=tmp_path / "a" / "batch-step=2.ckpt", **EPOCHS)
@@ -238,6 +274,31 @@ def test_the_order_is_a_function_of_seed_and_epoch(num_workers: int) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     # with seed + epoch these two would agree
     assert epoch_of(first, 1) != epoch_of(ResumableDataLoader(Counting(), BATCH, seed=2), 0)
+
+
+def test_random_transforms_are_a_function_of_seed_epoch_and_rank() -> None:
+    def noise(epoch: int, **settings: Any) -> list[float]:
+        return [
+            value % 1
+            for batch in epoch_of(ResumableDataLoader(Transformed(), BATCH, **settings), epoch)
+            for value in batch
+        ]
+
+    before = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
+    runs = [noise(0), noise(1), noise(0, seed=1), noise(0, num_replicas=2), noise(0, num_replicas=2, rank=1)]
+    assert (random.getstate(), numpy.random.get_state()[1].tolist()) == before[1:]
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert noise(1) == runs[1]
+    assert len({value for run in runs[:3] for value in run}) == sum(len(run) for run in runs[:3])
+    assert not set(runs[3]) & set(runs[4])
+
+
+def test_a_loader_s_dataset_answers_for_the_one_that_it_was_given() -> None:
+    loader = ResumableDataLoader(Counting(), BATCH)
+    loader.dataset.count = 8
+    assert (len(loader.dataset), loader.dataset.dataset.count, loader.dataset[7]) == (8, 8, 7)
+    again = pickle.loads(pickle.dumps(loader.dataset))
+    assert (len(again), again.dataset.loaded) == (8, [7])
 
 
 def test_nothing_is_loaded_for_skipped_batches() -> None:
