@@ -166,7 +166,7 @@ def test_relativistic_losses_and_penalties_are_what_they_say(talk: Any) -> None:
         relativistic.RelativisticGAN(generator, discriminator, penalty=penalty)
         for penalty in (None, relativistic.BothEnds(0.7))
     )
-    batch = next(iter(LeadGANModule._micro(plain, torch.randn(6, 4), None, 6, True, parts=1)))
+    batch = next(iter(LeadGANModule._micro(plain, torch.randn(6, 4), None, 6, ("discriminator",), update=0, parts=1)))
     wanted = frozenset({"discriminator", "generator"})
     losses, with_penalty = plain.wanted_losses(batch, wanted), penalised.wanted_losses(batch, wanted)
     fakes = generator(batch.latents)

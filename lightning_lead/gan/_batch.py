@@ -30,6 +30,8 @@ class GANBatch(NamedTuple):
     fake_labels: Tensor | None  # of the fakes, (k,)
     discriminator_moves: bool  # alone or with the generator; otherwise D(x) moves no buffers
     update: int = 0  # of the discriminator, counted from 0 at the start of a run; penalties with `every` ask for it
+    generator_moves: bool = True  # alone or with the discriminator; otherwise averages of its penalty stay
+    generator_update: int = 0  # counted in the same way
 
     def split(self, parts: int) -> list[GANBatch]:
         """Return as many equal micro-batches; `parts` must divide m and k."""

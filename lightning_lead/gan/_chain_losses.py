@@ -88,6 +88,11 @@ class GANLosses(BatchLosses, Chain):
         """True if the penalty depends on the fakes."""
         return self.problem.penalty_sees_fakes
 
+    @property
+    def penalises_generator(self) -> bool:
+        """True if the generator's loss has a penalty."""
+        return self.problem.generator_penalty is not None
+
     def use_duals(self, reason: str) -> None:
         """Differentiate the discriminator by dual numbers from now on, here and in later micro-batches."""
         self.structure = self.structure._replace(not_piecewise_linear=reason)
@@ -187,3 +192,7 @@ class GANLosses(BatchLosses, Chain):
     def penalty(self, fakes: Tensor, *, of_fakes: bool = False) -> PenaltyParts:
         """p(u)."""
         return self.problem.penalty_parts(self._batch, fakes, of_fakes=of_fakes)
+
+    def generator_penalty(self) -> Tensor | None:
+        """q."""
+        return self.problem.generator_penalty_on(self._batch)

@@ -17,16 +17,17 @@ class HookedProblem(GANProblem):
 
     def __init__(
         self,
-        hooks: Any,  # networks, objective, penalty, augment, and forward and the losses: a LeadGANModule
+        hooks: Any,  # networks, objective, penalties, augment, and forward and the losses: a LeadGANModule
         *,
         noise: PrivateNoise,
-        penalty_values: dict[int, Tensor],
+        penalty_values: dict[str, dict[int, Tensor]],
         own_loss: bool,  # the discriminator's loss is the objective's
         own_losses: bool,  # `losses` is made of the hooks
     ) -> None:
         self._hooks, self._own_loss, self._own_losses = hooks, own_loss, own_losses
         self.generator, self.discriminator = hooks.generator, hooks.discriminator
         self.objective, self.penalties, self.augment = hooks.objective, as_penalties(hooks.penalty), hooks.augment
+        self.generator_penalty = hooks.generator_penalty
         self.noise, self.penalty_values = noise, penalty_values
 
     @property

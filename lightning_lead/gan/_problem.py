@@ -1,6 +1,6 @@
 """A GAN as two losses on a micro-batch: the networks, the objective and the penalty, without a trainer.
 
-L_G = ℓ_G(D(G(z))),   L_D = ℓ_D(D(x), D(G(z))) + p(D; x, G(z))
+L_G = ℓ_G(D(G(z))) + q(G; z),   L_D = ℓ_D(D(x), D(G(z))) + p(D; x, G(z))
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import functools
 import inspect
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,14 +18,15 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus._chain.dual import uncompiled
 from lightning_lead.calculus._chain.links import PenaltyParts
 from lightning_lead.calculus._rng import PrivateNoise, mix_seed
+from lightning_lead.calculus._terms import COUPLED
 from lightning_lead.calculus.replay import frozen_buffers
 from lightning_lead.gan._batch import EVALUATED, GANBatch
 from lightning_lead.gan._labels import call_network
 from lightning_lead.gan.augmentation import adaptive_parts
-from lightning_lead.objectives import AbstractPenalty, adversarial_objective
+from lightning_lead.objectives import AbstractGeneratorPenalty, AbstractPenalty, adversarial_objective
 from lightning_lead.objectives.adversarial import real_logits_argument
 
-__all__ = ["AdversarialLosses", "GANProblem", "as_penalties"]
+__all__ = ["AdversarialLosses", "GANProblem", "as_penalties", "check_generator_penalty", "no_penalty_values"]
 
 
 class AdversarialLosses:
@@ -66,6 +67,7 @@ class GANProblem(AdversarialLosses):
         discriminator: samples[, labels] -> logits, one per sample.
         objective: a name, or an object with `generator_loss` and `discriminator_loss`; see `objectives`.
         penalty: on top of the discriminator's loss, or several of them, or None.
+        generator_penalty: on top of the generator's loss, or None.
         augment: samples -> samples, differentiable, applied to whatever the discriminator sees; or None.
         noise: the random numbers that penalties draw from; default the global ones.
 
@@ -84,19 +86,20 @@ class GANProblem(AdversarialLosses):
         *,
         objective: Any = "non_saturating",
         penalty: AbstractPenalty | Sequence[AbstractPenalty] | None = None,
+        generator_penalty: AbstractGeneratorPenalty | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
         noise: PrivateNoise | None = None,
     ) -> None:
         self.generator, self.discriminator, self.augment = generator, discriminator, augment
         self.objective, self.penalties = adversarial_objective(objective), as_penalties(penalty)
+        self.generator_penalty = check_generator_penalty(generator_penalty)
         self.noise = noise if noise is not None else PrivateNoise()
-        self.penalty_values: dict[int, Tensor] = {}
-        """Values of the penalties by the seed of their evaluation, for the log."""
+        self.penalty_values = no_penalty_values()
 
     @property
     def module(self) -> nn.Module:
         """Whatever holds buffers that a forward moves: both networks, and penalties and an augmentation with state."""
-        held = [self.generator, self.discriminator, self.augment, *self.penalties]
+        held = [self.generator, self.discriminator, self.augment, *self.penalties, self.generator_penalty]
         return nn.ModuleList(part for part in held if isinstance(part, nn.Module))
 
     @property
@@ -128,7 +131,10 @@ class GANProblem(AdversarialLosses):
             reals["real_logits"] = self.real_logits(batch)  # once for both players
         # D(x) comes after a loss that does not see it, which may use what D has kept of its forward on the fakes
         if "generator" in wanted:
-            losses["generator"] = self.generator_loss(fake_logits, **reals)
+            losses["generator"] = loss = self.generator_loss(fake_logits, **reals)
+            own = self.generator_penalty_on(batch)
+            if own is not None:  # players meet in the rest alone
+                losses |= {"generator": loss + own, COUPLED + "generator": loss}
         if "discriminator" in wanted:
             real_logits = reals["real_logits"] if reals else self.real_logits(batch)
             loss = self.discriminator_loss(real_logits, fake_logits)
@@ -201,13 +207,12 @@ class GANProblem(AdversarialLosses):
         }
         if not due:
             return PenaltyParts(None, None)
-        generator = self.noise.generator
-        seed = None if generator is None else generator.initial_seed()
         values: list[Tensor] = []
+        seed = None
         # a further evaluation, which moves no buffer of D, in code that has a second derivative
         with self._frozen(), uncompiled():
             for k, penalty in due.items():
-                noise = nullcontext() if seed is None else self.noise.seeded(mix_seed(seed, 1 + k))
+                seed, noise = self._seed_of_penalty(1 + k)
                 with noise, _still(penalty, not batch.discriminator_moves):
                     value = self._penalise(penalty, batch, fakes)
                 values.append(value if evaluated or penalty.every == 1 else penalty.every * value)
@@ -215,8 +220,44 @@ class GANProblem(AdversarialLosses):
         entering = [value for value, penalty in zip(values, due.values(), strict=True) if penalty.looks_at_fakes]
         if seed is not None and batch.discriminator_moves and not of_fakes:
             # replays and parts share the seed: the first one is kept
-            self.penalty_values.setdefault(seed, total.detach())
+            self.penalty_values["discriminator"].setdefault(seed, total.detach())
         return PenaltyParts(total, functools.reduce(operator.add, entering) if entering else None)
+
+    def generator_penalty_on(self, batch: GANBatch) -> Tensor | None:
+        """q, of the generator as it was in its last forward; None if none is due in this update.
+
+        As the discriminator's, it draws random numbers of its own, moves no buffer of a network, and is a mean.
+        """
+        penalty, evaluated = self.generator_penalty, batch.update == EVALUATED
+        if penalty is None or not (evaluated or batch.generator_update % penalty.every == 0):
+            return None
+        seed, noise = self._seed_of_penalty(0)
+        with frozen_buffers(self.generator), uncompiled(), noise, _still(penalty, not batch.generator_moves):
+            value = penalty(*self._styled(batch.fake_labels), batch.latents, noise=self.noise.generator)
+        value = value if evaluated or penalty.every == 1 else penalty.every * value
+        if seed is not None and batch.generator_moves:
+            self.penalty_values["generator"].setdefault(seed, value.detach())
+        return value
+
+    def _seed_of_penalty(self, k: int) -> tuple[int | None, AbstractContextManager[None]]:
+        """The seed of this evaluation, and the random numbers of its k-th penalty; the global ones outside of one."""
+        generator = self.noise.generator
+        if generator is None:
+            return None, nullcontext()
+        seed = generator.initial_seed()
+        return seed, self.noise.seeded(mix_seed(seed, k))
+
+    def _styled(self, labels: Tensor | None) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """The generator's mapping and synthesis, labels given; or the identity and all of it."""
+        network = self.generator
+        if not (callable(getattr(network, "mapping", None)) and callable(getattr(network, "synthesis", None))):
+            return lambda latents: latents, lambda latents: self.generate(latents, labels)
+
+        def part(name: str) -> Callable[[Tensor], Tensor]:
+            of = getattr(network, name)
+            return (lambda inputs: call_network(of, inputs, labels)) if isinstance(of, nn.Module) else of
+
+        return part("mapping"), part("synthesis")
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:
@@ -239,8 +280,8 @@ class GANProblem(AdversarialLosses):
 
 
 @contextmanager
-def _still(penalty: AbstractPenalty, still: bool) -> Iterator[None]:
-    """Put a penalty with averages into eval mode, in which they stay: the discriminator does not move."""
+def _still(penalty: object, still: bool) -> Iterator[None]:
+    """Put a penalty with averages into eval mode, in which they stay: its player does not move."""
     if not still or not isinstance(penalty, nn.Module) or not penalty.training:
         yield
         return
@@ -249,6 +290,31 @@ def _still(penalty: AbstractPenalty, still: bool) -> Iterator[None]:
         yield
     finally:
         penalty.train()
+
+
+def no_penalty_values() -> dict[str, dict[int, Tensor]]:
+    """Player -> seed of an evaluation -> the value of the player's penalties there, for the log; empty."""
+    return {"discriminator": {}, "generator": {}}
+
+
+def check_generator_penalty(penalty: Any) -> AbstractGeneratorPenalty | None:
+    """Return the generator's penalty; refuse what is none."""
+    if penalty is not None and not isinstance(penalty, AbstractGeneratorPenalty):
+        raise ConfigurationError(
+            "Cannot use this object as a generator's penalty because it is no AbstractGeneratorPenalty; pass "
+            f"PathLength(weight=2.0), a subclass of AbstractGeneratorPenalty of your own, or None (got {penalty!r})"
+        )
+    _check_every(penalty, "generator")
+    return penalty
+
+
+def _check_every(penalty: object, player: str) -> None:
+    every = getattr(penalty, "every", 1)
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ConfigurationError(
+            f"Cannot use {type(penalty).__name__} because its attribute every counts updates of the {player}; "
+            f"let it be an integer ≥ 1 (got {every!r})"
+        )
 
 
 def as_penalties(penalty: Any) -> tuple[AbstractPenalty, ...]:
@@ -270,10 +336,5 @@ def as_penalties(penalty: Any) -> tuple[AbstractPenalty, ...]:
                 "WGANGP(weight=10.0), a subclass of AbstractPenalty of your own, a list of them, or None "
                 f"(got {each!r})"
             )
-        every = getattr(each, "every", 1)
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ConfigurationError(
-                f"Cannot use {type(each).__name__} because its attribute every counts updates of the discriminator; "
-                f"let it be an integer ≥ 1 (got {every!r})"
-            )
+        _check_every(each, "discriminator")
     return tuple(each for each in given if each is not None)

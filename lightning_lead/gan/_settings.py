@@ -22,6 +22,7 @@ def check_schedule(
     generator_batch_size: int | None,
     accumulate: int,
     shared_latents: bool,
+    generator_penalty: object,
 ) -> None:
     """Refuse numbers out of their range, and settings that exclude each other.
 
@@ -33,6 +34,11 @@ def check_schedule(
         raise ConfigurationError(
             f"Cannot warm the discriminator up under {simultaneous} because in simultaneous play both players move at "
             f"once; use discriminator_warmup=0, or alternating play (got {discriminator_warmup})"
+        )
+    if simultaneous is not None and generator_penalty is not None:
+        raise ConfigurationError(
+            f"Cannot penalise the generator under {simultaneous} in simultaneous play, where its loss may be a repeat "
+            f"in which no average moves; use alternating play, or generator_penalty=None (got {generator_penalty!r})"
         )
     if simultaneous is not None and discriminator_steps != 1:
         raise ConfigurationError(

@@ -24,11 +24,17 @@ from lightning_lead.gan._chain_losses import GANLosses, TurnSettings
 from lightning_lead.gan._hooked import HookedProblem
 from lightning_lead.gan._labels import call_network, takes_labels
 from lightning_lead.gan._penalty import probe_penalty
-from lightning_lead.gan._problem import AdversarialLosses, GANProblem, as_penalties
+from lightning_lead.gan._problem import (
+    AdversarialLosses,
+    GANProblem,
+    as_penalties,
+    check_generator_penalty,
+    no_penalty_values,
+)
 from lightning_lead.gan._settings import check_batch, check_last_batch, check_schedule
 from lightning_lead.gan._structure import PROBED, find_structure, report_structure
 from lightning_lead.gan.augmentation import adaptive_parts, check_augment
-from lightning_lead.objectives import AbstractPenalty, adversarial_objective
+from lightning_lead.objectives import AbstractGeneratorPenalty, AbstractPenalty, adversarial_objective
 from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training.module import LeadModule
 
@@ -48,6 +54,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
             and `discriminator_loss(real_logits, fake_logits)`.
         penalty: what the discriminator's loss gets on top, as `R1(weight=10.0)` or `LeCam(weight=0.01)` of
             `lightning_lead.objectives`, or a list of them, or None.
+        generator_penalty: what the generator's loss gets on top, as `PathLength(weight=2.0)`, or None.
         game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy()`, the exact term
             with a coupling that follows the optimizer's momentum.
         latent_dim: size of a latent; default `generator.latent_dim`.
@@ -87,6 +94,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         *,
         objective: Any = "non_saturating",
         penalty: AbstractPenalty | list[AbstractPenalty] | None = None,
+        generator_penalty: AbstractGeneratorPenalty | None = None,
         augment: nn.Module | None = None,
         game: GameStrategy | AbstractGameRule | str | None = None,
         latent_dim: int | None = None,
@@ -124,6 +132,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
             generator_batch_size=generator_batch_size,
             accumulate=accumulate,
             shared_latents=shared_latents,
+            generator_penalty=generator_penalty,
         )
         self.generator, self.discriminator, self.augment = generator, discriminator, check_augment(augment)
         self.objective = adversarial_objective(objective)
@@ -132,6 +141,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         modules = [each for each in as_penalties(penalty) if isinstance(each, nn.Module)]
         if several and modules:  # their averages are saved and moved with this module
             self.penalty_modules = nn.ModuleList(modules)
+        self.generator_penalty = check_generator_penalty(generator_penalty)
         self.discriminator_warmup = discriminator_warmup
         self.latent_dim = latent_dim
         self.discriminator_steps, self.generator_batch_size = discriminator_steps, generator_batch_size
@@ -142,7 +152,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
             for network in (generator, discriminator):
                 network.to(memory_format=torch.channels_last)
         self._first: dict[int, GANLosses] = {}
-        self._penalty_values: dict[int, Tensor] = {}
+        self._penalty_values = no_penalty_values()
 
     # ---- hooks a subclass may override ------------------------------------------------------------------------------
 
@@ -239,7 +249,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         if self.channels_last and real.dim() == 4:
             real = real.contiguous(memory_format=torch.channels_last)
         self._first.clear()
-        self._penalty_values.clear()
+        self._penalty_values.update(no_penalty_values())
         shares = self.discriminator_steps
         check_batch(len(real), shares, self.accumulate)
         size = len(real) // shares
@@ -249,19 +259,19 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         step = self.global_step
         update = step * shares
         if self.game.play == "simultaneous":
-            micro = self._micro(real, labels, fakes, True, update=update)
-            return [Turn(("discriminator", "generator"), micro, size)]
+            both = ("discriminator", "generator")
+            return [Turn(both, self._micro(real, labels, fakes, both, update=update), size)]
         turns = [
-            Turn(("discriminator",), self._micro(r, c, size, True, update=update + k), size)
+            Turn(("discriminator",), self._micro(r, c, size, ("discriminator",), update=update + k), size)
             for k, (r, c) in enumerate(zip(reals, classes, strict=True))
         ]
         if step < self.discriminator_warmup:
             return turns
         if self.shared_latents:
-            shared = [micro._replace(discriminator_moves=False) for micro in turns[0].micro_batches]
+            shared = [m._replace(discriminator_moves=False, generator_moves=True) for m in turns[0].micro_batches]
             return [*turns, Turn(("generator",), shared, size)]
         # a cross term of the generator takes the discriminator's loss of its last update
-        last = self._micro(reals[-1], classes[-1], fakes, False, update=update + shares - 1)
+        last = self._micro(reals[-1], classes[-1], fakes, ("generator",), update=update + shares - 1)
         return [*turns, Turn(("generator",), last, fakes)]
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -280,11 +290,11 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         return self.problem.losses(batch, wanted)
 
     def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
-        """Log what every game logs, and `penalty/discriminator`, the mean over the updates that had a penalty."""
+        """Log what every game logs, and `penalty/<player>`, the mean over the updates that had a penalty."""
         super().log_game_step(record, notes)
-        if self._penalty_values:
-            mean = torch.stack(list(self._penalty_values.values())).mean()
-            self.log("penalty/discriminator", mean, on_step=True, on_epoch=False)
+        for player, values in self._penalty_values.items():
+            if values:
+                self.log(f"penalty/{player}", torch.stack(list(values.values())).mean(), on_step=True, on_epoch=False)
 
     def player_losses(self, batch: Any) -> Mapping[str, Tensor]:
         """Return both losses on a batch from the loader, with fresh latents; for evaluation loops of your own.
@@ -292,8 +302,10 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         Every penalty is in it, with its own weight; in eval mode nothing moves.
         """
         real, labels = self.unpack_batch(batch)
-        (whole,) = self._micro(real, labels, len(real), self.training, parts=1, update=EVALUATED)
-        return self.wanted_losses(whole, frozenset({"discriminator", "generator"}))
+        both = ("discriminator", "generator")
+        (whole,) = self._micro(real, labels, len(real), both if self.training else (), parts=1, update=EVALUATED)
+        losses = self.wanted_losses(whole, frozenset(both))
+        return {player: losses[player] for player in both}
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do nothing per batch: the `GenerativeMetrics` callback scores samples."""
@@ -355,8 +367,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         needs = self.game.rule.needs
         first = turns[0].micro_batches[0]
         if isinstance(first, GANBatch):
-            # every penalty is due in the first update
-            losses = self._losses_of(first.first(PROBED)._replace(update=0), seed, repeated=False)
+            losses = self._losses_of(_probed(first), seed, repeated=False)
             contexts = Contexts(Swap(self, live), self._full_precision)
             probe_penalty(losses.problem, losses, live, contexts, needs)
         found = self._find_structure(turns[-1].micro_batches[0], live, seed)
@@ -364,12 +375,12 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         self._known_calls = {}
         report_structure(found, self.game.rule)
         super()._probe(turns, live, seed)
-        self._penalty_values.clear()
+        self._penalty_values.update(no_penalty_values())
 
     def _find_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> Structure:
         if self.problem.overridden or not isinstance(batch, GANBatch):
             return Structure("wanted_losses() is overridden", None)
-        few, contexts = batch.first(PROBED)._replace(update=0), Contexts(Swap(self, live), self._full_precision)
+        few, contexts = _probed(batch), Contexts(Swap(self, live), self._full_precision)
 
         def make_losses(structure: Structure, *, repeated: bool = True) -> GANLosses:
             return self._losses_of(few, seed, structure=structure, repeated=repeated)
@@ -381,16 +392,30 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         real: Tensor,
         labels: Tensor | None,
         fakes: int,
-        moves: bool,
+        moving: tuple[str, ...],
         *,
+        update: int,
         parts: int | None = None,
-        update: int = 0,
     ) -> list[GANBatch]:
-        whole = GANBatch(real, labels, self.sample_latents(fakes), None, moves, update)
+        whole = GANBatch(
+            real,
+            labels,
+            self.sample_latents(fakes),
+            None,
+            discriminator_moves="discriminator" in moving,
+            update=update,
+            generator_moves="generator" in moving,
+            generator_update=self.global_step,
+        )
         micros = whole.split(self.accumulate if parts is None else parts)
         if labels is None or not (takes_labels(self.generator) or takes_labels(self.discriminator)):
             return micros
         return [micro._replace(fake_labels=_cycled(micro.labels, len(micro.latents))) for micro in micros]
+
+
+def _probed(batch: GANBatch) -> GANBatch:
+    """A few samples, in a first update, of which every penalty is a part."""
+    return batch.first(PROBED)._replace(update=0, generator_update=0)
 
 
 def _cycled(labels: Tensor | None, count: int) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Adversarial objectives as functions of logits, and penalties that the discriminator's loss gets on top."""
+"""Adversarial objectives as functions of logits, and penalties that losses get on top."""
 
 from lightning_lead.objectives.adversarial import (
     AdversarialObjective,
@@ -11,6 +11,7 @@ from lightning_lead.objectives.adversarial import (
 )
 from lightning_lead.objectives.finite_difference import ApproximateR1, ApproximateR2
 from lightning_lead.objectives.lecam import LeCam
+from lightning_lead.objectives.path_length import AbstractGeneratorPenalty, PathLength
 from lightning_lead.objectives.penalties import (
     R1,
     R2,
@@ -24,6 +25,7 @@ __all__ = [
     "R1",
     "R2",
     "WGANGP",
+    "AbstractGeneratorPenalty",
     "AbstractGradientPenalty",
     "AbstractPenalty",
     "AdversarialObjective",
@@ -34,6 +36,7 @@ __all__ = [
     "LeastSquares",
     "Minimax",
     "NonSaturating",
+    "PathLength",
     "RelativisticAverage",
     "RelativisticPairing",
     "Wasserstein",

@@ -11,15 +11,13 @@ Reference: Tseng, Jiang, Liu, Yang and Yang, "Regularizing Generative Adversaria
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from lightning_lead._errors import ConfigurationError
-from lightning_lead.objectives.penalties import AbstractPenalty, check_weight, labelled_fakes
+from lightning_lead.objectives.penalties import AbstractPenalty, check_decay, check_weight, labelled_fakes
 
 __all__ = ["LeCam"]
 
@@ -50,12 +48,7 @@ class LeCam(AbstractPenalty, nn.Module):
         super().__init__()
         self.weight, self.decay, self.every = weight, decay, every
         check_weight(self)
-        if (
-            isinstance(decay, bool)
-            or not isinstance(decay, (int, float))
-            or not (math.isfinite(decay) and 0 <= decay < 1)
-        ):
-            raise ConfigurationError(f"Cannot average with decay={decay!r}; pass a number in [0, 1), as 0.99")
+        check_decay(decay)
         self.register_buffer("of_reals", torch.zeros(()))
         self.register_buffer("of_fakes", torch.zeros(()))
 

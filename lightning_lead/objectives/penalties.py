@@ -1,4 +1,4 @@
-"""Penalties that are added to the discriminator's loss alone.
+"""Penalties that are added to the discriminator's loss alone; the generator's is in `objectives.path_length`.
 
     penalty          at which points                          function
     R1               x, the reals                             (γ/2)·E ‖∇D(x)‖²
@@ -47,8 +47,10 @@ __all__ = [
     "WGANGP",
     "AbstractGradientPenalty",
     "AbstractPenalty",
+    "check_decay",
     "check_weight",
     "labelled_fakes",
+    "lengths_of",
 ]
 
 
@@ -281,14 +283,27 @@ class WGANGP(AbstractGradientPenalty):
 
     def price(self, squares: Tensor) -> Tensor:
         """λ·(‖∇D‖ − 1)²."""
-        # a slope of zero (every unit of a ReLU network is off) has no direction: there the derivative is taken as zero,
-        # in every order, and not as the 0/0 of a square root
-        flat = squares == 0
-        lengths = squares.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0)
-        return self.weight * (lengths - 1).square()
+        return self.weight * (lengths_of(squares) - 1).square()
 
 
-def check_weight(penalty: Any) -> None:
+def lengths_of(squares: Tensor) -> Tensor:
+    """√squares, by whose derivative one can differentiate at zero too.
+
+    A slope of zero (every unit of a ReLU network is off) has no direction: there the derivative is taken as zero, in
+    every order, and not as the 0/0 of a square root.
+    """
+    flat = squares == 0
+    return squares.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0)
+
+
+def check_decay(decay: float) -> None:
+    """Refuse a decay of averages that is no number in [0, 1)."""
+    usable = isinstance(decay, (int, float)) and not isinstance(decay, bool) and math.isfinite(decay)
+    if not usable or not 0 <= decay < 1:
+        raise ConfigurationError(f"Cannot average with decay={decay!r}; pass a number in [0, 1), as 0.99")
+
+
+def check_weight(penalty: Any, *, of: str = "discriminator") -> None:
     """Refuse a `weight` that is no finite number ≥ 0, and an `every` that is no integer ≥ 1."""
     weight, every = penalty.weight, penalty.every
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight < 0:
@@ -298,7 +313,7 @@ def check_weight(penalty: Any) -> None:
         )
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ConfigurationError(
-            f"Cannot use {type(penalty).__name__}(every=...) because it counts updates of the discriminator; pass an "
+            f"Cannot use {type(penalty).__name__}(every=...) because it counts updates of the {of}; pass an "
             f"integer ≥ 1, as 16 (got {every!r})"
         )
 

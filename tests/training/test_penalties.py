@@ -307,7 +307,7 @@ def test_a_replay_equals_the_first_evaluation_and_buffers_move_as_without_a_pena
             evaluation.fake_logits(made)
             alone = evaluation.penalty(made).whole
         if own is not None:
-            (kept,) = gan._penalty_values.values()
+            (kept,) = gan._penalty_values["discriminator"].values()
             assert torch.equal(alone, kept)
         assert furthest(dict(gan.named_buffers()), buffers[-1]) == 0
     assert furthest(*buffers) == 0
@@ -326,7 +326,7 @@ def test_the_penalised_discriminator_is_the_one_that_looked_at_the_reals():
         gan.wanted_losses(batch, frozenset({"discriminator"}))
     _, reals, penalised = seen
     assert torch.equal(reals, penalised)
-    (kept,) = gan._penalty_values.values()
+    (kept,) = gan._penalty_values["discriminator"].values()
     torch.testing.assert_close(kept, 1.5 * reals.square().sum())
 
 

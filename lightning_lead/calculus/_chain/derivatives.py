@@ -47,6 +47,7 @@ from lightning_lead.calculus._chain.links import (
     discriminator_gradient,
     discriminator_loss,
     generator_gradient,
+    penalised,
     plus,
     pull_back,
 )
@@ -96,7 +97,10 @@ class ChainDerivatives:
             graphs=self._graphs,
             replay=replay,
             # a plain gradient shares fakes only where both players evaluate before either moves
-            hands_over=chain.shares and not replay and (cross is not None or (current and chain.joint)),
+            # and q is no function of the fakes
+            hands_over=chain.shares
+            and not (replay or chain.penalises_generator)
+            and (cross is not None or (current and chain.joint)),
             kept=chain.kept() if current and not discriminates else None,
         )
         if cross is None:
@@ -166,6 +170,7 @@ def _generator_direction(query: Query, cross: CrossTerm) -> Direction:
                 cotangent, loss = _cotangent(query, chain, fakes, cross, with_gradient=True)
             else:
                 cotangent, loss = cotangent_of(chain, fakes, query.own, contexts)
+            cotangent, loss = penalised(chain, cotangent, loss, query.own, contexts)
         if part is not None:
             few = part.first_of(fakes)
             with part.evaluation(replay=True):

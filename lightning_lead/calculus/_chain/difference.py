@@ -24,6 +24,7 @@ from lightning_lead.calculus._chain.links import (
     corrected,
     cotangent_of,
     discriminator_loss,
+    penalised,
     plus,
     pull_back,
     shared_logits,
@@ -68,8 +69,10 @@ def generator_difference(query: Query, cross: CrossTerm) -> Direction:
             with chain.evaluation(replay=query.replay):
                 fakes = chain.fakes()
                 now, loss = cotangent_of(chain, fakes, query.own, contexts)
+                total, loss = penalised(chain, now, loss, query.own, contexts)
         elif chain.joint:
             fakes, own, now, loss = kept
+            total = now
         else:
             # the discriminator has moved since: what was kept is its cotangent of before, of all samples
             with chain.evaluation(replay=query.replay), chain.discriminator_replay():
@@ -84,4 +87,4 @@ def generator_difference(query: Query, cross: CrossTerm) -> Direction:
         earlier = {DISCRIMINATOR: moved_back(query.other, cross.displacement)}
         with compared.evaluation(replay=True), compared.discriminator_replay(), contexts.swap(earlier):
             before, _ = cotangent_of(compared, few, query.own, contexts)
-        return Direction(pull_back(fakes, own, corrected(now, cross.weight, of_few, before)), loss)
+        return Direction(pull_back(fakes, own, corrected(total, cross.weight, of_few, before)), loss)

@@ -1,9 +1,10 @@
 """A GAN whose players meet only in the fakes, u = G(z), L_i = ℓ_i(D(u)): its links, and the plain gradients.
 
-    g_D = ∇_D [ℓ_D(D(u)) + p(u)],   g_G = J_Gᵀ ∂_u ℓ_G(D(u))
+    g_D = ∇_D [ℓ_D(D(u)) + p(u)],   g_G = J_Gᵀ ∂_u ℓ_G(D(u)) + ∇q
 
 Where both players face the same u before either moves, u and D(u) are computed once. A penalty p is the
-discriminator's alone; it holds derivatives of D by its input, so it is no function of D(u).
+discriminator's alone; it holds derivatives of D by its input, so it is no function of D(u). A penalty q of the
+generator does not depend on the discriminator.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ __all__ = [
     "discriminator_loss",
     "generator_gradient",
     "loss_of",
+    "penalised",
     "plus",
     "pull_back",
     "shared_logits",
@@ -109,6 +111,11 @@ class Chain(abc.ABC):
     def penalty_sees_fakes(self) -> bool:
         """True if p depends on u."""
 
+    @property
+    @abc.abstractmethod
+    def penalises_generator(self) -> bool:
+        """True if there is a q."""
+
     @abc.abstractmethod
     def use_duals(self, reason: str) -> None:
         """Differentiate the discriminator by dual numbers from now on, because it is not piecewise linear any more."""
@@ -155,6 +162,10 @@ class Chain(abc.ABC):
 
         With `of_fakes`, the part that does not depend on u is left out.
         """
+
+    @abc.abstractmethod
+    def generator_penalty(self) -> Tensor | None:
+        """q, if it is due; outside of dual numbers, anywhere in an evaluation."""
 
 
 class Query(NamedTuple):
@@ -205,6 +216,7 @@ def generator_gradient(query: Query) -> Direction:
                 return Direction(pull_back(kept.fakes, kept.parameters, kept.cotangent), kept.loss)
         with chain.evaluation(replay=query.replay):
             loss = chain.loss(GENERATOR, chain.fake_logits(chain.fakes()), with_reals=False)
+            loss = plus(loss, chain.generator_penalty())
         return Direction(query.gradient(loss), loss.detach())
 
 
@@ -271,6 +283,19 @@ def cotangent_of(chain: Chain, fakes: Tensor, own: Vector, contexts: Contexts) -
     # a view, because some tools refuse a leaf that is handed to a module and differentiated by
     loss = chain.loss(GENERATOR, chain.fake_logits(leaf.view_as(leaf)), with_reals=False)
     return cotangent_at(loss, leaf, own, contexts), loss.detach()
+
+
+def penalised(
+    chain: Chain, cotangent: Cotangent, loss: Tensor, own: Vector, contexts: Contexts
+) -> tuple[Cotangent, Tensor]:
+    """The cotangent and ℓ_G, with ∇q and q; inside the evaluation."""
+    penalty = chain.generator_penalty()
+    if penalty is None:
+        return cotangent, loss
+    with contexts.full_precision():
+        grads = torch.autograd.grad(penalty, own, allow_unused=True)
+    direct = tuple(_sum((1.0, d), (1.0, g)) for d, g in zip(cotangent.direct, grads, strict=True))
+    return Cotangent(cotangent.fakes, direct), loss + penalty.detach()
 
 
 def pull_back(fakes: Tensor, own: Vector, cotangent: Cotangent) -> Vector:
