@@ -2,6 +2,7 @@
 
     python examples/benchmarks/port_runs.py stacked_digits --beta1 0 0.8 --steps 2000
     python examples/benchmarks/port_runs.py vqgan --beta1 0.5 0.8 0.9 --steps 1500
+    python examples/benchmarks/port_runs.py vqgan_cifar10 --beta1 0.5 0.8 0.9 --steps 1500
     python examples/benchmarks/port_runs.py vocoder --beta1 0.5 0.8 0.9 --steps 600
 
 R3GAN on stacked digits: modes found of 1,000, the divergence of their shares from even ones, FID. VQGAN and vocoder:
@@ -28,7 +29,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "ports"))
 
 from lightning_lead import DigitsDataModule, GenerativeMetrics, GeneratorEMA
-from lightning_lead.data import StackedDigitsDataModule
+from lightning_lead.data import CIFAR10DataModule, StackedDigitsDataModule
 from lightning_lead.features import StackedDigitsClassifier
 
 GAMES = {"plain": "GradientPlay", "extrapolated": "LEAD(cross='extrapolated')"}
@@ -93,6 +94,21 @@ def vqgan(game: str, beta1: float, seed: int, steps: int) -> dict[str, float]:
     return {"L1": float(l1_loss(again, images)), **losses.means()}
 
 
+def vqgan_cifar10(game: str, beta1: float, seed: int, steps: int) -> dict[str, float]:
+    """VQGAN on CIFAR-10: the reconstructions of 2,000 test images, and the critic's loss."""
+    from torch.nn.functional import l1_loss
+    from vqgan import CIFAR10, VQGAN
+
+    module = VQGAN(game, start=steps // 5, beta1=beta1, **CIFAR10)
+    data = CIFAR10DataModule(batch_size=64, seed=seed, reference="test", download=True)
+    losses = LastLosses({"loss/critic": "critic"})
+    fit(module, data, steps, [losses])
+    images = data.reference_images()[:2000].float() / 127.5 - 1
+    with torch.no_grad():
+        again, _ = module.eval().reconstruct(images)
+    return {"L1": float(l1_loss(again, images)), **losses.means()}
+
+
 def vocoder(game: str, beta1: float, seed: int, steps: int) -> dict[str, float]:
     """The vocoder: the error of log-spectra of 256 sounds that it has not heard, and the critics' loss."""
     from torch.nn.functional import l1_loss
@@ -108,7 +124,7 @@ def vocoder(game: str, beta1: float, seed: int, steps: int) -> dict[str, float]:
         return {"L1 of log-spectra": float(l1_loss(spectrum(module.eval()(unheard)), unheard)), **losses.means()}
 
 
-PORTS = {"stacked_digits": stacked_digits, "vqgan": vqgan, "vocoder": vocoder}
+PORTS = {"stacked_digits": stacked_digits, "vqgan": vqgan, "vqgan_cifar10": vqgan_cifar10, "vocoder": vocoder}
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -1,6 +1,6 @@
-"""VQGAN (Esser et al., 2021) on digits: a codebook that averages, an adaptive weight, a critic that starts late.
+"""VQGAN (Esser et al., 2021) on digits or CIFAR-10: a codebook that averages, an adaptive weight, a late critic.
 
-    python examples/ports/vqgan.py [--steps N] [--game "LEAD(cross='extrapolated')"]
+    python examples/ports/vqgan.py [--data digits|cifar10] [--steps N] [--game "LEAD(cross='extrapolated')"]
 
 `plain_loop` is the training loop as it was; `VQGAN` is what becomes of it. The codebook moves in a loss and the weight
 takes a gradient in one, so the game is one that evaluates a loss once: plain play, or LEAD's extrapolated form.
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, one_hot, relu
 
 from lightning_lead import DigitsDataModule, LeadMixin
+from lightning_lead.data import CIFAR10DataModule
+
+CIFAR10 = {"channels": 3, "size": 32, "codes": 256}
 
 
 class Codebook(nn.Module):
@@ -43,23 +46,32 @@ class Codebook(nn.Module):
         return z + (chosen - z).detach()
 
 
-def critic(width: int = 16) -> nn.Module:
+def critic(channels: int, width: int = 16) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, width, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, width, 3, 1, 1), nn.LeakyReLU(0.2),
+        nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, width, 3, 1, 1), nn.LeakyReLU(0.2),
         nn.Conv2d(width, 1, 3, 1, 1),
     )  # fmt: skip
 
 
 class VQGAN(LeadMixin, pl.LightningModule):
-    """The game."""
+    """The game, on images (n, channels, size, size)."""
 
-    def __init__(self, game: Any = "LEAD(cross='extrapolated')", start: int = 100, beta1: float = 0.5) -> None:
+    def __init__(
+        self,
+        game: Any = "LEAD(cross='extrapolated')",
+        start: int = 100,
+        beta1: float = 0.5,
+        *,
+        channels: int = 1,
+        size: int = 8,
+        codes: int = 32,
+    ) -> None:
         super().__init__(game=game)
-        self.start, self.beta1 = start, beta1
-        self.encoder = nn.Sequential(nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 8, 4, 2, 1))
-        self.codebook, self.critic = Codebook(), critic()
+        self.start, self.beta1, self.side = start, beta1, size // 4
+        self.encoder = nn.Sequential(nn.Conv2d(channels, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 8, 4, 2, 1))
+        self.codebook, self.critic = Codebook(codes), critic(channels)
         self.decoder = nn.Sequential(
-            nn.ConvTranspose2d(8, 16, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(16, 1, 4, 2, 1), nn.Tanh()
+            nn.ConvTranspose2d(8, 16, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(16, channels, 4, 2, 1), nn.Tanh()
         )
 
     def players(self):
@@ -89,7 +101,7 @@ class VQGAN(LeadMixin, pl.LightningModule):
     def sample(self, n):
         """Decode codes that are drawn at random."""
         vectors = self.codebook.vectors
-        drawn = torch.randint(len(vectors), (n, 2, 2), device=self.device)
+        drawn = torch.randint(len(vectors), (n, self.side, self.side), device=self.device)
         return self.decoder(vectors[drawn].movedim(-1, 1))
 
     def configure_optimizers(self):
@@ -108,11 +120,14 @@ def plain_loop(module: VQGAN, batches: Iterable[tuple[Tensor, ...]]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=["digits", "cifar10"], default="digits", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=300, help="game steps (default: %(default)s)")
     parser.add_argument("--game", default="LEAD(cross='extrapolated')", help="default: %(default)s")
     chosen = parser.parse_args()
     pl.seed_everything(0, verbose=False)
-    data, module = DigitsDataModule(batch_size=64), VQGAN(chosen.game)
+    on_digits = chosen.data == "digits"
+    data = DigitsDataModule(batch_size=64) if on_digits else CIFAR10DataModule(batch_size=64, download=True)
+    module = VQGAN(chosen.game, **({} if on_digits else CIFAR10))
     data.prepare_data()
     data.setup("fit")
     trainer = pl.Trainer(max_steps=chosen.steps, accelerator="cpu", logger=False, enable_checkpointing=False)
@@ -121,4 +136,4 @@ if __name__ == "__main__":
     with torch.no_grad():
         again, _ = module.eval().reconstruct(images)
     mean = images.mean(0, keepdim=True).expand_as(images)
-    print(f"mean absolute error: {l1_loss(again, images):.3f}, of the mean digit {l1_loss(mean, images):.3f}")
+    print(f"mean absolute error: {l1_loss(again, images):.3f}, of the mean image {l1_loss(mean, images):.3f}")
