@@ -233,3 +233,14 @@ def test_the_share_of_python_has_a_row_for_every_method(tmp_path):
     ]
     assert rows[0][2] == "1.00×"
     assert (tmp_path / "overhead.md").read_text() in out
+
+
+@pytest.mark.slow
+def test_the_costs_of_ports_are_relative_to_their_loops(tmp_path):
+    script = EXAMPLES / "benchmarks" / "port_costs.py"
+    out = run(tmp_path, script, "--ports", "vqgan", "--rounds", 1, "--steps", 1).splitlines()
+    name, loop, plain, extrapolated, exact = out[2].strip("| ").split(" | ")
+    assert (name, loop.split()[1], exact) == ("vqgan", "ms", "refused")
+    assert float(plain) > 0
+    assert float(extrapolated) > 0
+    assert out[4].startswith("vqgan refuses LEAD: Cannot form the cross term")
