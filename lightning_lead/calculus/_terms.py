@@ -36,7 +36,7 @@ class Losses(Protocol):
     """Both players' losses on one micro-batch."""
 
     def __call__(self, point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]:
-        """Evaluate the wanted losses; a replay has the same random numbers, frozen buffers and full precision."""
+        """Evaluate the wanted losses; a replay has the same random numbers, and moves no buffer."""
         ...
 
 

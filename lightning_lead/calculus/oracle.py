@@ -67,8 +67,8 @@ class GameOracle:
         lenient: where a loss reaches the opponent through a detach, leave the cross term out with a warning.
 
     Attributes:
-        evaluations: the numbers of "gradients" and "hessian_products" that were asked for; a cross term counts as its
-            parts. Per batch, whatever the number of micro-batches.
+        evaluations: the numbers of "gradients" and "hessian_products" that were asked for; an exact cross term is one
+            product, a difference one more gradient. Per batch, whatever the number of micro-batches.
         notes: numbers of the rule for the log, by name.
         graphs: as they were passed, with the entries that are known by now.
 

@@ -1,4 +1,7 @@
-"""The losses of one micro-batch, evaluated as often as a rule asks by the same random numbers; buffers move once."""
+"""The losses of one micro-batch, evaluated as often as a rule asks by the same random numbers.
+
+Buffers move in the first evaluation: those of both networks, in every turn.
+"""
 
 from __future__ import annotations
 

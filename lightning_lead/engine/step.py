@@ -33,7 +33,7 @@ class PlayedStep(NamedTuple):
         {'gradients': 2}
     """
 
-    statistics: dict[str, OracleStatistics]  # player -> of its last turn, with the cross term of its first
+    statistics: dict[str, OracleStatistics]  # player -> of its last turn; cross term of its first that was not skipped
     notes: dict[str, float]  # of the rule, for logging
     evaluations: dict[str, int]  # "gradients" and "hessian_products" that the rule asked for, over all turns
 
@@ -98,20 +98,26 @@ class GameStep:
 
     def play(self) -> PlayedStep:
         """Play every turn: a direction, clipped, then the steps of the optimizers that hold the moving players."""
-        step, evaluations = PlayedStep({}, {}, {}), Counter[str]()
+        step, evaluations, moved = PlayedStep({}, {}, {}), Counter[str](), set[str]()
         for index, turn in enumerate(self._turns):
             oracle = self._make_oracle(turn, mix_seed(self._seed, index))
             played = self._game.play_turn(oracle, turn.players, self._live)
             evaluations.update(played.evaluations)
             for name, seen in played.statistics.items():
-                first = step.statistics.get(name, seen)  # of several inner steps, only the first one has a cross term
-                step.statistics[name] = seen._replace(cross_norm=first.cross_norm, cosine=first.cosine)
+                if name in moved:  # of a player's turns in one game step, its first move alone has a cross term
+                    first = step.statistics[name]
+                    seen = seen._replace(cross_norm=first.cross_norm, cosine=first.cosine)
+                step.statistics[name] = seen
+                moved |= set() if played.skipped else {name}
             step.notes.update(played.notes)
             self._move(turn, skipped=played.skipped, last=index == len(self._turns) - 1)
         return step._replace(evaluations=dict(evaluations))
 
     def _move(self, turn: Turn, *, skipped: bool, last: bool) -> None:
-        """Move the turn's players along the directions in `.grad`; optimizers of a skipped turn find none."""
+        """Move the turn's players along the directions in `.grad`.
+
+        A skipped turn has none: no hook and no clip, and the optimizers' step moves nothing, but counts.
+        """
         adjusts = self._game.rule.needs.adjusts_weights and not skipped
         before = {}
         if adjusts:

@@ -45,7 +45,8 @@ class GameStrategy:
     """Holds a rule and its state, and turns an oracle's derivatives into gradients for the optimizer.
 
     A turn whose direction is not finite is skipped: nobody moves, neither the rule's nor the optimizer's memory sees
-    it, and it is counted. Directions are averaged over ranks, so all ranks skip the same turns.
+    it, and it is counted. The other turns of the game step are played, and buffers that its forward has moved stay
+    moved. Directions are averaged over ranks, so all ranks skip the same turns.
 
     Args:
         rule: the game optimizer.

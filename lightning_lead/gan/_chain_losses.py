@@ -42,7 +42,7 @@ class TurnSettings(NamedTuple):
 
 @final
 class GANLosses(BatchLosses, Chain):
-    """Both losses of a GAN; see `calculus.chain.links` for the methods by which derivatives are taken link by link."""
+    """Both losses of a GAN; see `calculus._chain.links` for the methods by which derivatives are taken link by link."""
 
     def __init__(
         self,

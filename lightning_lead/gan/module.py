@@ -1,6 +1,7 @@
 """LeadGANModule: a generator and a discriminator under a game rule, one game step per `training_step`.
 
-one game step = n discriminator updates, each on its share of the batch, then one generator update.
+one game step = n discriminator updates, each on its share of the batch, then one generator update. The first of the n
+answers the generator's last move, the others are plain; the generator answers all n together.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ __all__ = ["LeadGANModule"]
 class LeadGANModule(AdversarialLosses, LeadModule):
     """A GAN trained as a game; subclass it, or pass two networks.
 
-    Labels reach the networks whose `forward` takes a second argument.
+    Labels go to the argument that a network's `label_argument` names; or else to one called `labels`, `label`,
+    `class_labels` or `classes`, to a keyword-only `y` or `c`, or to the second one. An optional argument is used if the
+    network has `num_classes`.
 
     Args:
         generator: latents (n, latent_dim)[, labels (n,)] -> samples of the shape of the real ones.
@@ -270,7 +273,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         if self.shared_latents:
             shared = [m._replace(discriminator_moves=False, generator_moves=True) for m in turns[0].micro_batches]
             return [*turns, Turn(("generator",), shared, size)]
-        # a cross term of the generator takes the discriminator's loss of its last update
+        # a cross term of the generator takes the discriminator's loss on the reals of its last update
         last = self._micro(reals[-1], classes[-1], fakes, ("generator",), update=update + shares - 1)
         return [*turns, Turn(("generator",), last, fakes)]
 

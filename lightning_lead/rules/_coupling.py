@@ -4,8 +4,8 @@
     a_i = lag_i + 1          simultaneous play
 
 lag_i is the mean age of the gradients in player i's step, in its own steps: β/(1 − β) for SGD, Adam and their
-relatives, β²/(1 − β) with Nesterov's momentum (`calculus.steps`). The step that momentum makes answers the opponent of
-lag_i steps ago, so the coupling makes up for as many steps, and for half a step more.
+relatives, β²/(1 − β) with Nesterov's momentum (`calculus.lookahead`). The step that momentum makes answers the
+opponent of lag_i steps ago, so the coupling makes up for as many steps, and for half a step more.
 
 1. Bilinear game, small steps η. Player i's step is that of the gradient at y(t + a_i − lag_i), to first order in time,
    and a gradient that is ε steps ahead adds εησ² to the contraction. Alternating play without coupling neither grows

@@ -60,13 +60,13 @@ class LEAD(AbstractGameRule):
 
     Args:
         coupling: a in gradient units, a = α/η of the paper; dimensionless, finite, ≥ 0. a ≈ 1 looks ahead by one step
-            of the opponent. "auto" sets it by the moving player's own momentum (`rules.coupling`); one number is for
-            both players; player -> number is each one's own, as in {"discriminator": 0.5, "generator": 0.01}.
+            of the opponent. "auto" sets it by the moving player's own momentum (see `rules._coupling`); one number is
+            for both players; player -> number is each one's own, as in {"discriminator": 0.5, "generator": 0.01}.
         cross: "exact" differentiates twice; "difference" evaluates the gradient against the opponent as it was;
             "extrapolated" evaluates it once, against the opponent as it would be after `a` more moves. On
             piecewise-linear networks these are three different algorithms: autograd drops the kinks that a finite
             displacement sees. "auto" is "extrapolated" as long as that agrees with the exact term in own form
-            (`rules.agreement`), and that exact term while it does not, for each player by itself.
+            (see `rules._agreement`), and that exact term while it does not, for each player by itself.
         form: of the exact term: "opponent" (the paper's code; default) or "own"; they agree in zero-sum games.
         cross_fraction: share of each batch that the cross term is estimated on, in (0, 1]. Unbiased, because the term
             is linear in the loss, where samples are looked at one by one; batch norm sees the smaller batch.

@@ -9,7 +9,7 @@ gradient. With ν it is the optimistic gradient with momentum, but for its first
     momentum ν,      learning rate η(1 − ν),      optimism ν/(1 − ν) + κ
 
 ν/(1 − ν) is the mean age of the gradients in a step with momentum ν, so κ is how many steps it looks ahead beyond
-that, as the margin in LEAD's law (`rules.coupling`). κ = −β/(1 − β), ν = β looks back as far, and is heavy ball.
+that, as the margin in LEAD's law (`rules._coupling`). κ = −β/(1 − β), ν = β looks back as far, and is heavy ball.
 
 The first gradient is taken for all before it too, ξ(−1) = g(0), so that the first step is a plain one; the paper leaves
 the start open. There the multipliers of a constrained problem alone move so; here both players do.

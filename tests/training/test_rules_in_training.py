@@ -270,6 +270,26 @@ def test_a_direction_whose_square_overflows_is_finite():
     assert module.game.skipped == 0
 
 
+@pytest.mark.parametrize("spoilt", [0, 1, 2])
+def test_the_cross_term_of_the_first_turn_that_moves_is_logged(spoilt):
+    """Whichever discriminator turn of three is skipped."""
+
+    class Broken(LeadGANModule):
+        def game_turns(self, batch):
+            turns = super().game_turns(batch)
+            if self.global_step == 2:
+                turns[spoilt].micro_batches[0].real.fill_(float("nan"))
+            return turns
+
+    gan = Broken(*tiny_networks(), game=LEADStrategy(1.0), discriminator_steps=3)
+    tiny_trainer(3, log_every_n_steps=1).fit(gan, tiny_loader(24))
+    seen = gan.last_step.statistics["discriminator"]
+    assert gan.game.skipped == 1
+    assert seen.cross_norm > 0
+    assert -1 <= seen.cosine <= 1
+    assert bool(seen.gradient_norm.isnan()) is (spoilt == 2)  # that of the last turn
+
+
 def test_skipped_turns_are_counted_across_a_resume(tmp_path):
     module = Spoilt(spoilt={1})
     fit(module, 2).save_checkpoint(tmp_path / "a.ckpt")
