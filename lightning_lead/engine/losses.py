@@ -131,13 +131,27 @@ class BatchLosses:
         self._names = wanted
         with self.evaluation(replay=replay, repeat=replay and wanted <= self._seen):
             values = self._losses(self._batch, wanted)
+        _check_losses(values, wanted)
         self._seen |= set(values)
-        if missing := wanted - set(values):
-            raise ConfigurationError(
-                f"Cannot play because player_losses() returned no loss for {sorted(missing)}; "
-                f"return one scalar per player (got {sorted(values)})"
-            )
         return values
+
+
+def _check_losses(values: Any, wanted: frozenset[str]) -> None:
+    """Refuse what does not hold a tensor for each name."""
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(
+            "Cannot play because player_losses() returned no losses by name; "
+            f"return {{name: scalar loss}} for {sorted(wanted)} (got {type(values).__name__})"
+        )
+    if missing := wanted - set(values):
+        raise ConfigurationError(
+            f"Cannot play because player_losses() returned no loss for {sorted(missing)}; "
+            f"return one scalar per player (got {sorted(values)})"
+        )
+    if wrong := {name: type(values[name]).__name__ for name in sorted(wanted) if not isinstance(values[name], Tensor)}:
+        raise ConfigurationError(
+            f"Cannot play because losses are no tensors; return them with their graph, not .item() (got {wrong})"
+        )
 
 
 def _versions(tensors: Iterable[Tensor]) -> list[int]:

@@ -630,3 +630,27 @@ def test_a_step_in_the_losses_of_a_gan_is_refused_too():
     gan = Left(nn.Linear(3, 2), nn.Linear(2, 1), latent_dim=3, game="AlternatingGDA")
     with pytest.raises(ConfigurationError, match="a loss has moved parameters"):
         tiny_trainer(1).fit(gan, DataLoader(torch.zeros(16, 2), 8))
+
+
+# ---- losses that are none --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("game", ["GradientPlay", LEADStrategy(), LEADStrategy(cross="extrapolated")], ids=str)
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda d, g: (d, g), r"no losses by name; return \{name: scalar loss\} for .* \(got tuple\)"),
+        (lambda d, g: d + g, r"no losses by name.*\(got Tensor\)"),
+        (lambda d, g: None, r"no losses by name.*\(got NoneType\)"),
+        (lambda d, g: {"d": d, "generator": g}, r"no loss for \['g'\]; .*got \['d', 'generator'\]"),
+        (lambda d, g: {"d": d.item(), "g": g.item()}, r"no tensors; return them with their graph.*'float'"),
+    ],
+)
+def test_what_is_no_loss_of_each_player_is_refused_by_name(returned, message, game):
+    class Returning(Port):
+        def player_losses(self, batch):
+            losses = super().player_losses(batch)
+            return returned(losses["d"], losses["g"])
+
+    with pytest.raises(ConfigurationError, match=message):
+        fit(Returning(game))
