@@ -5,28 +5,25 @@ L_G = ℓ_G(D(G(z))) + q(G; z),   L_D = ℓ_D(D(x), D(G(z))) + p(D; x, G(z))
 
 from __future__ import annotations
 
-import functools
 import inspect
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.calculus._chain.dual import uncompiled
-from lightning_lead.calculus._chain.links import PenaltyParts
-from lightning_lead.calculus._rng import PrivateNoise, mix_seed
+from lightning_lead.calculus._rng import PrivateNoise
 from lightning_lead.calculus._terms import COUPLED
 from lightning_lead.calculus.replay import frozen_buffers
-from lightning_lead.gan._batch import EVALUATED, GANBatch
+from lightning_lead.gan._batch import GANBatch
 from lightning_lead.gan._labels import call_network
+from lightning_lead.gan._penalties import PenalisedLosses, as_penalties, check_generator_penalty, no_penalty_values
 from lightning_lead.gan.augmentation import adaptive_parts
 from lightning_lead.objectives import AbstractGeneratorPenalty, AbstractPenalty, adversarial_objective
 from lightning_lead.objectives.adversarial import real_logits_argument
 
-__all__ = ["AdversarialLosses", "GANProblem", "as_penalties", "check_generator_penalty", "no_penalty_values"]
+__all__ = ["AdversarialLosses", "GANProblem", "HookedProblem"]
 
 
 class AdversarialLosses:
@@ -59,7 +56,7 @@ class AdversarialLosses:
         return loss
 
 
-class GANProblem(AdversarialLosses):
+class GANProblem(AdversarialLosses, PenalisedLosses):
     """The losses of a GAN on a micro-batch. Subclass it to change one; the methods use each other.
 
     Args:
@@ -116,11 +113,6 @@ class GANProblem(AdversarialLosses):
         """True if `losses` is no longer made of the methods below, so that nothing is known of its structure."""
         return type(self).losses is not GANProblem.losses
 
-    @property
-    def penalty_sees_fakes(self) -> bool:
-        """True if a penalty depends on the fakes."""
-        return any(penalty.looks_at_fakes for penalty in self.penalties)
-
     def losses(self, batch: GANBatch, wanted: frozenset[str]) -> Mapping[str, Tensor]:
         """Evaluate the wanted losses, "generator" and "discriminator", means over the micro-batch."""
         fakes = self.fakes(batch)
@@ -159,20 +151,20 @@ class GANProblem(AdversarialLosses):
 
     def fake_logits(self, batch: GANBatch, fakes: Tensor) -> Tensor:
         """D(u), with the fakes' labels if the discriminator takes them."""
-        return self._logits(fakes, batch.fake_labels)
+        return self.logits(fakes, batch.fake_labels)
 
     def real_logits(self, batch: GANBatch) -> Tensor:
         """D(x); in the generator's turn, where a cross term alone needs it, buffers stay as they are."""
         if batch.discriminator_moves or self.generator_sees_reals:
-            logits = self._logits(batch.real, batch.labels)
+            logits = self.logits(batch.real, batch.labels)
             if batch.discriminator_moves:
                 for augment in adaptive_parts(self.augment):
                     augment.observe(logits)
             return logits
-        with self._frozen():
-            return self._logits(batch.real, batch.labels)
+        with self.frozen():
+            return self.logits(batch.real, batch.labels)
 
-    def _logits(self, samples: Tensor, labels: Tensor | None) -> Tensor:
+    def logits(self, samples: Tensor, labels: Tensor | None = None) -> Tensor:
         samples = samples if self.augment is None else self.augment(samples)
         output: Any = call_network(self.discriminator, samples, labels)
         logits = output[0] if isinstance(output, tuple) and output else output
@@ -184,157 +176,66 @@ class GANProblem(AdversarialLosses):
             )
         return logits
 
-    def penalty_on(self, batch: GANBatch, fakes: Tensor) -> Tensor | None:
-        """Σ p, of the discriminator as it was in its last forward; None if no penalty is due in this update."""
-        return self.penalty_parts(batch, fakes).whole
-
-    def penalty_parts(self, batch: GANBatch, fakes: Tensor, *, of_fakes: bool = False) -> PenaltyParts:
-        """Σ p, and that of the penalties that look at fakes alone.
-
-        Their random numbers depend on the seed of the evaluation alone, so a replay that leaves out a forward draws
-        them again. They are means over samples, as the losses are, so accumulation and ranks average them along.
-
-        Args:
-            batch: the micro-batch.
-            fakes: G(z).
-            of_fakes: evaluate no penalty that depends on the reals alone.
-        """
-        evaluated = batch.update == EVALUATED
-        due = {
-            k: penalty
-            for k, penalty in enumerate(self.penalties)
-            if (evaluated or batch.update % penalty.every == 0) and (penalty.looks_at_fakes or not of_fakes)
-        }
-        if not due:
-            return PenaltyParts(None, None)
-        values: list[Tensor] = []
-        seed = None
-        # a further evaluation, which moves no buffer of D, in code that has a second derivative
-        with self._frozen(), uncompiled():
-            for k, penalty in due.items():
-                seed, noise = self._seed_of_penalty(1 + k)
-                with noise, _still(penalty, not batch.discriminator_moves):
-                    value = self._penalise(penalty, batch, fakes)
-                values.append(value if evaluated or penalty.every == 1 else penalty.every * value)
-        total = functools.reduce(operator.add, values)
-        entering = [value for value, penalty in zip(values, due.values(), strict=True) if penalty.looks_at_fakes]
-        if seed is not None and batch.discriminator_moves and not of_fakes:
-            # replays and parts share the seed: the first one is kept
-            self.penalty_values["discriminator"].setdefault(seed, total.detach())
-        return PenaltyParts(total, functools.reduce(operator.add, entering) if entering else None)
-
-    def generator_penalty_on(self, batch: GANBatch) -> Tensor | None:
-        """q, of the generator as it was in its last forward; None if none is due in this update.
-
-        As the discriminator's, it draws random numbers of its own, moves no buffer of a network, and is a mean.
-        """
-        penalty, evaluated = self.generator_penalty, batch.update == EVALUATED
-        if penalty is None or not (evaluated or batch.generator_update % penalty.every == 0):
-            return None
-        seed, noise = self._seed_of_penalty(0)
-        with frozen_buffers(self.generator), uncompiled(), noise, _still(penalty, not batch.generator_moves):
-            value = penalty(*self._styled(batch.fake_labels), batch.latents, noise=self.noise.generator)
-        value = value if evaluated or penalty.every == 1 else penalty.every * value
-        if seed is not None and batch.generator_moves:
-            self.penalty_values["generator"].setdefault(seed, value.detach())
-        return value
-
-    def _seed_of_penalty(self, k: int) -> tuple[int | None, AbstractContextManager[None]]:
-        """The seed of this evaluation, and the random numbers of its k-th penalty; the global ones outside of one."""
-        generator = self.noise.generator
-        if generator is None:
-            return None, nullcontext()
-        seed = generator.initial_seed()
-        return seed, self.noise.seeded(mix_seed(seed, k))
-
-    def _styled(self, labels: Tensor | None) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-        """The generator's mapping and synthesis, labels given; or the identity and all of it."""
-        network = self.generator
-        if not (callable(getattr(network, "mapping", None)) and callable(getattr(network, "synthesis", None))):
-            return lambda latents: latents, lambda latents: self.generate(latents, labels)
-
-        def part(name: str) -> Callable[[Tensor], Tensor]:
-            of = getattr(network, name)
-            return (lambda inputs: call_network(of, inputs, labels)) if isinstance(of, nn.Module) else of
-
-        return part("mapping"), part("synthesis")
-
     @contextmanager
-    def _frozen(self) -> Iterator[None]:
+    def frozen(self) -> Iterator[None]:
         """Let no buffer of the discriminator and of the augmentation move."""
         augment = frozen_buffers(self.augment) if isinstance(self.augment, nn.Module) else nullcontext()
         with frozen_buffers(self.discriminator), augment:
             yield
 
-    def _penalise(self, penalty: AbstractPenalty, batch: GANBatch, fakes: Tensor) -> Tensor:
-        return penalty(
-            self._logits_of,
-            batch.real,
-            fakes if penalty.looks_at_fakes else None,
-            labels=batch.labels,
-            noise=self.noise.generator,
-        )
 
-    def _logits_of(self, samples: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self._logits(samples, labels)
+class HookedProblem(GANProblem):
+    """The problem of a module: its networks as they are now, and every hook that a subclass may have overridden."""
 
+    def __init__(
+        self,
+        hooks: Any,  # networks, objective, penalties, augment, and forward and the losses: a LeadGANModule
+        *,
+        noise: PrivateNoise,
+        penalty_values: dict[str, dict[int, Tensor]],
+        own_loss: bool,  # the discriminator's loss is the objective's
+        own_losses: bool,  # `losses` is made of the hooks
+    ) -> None:
+        self._hooks, self._own_loss, self._own_losses = hooks, own_loss, own_losses
+        self.generator, self.discriminator = hooks.generator, hooks.discriminator
+        self.objective, self.penalties, self.augment = hooks.objective, as_penalties(hooks.penalty), hooks.augment
+        self.generator_penalty = hooks.generator_penalty
+        self.noise, self.penalty_values = noise, penalty_values
 
-@contextmanager
-def _still(penalty: object, still: bool) -> Iterator[None]:
-    """Put a penalty with averages into eval mode, in which they stay: its player does not move."""
-    if not still or not isinstance(penalty, nn.Module) or not penalty.training:
-        yield
-        return
-    penalty.eval()
-    try:
-        yield
-    finally:
-        penalty.train()
+    @property
+    def module(self) -> nn.Module:
+        """The module itself, which holds both networks."""
+        module: nn.Module = self._hooks
+        return module
 
+    @property
+    def separable(self) -> bool:
+        """True if the objective is, and its loss is the discriminator's."""
+        return self._own_loss and self._separable_objective()
 
-def no_penalty_values() -> dict[str, dict[int, Tensor]]:
-    """Player -> seed of an evaluation -> the value of the player's penalties there, for the log; empty."""
-    return {"discriminator": {}, "generator": {}}
+    @property
+    def generator_sees_reals(self) -> bool:
+        """True if the module's hook, or its objective, takes `real_logits`."""
+        sees: bool = self._hooks.generator_sees_reals
+        return sees
 
+    @property
+    def overridden(self) -> bool:
+        """True if the module has losses of its own."""
+        return not self._own_losses
 
-def check_generator_penalty(penalty: Any) -> AbstractGeneratorPenalty | None:
-    """Return the generator's penalty; refuse what is none."""
-    if penalty is not None and not isinstance(penalty, AbstractGeneratorPenalty):
-        raise ConfigurationError(
-            "Cannot use this object as a generator's penalty because it is no AbstractGeneratorPenalty; pass "
-            f"PathLength(weight=2.0), a subclass of AbstractGeneratorPenalty of your own, or None (got {penalty!r})"
-        )
-    _check_every(penalty, "generator")
-    return penalty
+    def generate(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """The module's `forward`."""
+        fakes: Tensor = self._hooks(latents, labels)
+        return fakes
 
+    def generator_loss(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        """The module's hook."""
+        reals = {} if real_logits is None else {"real_logits": real_logits}
+        loss: Tensor = self._hooks.generator_loss(fake_logits, **reals)
+        return loss
 
-def _check_every(penalty: object, player: str) -> None:
-    every = getattr(penalty, "every", 1)
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ConfigurationError(
-            f"Cannot use {type(penalty).__name__} because its attribute every counts updates of the {player}; "
-            f"let it be an integer ≥ 1 (got {every!r})"
-        )
-
-
-def as_penalties(penalty: Any) -> tuple[AbstractPenalty, ...]:
-    """Return the penalties that were given: none, one, or several.
-
-    Raises:
-        ConfigurationError: what is no penalty.
-    """
-    given = tuple(penalty) if isinstance(penalty, (list, tuple, nn.ModuleList)) else (penalty,)
-    for each in given:
-        if isinstance(each, type):
-            raise ConfigurationError(
-                "Cannot use a class as a penalty because its weight belongs to an instance; pass "
-                f"{each.__name__}(...) (got the class {each.__name__})"
-            )
-        if each is not None and not isinstance(each, AbstractPenalty):
-            raise ConfigurationError(
-                "Cannot use this object as a penalty because it is no AbstractPenalty; pass R1(weight=10.0), "
-                "WGANGP(weight=10.0), a subclass of AbstractPenalty of your own, a list of them, or None "
-                f"(got {each!r})"
-            )
-        _check_every(each, "discriminator")
-    return tuple(each for each in given if each is not None)
+    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """The module's hook."""
+        loss: Tensor = self._hooks.discriminator_loss(real_logits, fake_logits)
+        return loss

@@ -22,16 +22,10 @@ from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
 from lightning_lead.gan._batch import EVALUATED, GANBatch
 from lightning_lead.gan._chain_losses import GANLosses, TurnSettings
-from lightning_lead.gan._hooked import HookedProblem
 from lightning_lead.gan._labels import call_network, takes_labels
-from lightning_lead.gan._penalty import probe_penalty
-from lightning_lead.gan._problem import (
-    AdversarialLosses,
-    GANProblem,
-    as_penalties,
-    check_generator_penalty,
-    no_penalty_values,
-)
+from lightning_lead.gan._penalties import as_penalties, check_generator_penalty, no_penalty_values
+from lightning_lead.gan._penalty_probe import probe_penalty
+from lightning_lead.gan._problem import AdversarialLosses, GANProblem, HookedProblem
 from lightning_lead.gan._settings import check_batch, check_last_batch, check_schedule
 from lightning_lead.gan._structure import PROBED, find_structure, report_structure
 from lightning_lead.gan.augmentation import adaptive_parts, check_augment
