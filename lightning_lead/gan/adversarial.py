@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable
-from lightning_lead.calculus._terms import COUPLED
+from lightning_lead.calculus._terms import COUPLED, OracleStatistics
 from lightning_lead.engine.lead_strategy import LEADStrategy
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
@@ -48,7 +48,7 @@ class AdversarialModule(LeadModule):
     """Any generator (image to image, autoencoder, vocoder) against one discriminator or several; subclass it.
 
     Each turn makes fakes of its own, so what moves in the generator's forward, as batch norm, moves in both players'
-    turns. Parts of losses are logged of the last micro-batch.
+    turns. Parts of the generator's loss are logged as `task/<name>`, of its last evaluation, a mean over micro-batches.
 
     Override `task_losses`, and whatever else differs: `unpack_batch`, `forward`, `seen`, `last_layer`. A discriminator
     returns logits, or (logits, list of features), or a list of either, as one of several scales does.
@@ -128,6 +128,7 @@ class AdversarialModule(LeadModule):
         self.discriminator_every, self.generator_every = discriminator_every, generator_every
         self.generator_first = generator_first
         self._ratio: Tensor | None = None
+        self._parts: dict[str, list[Tensor]] = {}
         check_schedule_of_players(
             simultaneous=self.game.play == "simultaneous",
             start=start,
@@ -197,6 +198,7 @@ class AdversarialModule(LeadModule):
 
     def game_turns(self, batch: Any) -> list[Turn]:
         """Return the turns of the players that move on this game step."""
+        self._parts.clear()
         step, turns = self.global_step, super().game_turns(batch)
         moves = {
             "discriminator": step >= self.start and step % self.discriminator_every == 0,
@@ -246,7 +248,7 @@ class AdversarialModule(LeadModule):
     def _of_generator(self, outputs: Any, fakes: Tensor, inputs: Any, targets: Tensor) -> dict[str, Tensor]:
         tasks = dict(self.task_losses(outputs, inputs, targets))
         for name, value in tasks.items():
-            self._note(f"task/{name}", value.detach())
+            self._note(f"task/{name}", value)
         if self.adaptive_to is not None and self.adaptive_to not in tasks:
             raise ConfigurationError(
                 f"Cannot adapt the weight to {self.adaptive_to!r} because task_losses() returns no loss of that name "
@@ -318,9 +320,15 @@ class AdversarialModule(LeadModule):
             super()._warn_if_apart()
 
     def _note(self, name: str, value: Tensor) -> None:
-        """Log a number of this step, where there is a Trainer."""
-        if self._trainer is not None and self.trainer.training:
-            self.log(name, value, on_step=True, on_epoch=False)
+        """Keep a number of a micro-batch for the log."""
+        if not self.is_repeat:
+            self._parts.setdefault(name, []).append(value.detach())
+
+    def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
+        """Log what every game logs, and the parts of the generator's loss."""
+        super().log_game_step(record, notes)
+        for name, values in self._parts.items():  # those of other turns, for a cross term, came before
+            self.log(name, torch.stack(values[-self.accumulate :]).mean(), on_step=True, on_epoch=False)
 
     def _scale(self) -> float:
         """Return s, the share of the adversarial part on this game step."""

@@ -116,6 +116,18 @@ def test_a_translator_with_a_late_start_a_ramp_and_a_cadence_is_its_loop():
     assert {"task/l1", "task/small", "loss/generator"} <= trainer.callback_metrics.keys()
 
 
+@pytest.mark.parametrize("game", ["AlternatingGDA", LEADStrategy(0.0), LEADStrategy(0.5, cross="difference")], ids=str)
+def test_parts_of_losses_are_logged_as_means_over_micro_batches(game):
+    whole = build(weight=0.3, game=copy.deepcopy(game))
+    fit(whole, steps=1)
+    x, y = list(data())[1]
+    expected = {"task/l1": 3 * l1_loss(whole(x), y).item(), "task/small": 0.1 * whole(x).square().mean().item()}
+    for accumulate in (1, 4):
+        module = build(weight=0.3, game=copy.deepcopy(game), accumulate=accumulate)
+        logged = fit(module, steps=2).callback_metrics
+        assert {name: float(logged[name]) for name in expected} == pytest.approx(expected, rel=1e-6)
+
+
 def test_an_adaptive_weight_is_its_loop():
     module = build(weight=0.8, adaptive_to="l1", objective="least_squares")
 
