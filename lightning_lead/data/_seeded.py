@@ -17,36 +17,37 @@ class SeededBatches(Dataset[Any]):
     """A dataset whose batches draw from torch's, Python's and numpy's generators as a function of (seed, epoch, batch).
 
     Workers of a loader seed theirs once and draw on, so a resumed run would draw what the first batches drew. A batch
-    is asked for by indices that hold the epoch, i + e·N, as `EpochSampler` has them; it is known by its first one,
-    which no other batch of any rank has. A single sample is the dataset's own. All else is asked of the dataset.
+    is asked for by indices that hold the epoch, as `EpochSampler` has them; it is known by its first one, which no
+    other batch of any rank has. A single sample is the dataset's own. All else is asked of the dataset, `original`.
 
     Args:
-        dataset: with a length N.
+        dataset: with a length.
         seed: any integer.
     """
 
     indexed_by_epoch = True
+    epoch_stride = 2**40
+    """Indices of an epoch begin at its multiples, so the number of samples may change while they are read."""
 
     def __init__(self, dataset: Any, seed: int) -> None:
-        vars(self).update(dataset=dataset, _seed=seed)
+        vars(self).update(original=dataset, _seed=seed)
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.original)
 
     def __getitem__(self, index: int) -> Any:
-        return self.dataset[index]
+        return self.original[index]
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
-        count = len(self.dataset)
-        own = [index % count for index in indices]
+        own = [index % self.epoch_stride for index in indices]
         with private_rng(mix_seed(self._seed, indices[0])):
-            together = getattr(self.dataset, "__getitems__", None)
-            return together(own) if together else [self.dataset[index] for index in own]
+            together = getattr(self.original, "__getitems__", None)
+            return together(own) if together else [self.original[index] for index in own]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "dataset":  # a copy is asked for its methods before it holds anything
+        if name.startswith("__") or name == "original":  # a copy is asked for its methods before it holds anything
             raise AttributeError(name)
-        return getattr(self.dataset, name)
+        return getattr(self.original, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.dataset, name, value)  # as a transform that is exchanged
+        setattr(self.original, name, value)  # as a transform that is exchanged

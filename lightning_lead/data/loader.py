@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, final
 
 import torch
-from torch.utils.data import DataLoader, DistributedSampler, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Sampler, SequentialSampler
 
 from lightning_lead._checks import check_count
 from lightning_lead._errors import ConfigurationError
@@ -86,7 +86,7 @@ class EpochSampler(DistributedSampler[Any]):
         else:
             order = torch.arange(count)
         if getattr(self.dataset, "indexed_by_epoch", False):
-            order = order + epoch * count
+            order = order + epoch * getattr(self.dataset, "epoch_stride", count)
         skip, self.skip = self.skip, 0
         return iter(order[self.rank : self.total_size : self.num_replicas][skip:].tolist())
 
@@ -106,7 +106,8 @@ class ResumableDataLoader(DataLoader[Any]):
     The order is shuffled anew in each epoch; without Lightning, call `loader.sampler.set_epoch(e)` before epoch e. The
     last batch is dropped if it is not full. The global random state is left alone: random transforms of a dataset draw
     what they would draw in an uninterrupted run, with any number of workers. `loader.dataset` hands their batches out;
-    the dataset itself is `loader.dataset.dataset`, if it does not say `indexed_by_epoch`.
+    the dataset itself is `loader.dataset.original`, if it does not say `indexed_by_epoch`. A random `collate_fn` is
+    outside of this.
 
     A state that was taken in the middle of an epoch with another batch size, seed, dataset size or number of ranks has
     no meaning here: the loader says so in a warning and begins that epoch anew.
@@ -154,6 +155,11 @@ class ResumableDataLoader(DataLoader[Any]):
             raise ConfigurationError(
                 "Cannot resume with a foreign sampler because its order is not a function of (seed, epoch); leave "
                 f"sampler= out, or use torch's DataLoader (got {type(sampler).__name__})."
+            )
+        if isinstance(dataset, IterableDataset):
+            raise ConfigurationError(
+                "Cannot go on in the middle of a stream, which has no order to begin in; use torch's DataLoader, or a "
+                f"dataset with __getitem__ (got {type(dataset).__name__})."
             )
         if not getattr(dataset, "indexed_by_epoch", False):
             dataset = SeededBatches(dataset, seed)

@@ -36,6 +36,7 @@ class PlayedStep(NamedTuple):
     statistics: dict[str, OracleStatistics]  # player -> of its last turn; cross term of its first that was not skipped
     notes: dict[str, float]  # of the rule, for logging
     evaluations: dict[str, int]  # "gradients" and "hessian_products" that the rule asked for, over all turns
+    turns: Mapping[str, int] = {}  # player -> how many it had
 
 
 @final
@@ -111,7 +112,8 @@ class GameStep:
                 moved |= set() if played.skipped else {name}
             step.notes.update(played.notes)
             self._move(turn, skipped=played.skipped, last=index == len(self._turns) - 1)
-        return step._replace(evaluations=dict(evaluations))
+        turns = Counter(name for turn in self._turns for name in turn.players)
+        return step._replace(evaluations=dict(evaluations), turns=turns)
 
     def _move(self, turn: Turn, *, skipped: bool, last: bool) -> None:
         """Move the turn's players along the directions in `.grad`.

@@ -29,7 +29,7 @@ class GANBatch(NamedTuple):
     latents: Tensor  # (k, latent_dim)
     fake_labels: Tensor | None  # of the fakes, (k,)
     discriminator_moves: bool  # alone or with the generator; otherwise D(x) moves buffers only if it enters L_G
-    update: int = 0  # of the discriminator, counted from 0 at the start of a run; penalties with `every` ask for it
+    update: int = 0  # of the discriminator, counted from 0 in a run; penalties with `every` ask for it
     generator_moves: bool = True  # alone or with the discriminator; otherwise averages of its penalty stay
     generator_update: int = 0  # counted in the same way
 

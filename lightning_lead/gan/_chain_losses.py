@@ -90,8 +90,8 @@ class GANLosses(BatchLosses, Chain):
 
     @property
     def penalises_generator(self) -> bool:
-        """True if the generator's loss has a penalty."""
-        return self.problem.generator_penalty is not None
+        """True if the generator's loss has a penalty in this update."""
+        return self.problem.penalises_generator(self._batch)
 
     def use_duals(self, reason: str) -> None:
         """Differentiate the discriminator by dual numbers from now on, here and in later micro-batches."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["call_network", "takes_labels"]
+__all__ = ["call_network", "takes_labels", "with_labels"]
 
 
 def takes_labels(network: nn.Module) -> bool:
@@ -56,6 +57,21 @@ def _label_argument(network: nn.Module) -> tuple[inspect.Parameter | None, bool]
             f"its attribute label_argument (got arguments {[argument.name for argument in arguments]})"
         )
     return second, second is not None
+
+
+def with_labels(part: Callable[..., Any], labels: Tensor) -> Callable[[Tensor], Any] | None:
+    """Return a part of a conditional network with its labels given, or None if it takes none.
+
+    They go to an argument of a usual name, or to a second one without a default; another second one may mean anything.
+    """
+    forward = getattr(part, "_orig_mod", part).forward if isinstance(part, nn.Module) else part
+    arguments = _parameters(forward)[1:]
+    for argument in arguments:
+        required = argument is arguments[0] and argument.default is inspect.Parameter.empty
+        if argument.name in (*_LABEL_NAMES, *_SHORT_NAMES) or (required and argument.kind in _BY_POSITION):
+            by_position = argument.kind is inspect.Parameter.POSITIONAL_ONLY
+            return (lambda inputs: part(inputs, labels)) if by_position else partial(part, **{argument.name: labels})
+    return None
 
 
 @functools.lru_cache

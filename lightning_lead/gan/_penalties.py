@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
@@ -16,8 +17,9 @@ from lightning_lead.calculus._chain.links import PenaltyParts
 from lightning_lead.calculus._rng import PrivateNoise, mix_seed
 from lightning_lead.calculus.replay import frozen_buffers
 from lightning_lead.gan._batch import EVALUATED, GANBatch
-from lightning_lead.gan._labels import call_network
+from lightning_lead.gan._labels import takes_labels, with_labels
 from lightning_lead.objectives import AbstractGeneratorPenalty, AbstractPenalty
+from lightning_lead.objectives.penalties import check_every, usable
 
 __all__ = ["PenalisedLosses", "as_penalties", "check_generator_penalty", "no_penalty_values"]
 
@@ -87,17 +89,31 @@ class PenalisedLosses:
             self.penalty_values["discriminator"].setdefault(seed, total.detach())
         return PenaltyParts(total, functools.reduce(operator.add, entering) if entering else None)
 
+    def penalises_generator(self, batch: GANBatch) -> bool:
+        """True if the generator's penalty is due in this update."""
+        penalty = self.generator_penalty
+        due = batch.update == EVALUATED or (penalty is not None and batch.generator_update % penalty.every == 0)
+        return penalty is not None and due
+
     def generator_penalty_on(self, batch: GANBatch) -> Tensor | None:
         """q, of the generator as it was in its last forward; None if none is due in this update.
 
         As the discriminator's, it draws random numbers of its own, moves no buffer of a network, and is a mean.
         """
         penalty, evaluated = self.generator_penalty, batch.update == EVALUATED
-        if penalty is None or not (evaluated or batch.generator_update % penalty.every == 0):
+        if penalty is None or not self.penalises_generator(batch):
             return None
+        with torch.inference_mode(False):
+            latents, labels = usable(batch.latents), None if batch.fake_labels is None else usable(batch.fake_labels)
         seed, noise = self._seed_of_penalty(0)
         with frozen_buffers(self.generator), uncompiled(), noise, _still(penalty, not batch.generator_moves):
-            value = penalty(*self._styled(batch.fake_labels), batch.latents, noise=self.noise.generator)
+            value: Tensor = penalty(*self._styled(labels), latents, noise=self.noise.generator)
+        if not isinstance(value, Tensor) or value.dim():  # an override may return anything
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ConfigurationError(
+                f"Cannot add {type(penalty).__name__} to the generator's loss because it is no scalar tensor; return "
+                f"a mean over samples (got {got})"
+            )
         value = value if evaluated or penalty.every == 1 else penalty.every * value
         if seed is not None and batch.generator_moves:
             self.penalty_values["generator"].setdefault(seed, value.detach())
@@ -114,14 +130,18 @@ class PenalisedLosses:
     def _styled(self, labels: Tensor | None) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """The generator's mapping and synthesis, labels given; or the identity and all of it."""
         network = self.generator
-        if not (callable(getattr(network, "mapping", None)) and callable(getattr(network, "synthesis", None))):
+        mapping, synthesis = (getattr(network, name, None) for name in ("mapping", "synthesis"))
+        if not (callable(mapping) and callable(synthesis)):
             return lambda latents: latents, lambda latents: self.generate(latents, labels)
-
-        def part(name: str) -> Callable[[Tensor], Tensor]:
-            of = getattr(network, name)
-            return (lambda inputs: call_network(of, inputs, labels)) if isinstance(of, nn.Module) else of
-
-        return part("mapping"), part("synthesis")
+        if labels is None or not takes_labels(network):
+            return mapping, synthesis
+        given = [with_labels(part, labels) for part in (mapping, synthesis)]
+        if not any(given):
+            raise ConfigurationError(
+                f"Cannot penalise {type(network).__name__} because it takes labels, and neither its mapping nor its "
+                "synthesis does; call their argument labels"
+            )
+        return given[0] or mapping, given[1] or synthesis
 
     def _penalise(self, penalty: AbstractPenalty, batch: GANBatch, fakes: Tensor) -> Tensor:
         return penalty(
@@ -158,17 +178,9 @@ def check_generator_penalty(penalty: Any) -> AbstractGeneratorPenalty | None:
             "Cannot use this object as a generator's penalty because it is no AbstractGeneratorPenalty; pass "
             f"PathLength(weight=2.0), a subclass of AbstractGeneratorPenalty of your own, or None (got {penalty!r})"
         )
-    _check_every(penalty, "generator")
+    if penalty is not None:
+        check_every(penalty, of="generator")
     return penalty
-
-
-def _check_every(penalty: object, player: str) -> None:
-    every = getattr(penalty, "every", 1)
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ConfigurationError(
-            f"Cannot use {type(penalty).__name__} because its attribute every counts updates of the {player}; "
-            f"let it be an integer ≥ 1 (got {every!r})"
-        )
 
 
 def as_penalties(penalty: Any) -> tuple[AbstractPenalty, ...]:
@@ -190,5 +202,6 @@ def as_penalties(penalty: Any) -> tuple[AbstractPenalty, ...]:
                 "WGANGP(weight=10.0), a subclass of AbstractPenalty of your own, a list of them, or None "
                 f"(got {each!r})"
             )
-        _check_every(each, "discriminator")
+        if each is not None:
+            check_every(each)
     return tuple(each for each in given if each is not None)

@@ -68,6 +68,8 @@ class GANProblem(AdversarialLosses, PenalisedLosses):
         augment: samples -> samples, differentiable, applied to whatever the discriminator sees; or None.
         noise: the random numbers that penalties draw from; default the global ones.
 
+    Penalties with `every=k` are due where `update` and `generator_update` of the batch are multiples of k.
+
     Example:
         >>> import torch
         >>> problem = GANProblem(nn.Linear(3, 2), nn.Linear(2, 1), objective="hinge")
@@ -125,8 +127,10 @@ class GANProblem(AdversarialLosses, PenalisedLosses):
         if "generator" in wanted:
             losses["generator"] = loss = self.generator_loss(fake_logits, **reals)
             own = self.generator_penalty_on(batch)
-            if own is not None:  # players meet in the rest alone
-                losses |= {"generator": loss + own, COUPLED + "generator": loss}
+            if own is not None:
+                losses["generator"] = loss + own
+                if not self.overridden:  # what an override adds may be coupled too
+                    losses[COUPLED + "generator"] = loss
         if "discriminator" in wanted:
             real_logits = reals["real_logits"] if reals else self.real_logits(batch)
             loss = self.discriminator_loss(real_logits, fake_logits)
@@ -199,7 +203,7 @@ class HookedProblem(GANProblem):
         self._hooks, self._own_loss, self._own_losses = hooks, own_loss, own_losses
         self.generator, self.discriminator = hooks.generator, hooks.discriminator
         self.objective, self.penalties, self.augment = hooks.objective, as_penalties(hooks.penalty), hooks.augment
-        self.generator_penalty = hooks.generator_penalty
+        self.generator_penalty = check_generator_penalty(hooks.generator_penalty)
         self.noise, self.penalty_values = noise, penalty_values
 
     @property

@@ -6,6 +6,7 @@ answers the generator's last move, the others are plain; the generator answers a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from lightning_lead.calculus._chain.links import Structure
 from lightning_lead.calculus._rng import mix_seed
 from lightning_lead.calculus._terms import Contexts, OracleStatistics
 from lightning_lead.calculus.swap import Swap
+from lightning_lead.checkpoints._game import KEY
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
 from lightning_lead.gan._batch import EVALUATED, GANBatch
@@ -122,15 +124,6 @@ class LeadGANModule(AdversarialLosses, LeadModule):
                 "Cannot draw latents because their size is unknown; pass latent_dim=, or give the generator an integer "
                 f"attribute latent_dim ≥ 1 (got {latent_dim!r})"
             )
-        check_schedule(
-            simultaneous=self.game.rule.name if self.game.play == "simultaneous" else None,
-            discriminator_steps=discriminator_steps,
-            discriminator_warmup=discriminator_warmup,
-            generator_batch_size=generator_batch_size,
-            accumulate=accumulate,
-            shared_latents=shared_latents,
-            generator_penalty=generator_penalty,
-        )
         self.generator, self.discriminator, self.augment = generator, discriminator, check_augment(augment)
         self.objective = adversarial_objective(objective)
         several = isinstance(penalty, (list, tuple))
@@ -145,11 +138,24 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         self._structure = Structure("it was not looked for", None)
         self._known_calls: dict[str, set[str]] = {}
         self.shared_latents, self.channels_last = shared_latents, channels_last
+        self._check_schedule()
         if channels_last:
             for network in (generator, discriminator):
                 network.to(memory_format=torch.channels_last)
         self._first: dict[int, GANLosses] = {}
         self._penalty_values = no_penalty_values()
+        self._updates = Counter[str]()  # player -> its turns in this fit
+
+    def _check_schedule(self) -> None:
+        check_schedule(
+            simultaneous=self.game.rule.name if self.game.play == "simultaneous" else None,
+            discriminator_steps=self.discriminator_steps,
+            discriminator_warmup=self.discriminator_warmup,
+            generator_batch_size=self.generator_batch_size,
+            accumulate=self.accumulate,
+            shared_latents=self.shared_latents,
+            generator_penalty=self.generator_penalty,
+        )
 
     # ---- hooks a subclass may override ------------------------------------------------------------------------------
 
@@ -229,6 +235,27 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         seed = mix_seed(int(batch[0]))
         return torch.cat(list(generate(self, len(batch), seed=seed, batch_size=len(batch), ema=ema)))
 
+    def on_fit_start(self) -> None:
+        """Start the game; settings may have been set anew since the module was made."""
+        self._check_schedule()
+        if not self._resumed:
+            self._updates.clear()
+        super().on_fit_start()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the game, and how often each player has moved."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY]["updates"] = dict(self._updates)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """In a fit, load the game; one of before counted game steps."""
+        super().on_load_checkpoint(checkpoint)
+        if self._resumed:
+            step = checkpoint["global_step"]
+            waited = max(step - self.discriminator_warmup, 0)
+            before = {"discriminator": step * self.discriminator_steps, "generator": waited}
+            self._updates = Counter(checkpoint[KEY].get("updates", before))
+
     def on_train_start(self) -> None:
         """Check what every game checks, and that an epoch's last, smaller batch divides as well."""
         super().on_train_start()
@@ -253,8 +280,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         fakes = self.generator_batch_size or size
         reals = real.split(size)
         classes = labels.split(size) if labels is not None else [None] * shares
-        step = self.global_step
-        update = step * shares
+        step, update = self.global_step, self._updates["discriminator"]
         if self.game.play == "simultaneous":
             both = ("discriminator", "generator")
             return [Turn(both, self._micro(real, labels, fakes, both, update=update), size)]
@@ -274,6 +300,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Play one game step; an adaptive augmentation follows how sure the discriminator has been of the reals."""
         super().training_step(batch, batch_idx)
+        self._updates.update(self.last_step.turns)
         for augment in adaptive_parts(self.augment):
             if self.global_step % augment.interval == 0:
                 augment.adapt(lambda tensor: self.trainer.strategy.reduce(tensor, reduce_op="sum"))
@@ -402,7 +429,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
             discriminator_moves="discriminator" in moving,
             update=update,
             generator_moves="generator" in moving,
-            generator_update=self.global_step,
+            generator_update=self._updates["generator"],
         )
         micros = whole.split(self.accumulate if parts is None else parts)
         if labels is None or not (takes_labels(self.generator) or takes_labels(self.discriminator)):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import DifferentiationError
-from lightning_lead.objectives.penalties import check_decay, check_weight, lengths_of
+from lightning_lead.objectives.penalties import check_decay, check_weight, lengths_of, usable
 
 __all__ = ["AbstractGeneratorPenalty", "PathLength"]
 
@@ -121,7 +121,7 @@ class PathLength(AbstractGeneratorPenalty, nn.Module):
         differentiable = torch.is_grad_enabled()
         # a length is a derivative also where the penalty itself needs none, as in a validation loop
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(latents.device.type, enabled=False):
-            styles = mapping(latents.clone() if latents.is_inference() else latents)
+            styles = mapping(usable(latents))
             if not styles.requires_grad:
                 styles = styles.detach().requires_grad_()
             fakes = synthesis(styles.view_as(styles))  # some tools refuse a leaf that is differentiated by

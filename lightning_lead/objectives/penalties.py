@@ -48,9 +48,11 @@ __all__ = [
     "AbstractGradientPenalty",
     "AbstractPenalty",
     "check_decay",
+    "check_every",
     "check_weight",
     "labelled_fakes",
     "lengths_of",
+    "usable",
 ]
 
 
@@ -165,8 +167,8 @@ class AbstractGradientPenalty(AbstractPenalty):
         differentiable = torch.is_grad_enabled()
         # the slope is a derivative also where the penalty itself needs none, as in a validation loop
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(real.device.type, enabled=False):
-            real = _usable(real)
-            fake = _usable(fake).to(real.dtype) if fake is not None and self.looks_at_fakes else real
+            real, labels = usable(real), None if labels is None else usable(labels)
+            fake = usable(fake).to(real.dtype) if fake is not None and self.looks_at_fakes else real
             pairs = min(len(real), len(fake))
             points = self.points(real[:pairs], fake[:pairs], noise)
             if not points.requires_grad:
@@ -305,16 +307,22 @@ def check_decay(decay: float) -> None:
 
 def check_weight(penalty: Any, *, of: str = "discriminator") -> None:
     """Refuse a `weight` that is no finite number ≥ 0, and an `every` that is no integer ≥ 1."""
-    weight, every = penalty.weight, penalty.every
+    weight = penalty.weight
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight < 0:
         raise ConfigurationError(
             f"Cannot use {type(penalty).__name__}(weight=...) because it must be a finite number ≥ 0 (a negative one "
             f"would reward steepness); try 10.0 (got {weight!r})"
         )
+    check_every(penalty, of=of)
+
+
+def check_every(penalty: Any, *, of: str = "discriminator") -> None:
+    """Refuse an `every` that is no integer ≥ 1."""
+    every = penalty.every
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ConfigurationError(
-            f"Cannot use {type(penalty).__name__}(every=...) because it counts updates of the {of}; pass an "
-            f"integer ≥ 1, as 16 (got {every!r})"
+            f"Cannot use {type(penalty).__name__} because every= counts updates of the {of}; let it be an integer ≥ 1, "
+            f"as 16 (got {every!r})"
         )
 
 
@@ -339,7 +347,7 @@ def labelled_fakes(
     return fakes[:pairs], labels[:pairs]
 
 
-def _usable(samples: Tensor) -> Tensor:
+def usable(samples: Tensor) -> Tensor:
     """The samples, copied if they come from inference mode, because those cannot be differentiated by."""
     return samples.clone() if samples.is_inference() else samples
 

@@ -16,6 +16,7 @@ from lightning_lead._lightning import (
     DeepSpeedStrategy,
     FSDPStrategy,
     LearningRateFinder,
+    LightningModule,
     ModelParallelStrategy,
     StochasticWeightAveraging,
 )
@@ -86,12 +87,14 @@ def check_configuration(module: Any) -> None:
     Lightning keeps the optimizers alone of what it is handed, so nobody could see it later.
     """
     own = vars(module).get("configure_optimizers")  # the one of a command line lies in the instance
-    if not (isinstance(own, partial) and own.func is _configured):  # of a fit that ended before it asked
+    missing = own is None and type(module).configure_optimizers is LightningModule.configure_optimizers
+    left_over = isinstance(own, partial) and own.func is _configured  # of a fit that ended before it asked
+    if not (missing or left_over):
         vars(module)["configure_optimizers"] = partial(_configured, module, own)
 
 
 def _configured(module: Any, own: Any) -> Any:
-    del vars(module)["configure_optimizers"]
+    vars(module).pop("configure_optimizers", None)
     if own is not None:
         vars(module)["configure_optimizers"] = own
     configured = module.configure_optimizers()

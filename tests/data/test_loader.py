@@ -14,7 +14,15 @@ import torch
 from pairs import pairwise
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
 
 from lightning_lead import ConfigurationError
 from lightning_lead.data import EpochSampler, ResumableDataLoader
@@ -293,12 +301,44 @@ def test_random_transforms_are_a_function_of_seed_epoch_and_rank() -> None:
     assert not set(runs[3]) & set(runs[4])
 
 
+def test_what_is_set_on_a_loader_s_dataset_reaches_the_one_that_it_was_given() -> None:
+    """Also where that one has a dataset itself."""
+    inner = Counting()
+    loader = ResumableDataLoader(Subset(inner, range(8)), BATCH)
+    assert loader.dataset.dataset is inner
+    loader.dataset.dataset = Transformed()
+    assert isinstance(loader.dataset.original.dataset, Transformed)
+    assert loader.dataset[3] != 3
+
+
+def test_a_dataset_may_grow_while_it_is_read() -> None:
+    class Growing(Counting):
+        def __getitem__(self, index: int) -> Tensor:
+            self.count += 1
+            return super().__getitem__(index)
+
+    loader = ResumableDataLoader(Growing(8), BATCH, shuffle=False)
+    assert epoch_of(loader, 1) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_a_stream_is_refused() -> None:
+    class Stream(IterableDataset[Tensor]):
+        def __len__(self) -> int:
+            return 8
+
+        def __iter__(self) -> Any:
+            return iter(range(8))
+
+    with pytest.raises(ConfigurationError, match=r"Cannot go on in the middle of a stream.*got Stream"):
+        ResumableDataLoader(Stream(), BATCH)
+
+
 def test_a_loader_s_dataset_answers_for_the_one_that_it_was_given() -> None:
     loader = ResumableDataLoader(Counting(), BATCH)
     loader.dataset.count = 8
-    assert (len(loader.dataset), loader.dataset.dataset.count, loader.dataset[7]) == (8, 8, 7)
+    assert (len(loader.dataset), loader.dataset.original.count, loader.dataset[7]) == (8, 8, 7)
     again = pickle.loads(pickle.dumps(loader.dataset))
-    assert (len(again), again.dataset.loaded) == (8, [7])
+    assert (len(again), again.original.loaded) == (8, [7])
 
 
 def test_nothing_is_loaded_for_skipped_batches() -> None:

@@ -258,28 +258,148 @@ def test_it_is_logged():
     assert gan.trainer.logged_metrics.keys() >= {"loss/generator"}
 
 
-def test_labels_reach_mapping_and_synthesis():
-    class Mapping(nn.Module):
+class Named(nn.Module):
+    """Adds an embedding of labels, which it may go without."""
+
+    def __init__(self):
+        super().__init__()
+        self.classes = nn.Embedding(3, 3, dtype=torch.float64)
+
+    def forward(self, latents, class_labels=None):
+        return latents if class_labels is None else latents + self.classes(class_labels)
+
+
+class Conditional(nn.Module):
+    """A generator whose mapping takes labels: a module, a method that may go without, one that may not."""
+
+    latent_dim, num_classes = 3, 3
+
+    def __init__(self, how):
+        super().__init__()
+        self.named, self.layer, self.seen = Named(), nn.Linear(3, 2, dtype=torch.float64), []
+        self.named.register_forward_pre_hook(lambda layer, args, kwargs: self.note(args, kwargs), with_kwargs=True)
+        self.mapping = {"module": self.named, "optional": self.optional, "required": self.required}[how]
+
+    def note(self, args, kwargs):
+        given = [*args[1:], *kwargs.values()]
+        self.seen.append(None if given[0] is None else given[0].tolist())
+
+    def optional(self, latents, truncation=1.0, labels=None):
+        return self.named(truncation * latents, labels)
+
+    def required(self, latents, c):
+        return self.named(latents, c)
+
+    def synthesis(self, styles, noise=None):
+        assert noise is None
+        return self.layer(styles)
+
+    def forward(self, latents, labels):
+        return self.synthesis(self.named(latents, labels))
+
+
+def conditional_batch(count=4):
+    labels, latents = torch.arange(count) % 3, torch.randn(count, 3, dtype=torch.float64)
+    return GANBatch(tiny_points(count), labels, latents, labels, True)
+
+
+@pytest.mark.parametrize("how", ["module", "optional", "required"])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_labels_reach_whatever_takes_them(how, mode):
+    generator = Conditional(how)
+    problem = GANProblem(generator, tiny_networks()[1], generator_penalty=PathLength(1.0), noise=PrivateNoise())
+    with mode():
+        batch = conditional_batch()
+        assert problem.generator_penalty_on(batch) > 0
+    assert generator.seen == [batch.labels.tolist()]
+
+
+def test_labels_that_no_part_takes_are_refused():
+    generator = Conditional("module")
+    del generator.mapping
+    generator.mapping = lambda latents, truncation=1.0: truncation * latents
+    problem = GANProblem(generator, tiny_networks()[1], generator_penalty=PathLength(1.0))
+    with pytest.raises(ConfigurationError, match="neither its mapping nor its synthesis does; call their"):
+        problem.generator_penalty_on(conditional_batch())
+
+
+class Flat(AbstractGeneratorPenalty):
+    """Zero, as a function of the weights or as a constant."""
+
+    def __init__(self, constant):
+        self.constant = constant
+
+    def __call__(self, mapping, synthesis, latents, *, noise=None):
+        return latents.new_zeros(()) if self.constant else 0 * synthesis(mapping(latents)).sum()
+
+
+class Added(LeadGANModule):
+    """Adds a loss in which players meet, as feature matching."""
+
+    def wanted_losses(self, batch, wanted):
+        losses = dict(super().wanted_losses(batch, wanted))
+        if "generator" in losses:
+            losses["generator"] = losses["generator"] + self.discriminator(self(batch.latents)).square().mean()
+        return losses
+
+
+@pytest.mark.parametrize("form", ["opponent", "own"])
+@pytest.mark.parametrize("way", [LeadGANModule, Declined, Added])
+@pytest.mark.parametrize("constant", [False, True])
+def test_a_penalty_of_zero_changes_nothing(form, way, constant):
+    """Nor the cross term of what an override adds."""
+    states = []
+    for own in (Flat(constant), None):
+        gan = build(way, own=Flat(constant), game=LEADStrategy(0.7, form=form))
+        gan.generator_penalty = own
+        fit(gan, steps=4)
+        assert gan._structure.chained is (way is LeadGANModule)
+        states.append(gan.state_dict())
+    assert furthest(*states) < 1e-12
+
+
+class Sometimes(LeadGANModule):
+    """The generator moves in every other game step alone."""
+
+    def game_turns(self, batch):
+        turns = super().game_turns(batch)
+        return turns if self.global_step % 2 else turns[:-1]
+
+
+@pytest.mark.parametrize("kind", [Sometimes, LeadGANModule])
+def test_updates_are_counted_and_not_game_steps(kind, tmp_path):
+    steps, warmup = 9, 0 if kind is Sometimes else 3
+    runs = [build(kind, own=Counted(every=2), discriminator_warmup=warmup) for _ in range(2)]
+    keep = ModelCheckpoint(tmp_path, every_n_train_steps=4, save_top_k=-1, filename="{step}")
+    fit(runs[0], steps=steps, callbacks=[keep], enable_checkpointing=True)
+    updates = 4 if kind is Sometimes else steps - warmup
+    assert runs[0].generator_penalty.count == len(range(0, updates, 2))
+    again = tiny_trainer(steps, enable_checkpointing=True, callbacks=[ModelCheckpoint(tmp_path, every_n_train_steps=4)])
+    again.fit(runs[1], tiny_loader(24), ckpt_path=str(tmp_path / "step=4.ckpt"))
+    assert furthest(runs[0].state_dict(), runs[1].state_dict()) == 0
+    fit(runs[0], steps=1)  # another fit begins anew
+    assert runs[0]._updates == {"discriminator": 1} | ({} if warmup or kind is Sometimes else {"generator": 1})
+
+
+def test_an_average_moves_where_the_structure_turns_out_to_have_changed():
+    class Changing(nn.Module):
         def __init__(self):
             super().__init__()
-            self.classes = nn.Embedding(3, 3)
+            self.first, self.last, self.smooth = nn.Linear(2, 6), nn.Linear(6, 1), False
 
-        def forward(self, latents, labels):
-            return latents + self.classes(labels)
+        def forward(self, x):
+            hidden = self.first(x)
+            return self.last(torch.tanh(hidden) if self.smooth else torch.relu(hidden))
 
-    generator = Styled()
-    generator.mapping, generator.num_classes = Mapping().double(), 3
-    seen = []
-    generator.mapping.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[1]))
-    problem = GANProblem(
-        nn.Module.train(generator), tiny_networks()[1], generator_penalty=PathLength(1.0), noise=PrivateNoise()
-    )
-    labels = torch.tensor([2, 0, 1, 2])
-    latents = torch.randn(4, 3, dtype=torch.float64)
-    generator.layers = nn.Sequential(nn.Linear(3, 2)).double()
-    value = problem.generator_penalty_on(GANBatch(tiny_points(4), labels, latents, labels, True))
-    assert value.requires_grad
-    assert [each.tolist() for each in seen] == [labels.tolist()]
+    class Gan(LeadGANModule):
+        def on_train_batch_start(self, batch, batch_idx):
+            self.discriminator.smooth = self.global_step >= 2
+
+    settings = {"generator_penalty": Counted(), "game": LEADStrategy(0.5), "discriminator_steps": 2}
+    gan = Gan(Styled(), Changing(), **settings).double()
+    fit(gan)
+    assert gan._structure.not_piecewise_linear is not None
+    assert gan.generator_penalty.count == STEPS
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -288,6 +408,23 @@ def test_labels_reach_mapping_and_synthesis():
 def test_simultaneous_play_is_refused():
     with pytest.raises(ConfigurationError, match=r"penalise the generator under GradientPlay.*alternating"):
         build(game=GameStrategy(GradientPlay(), play="simultaneous"))
+
+
+def test_simultaneous_play_is_refused_for_a_penalty_that_came_later():
+    gan = build(game=GameStrategy(GradientPlay(), play="alternating"))
+    gan.game.play = "simultaneous"
+    with pytest.raises(ConfigurationError, match="penalise the generator"):
+        fit(gan)
+
+
+@pytest.mark.parametrize("value", [0.5, None, torch.zeros(2)])
+def test_what_is_no_scalar_tensor_is_refused(value):
+    class Wrong(AbstractGeneratorPenalty):
+        def __call__(self, mapping, synthesis, latents, *, noise=None):
+            return value
+
+    with pytest.raises(ConfigurationError, match="Cannot add Wrong to the generator's loss because it is no scalar"):
+        fit(build(own=Wrong()))
 
 
 @pytest.mark.parametrize("given", [R1(1.0), 3, PathLength, [PathLength()]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -288,6 +289,28 @@ def test_a_frequency_beside_an_optimizer_is_refused_in_every_fit(arranged, in_in
             with pytest.raises(ConfigurationError, match=r"Lightning 2 leaves it aside.*discriminator_steps="):
                 fit(module)
         assert vars(module).get("configure_optimizers") is before.get("configure_optimizers")
+
+
+def test_a_module_without_optimizers_gets_lightning_s_own_message():
+    class Bare(LeadMixin, pl.LightningModule):
+        players, player_losses = Port.players, Port.player_losses
+
+    module = Bare(game="GradientPlay")
+    module.generator, module.discriminator = nn.Linear(2, 2).double(), nn.Linear(2, 1).double()
+    with pytest.raises(pl.utilities.exceptions.MisconfigurationException, match="No `configure_optimizers"):
+        fit(module)
+
+
+def test_a_copy_of_a_module_whose_fit_ended_early_configures_its_optimizers():
+    class Late(Port):
+        def setup(self, stage):
+            raise KeyboardInterrupt
+
+    module = Late()
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(module)
+    copied = copy.copy(module)
+    assert len(module.configure_optimizers()) == len(copied.configure_optimizers()) == 2
 
 
 def test_a_scheduler_s_own_frequency_is_kept():

@@ -96,8 +96,8 @@ class ChainDerivatives:
             contexts=self._contexts,
             graphs=self._graphs,
             replay=replay,
-            # a plain gradient shares fakes only where both players evaluate before either moves
-            # and q is no function of the fakes
+            # a plain gradient shares fakes only where both players evaluate before either moves; with a q, which is of
+            # the weights and not of the fakes, the generator makes its own
             hands_over=chain.shares
             and not (replay or chain.penalises_generator)
             and (cross is not None or (current and chain.joint)),
@@ -166,11 +166,12 @@ def _generator_direction(query: Query, cross: CrossTerm) -> Direction:
     with torch.enable_grad(), contexts.swap(query.point):
         with chain.evaluation(replay=query.replay):
             fakes = chain.fakes()
+            penalty = chain.generator_penalty()  # before D, where the structure may turn out to have changed
             if part is None:
                 cotangent, loss = _cotangent(query, chain, fakes, cross, with_gradient=True)
             else:
                 cotangent, loss = cotangent_of(chain, fakes, query.own, contexts)
-            cotangent, loss = penalised(chain, cotangent, loss, query.own, contexts)
+            cotangent, loss = penalised(cotangent, loss, penalty, query.own, contexts)
         if part is not None:
             few = part.first_of(fakes)
             with part.evaluation(replay=True):

@@ -69,7 +69,7 @@ def generator_difference(query: Query, cross: CrossTerm) -> Direction:
             with chain.evaluation(replay=query.replay):
                 fakes = chain.fakes()
                 now, loss = cotangent_of(chain, fakes, query.own, contexts)
-                total, loss = penalised(chain, now, loss, query.own, contexts)
+                total, loss = penalised(now, loss, chain.generator_penalty(), query.own, contexts)
         elif chain.joint:
             fakes, own, now, loss = kept
             total = now

@@ -114,7 +114,7 @@ class Chain(abc.ABC):
     @property
     @abc.abstractmethod
     def penalises_generator(self) -> bool:
-        """True if there is a q."""
+        """True if there is a q in this update."""
 
     @abc.abstractmethod
     def use_duals(self, reason: str) -> None:
@@ -286,16 +286,17 @@ def cotangent_of(chain: Chain, fakes: Tensor, own: Vector, contexts: Contexts) -
 
 
 def penalised(
-    chain: Chain, cotangent: Cotangent, loss: Tensor, own: Vector, contexts: Contexts
+    cotangent: Cotangent, loss: Tensor, penalty: Tensor | None, own: Vector, contexts: Contexts
 ) -> tuple[Cotangent, Tensor]:
-    """The cotangent and ℓ_G, with ∇q and q; inside the evaluation."""
-    penalty = chain.generator_penalty()
+    """The cotangent and ℓ_G, with ∇q and q if there is a q."""
     if penalty is None:
         return cotangent, loss
-    with contexts.full_precision():
-        grads = torch.autograd.grad(penalty, own, allow_unused=True)
-    direct = tuple(_sum((1.0, d), (1.0, g)) for d, g in zip(cotangent.direct, grads, strict=True))
-    return Cotangent(cotangent.fakes, direct), loss + penalty.detach()
+    if penalty.requires_grad:
+        with contexts.full_precision():
+            grads = torch.autograd.grad(penalty, own, allow_unused=True)
+        direct = tuple(_sum((1.0, d), (1.0, g)) for d, g in zip(cotangent.direct, grads, strict=True))
+        cotangent = Cotangent(cotangent.fakes, direct)
+    return cotangent, loss + penalty.detach()
 
 
 def pull_back(fakes: Tensor, own: Vector, cotangent: Cotangent) -> Vector:
