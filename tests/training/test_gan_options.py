@@ -627,5 +627,5 @@ def test_a_penalty_of_one_s_own_with_a_bad_interval_is_refused(every):
 
     own = Own(1.0)
     object.__setattr__(own, "every", every)
-    with pytest.raises(ConfigurationError, match=r"Own because its attribute every"):
+    with pytest.raises(ConfigurationError, match=r"Own because every= counts"):
         build(networks(), penalty=[own])
