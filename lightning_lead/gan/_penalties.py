@@ -19,7 +19,8 @@ from lightning_lead.calculus.replay import frozen_buffers
 from lightning_lead.gan._batch import EVALUATED, GANBatch
 from lightning_lead.gan._labels import takes_labels, with_labels
 from lightning_lead.objectives import AbstractGeneratorPenalty, AbstractPenalty
-from lightning_lead.objectives.penalties import check_every, usable
+from lightning_lead.objectives._penalty_settings import check_every
+from lightning_lead.objectives.penalties import usable
 
 __all__ = ["PenalisedLosses", "as_penalties", "check_generator_penalty", "no_penalty_values"]
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.objectives.penalties import AbstractPenalty, check_weight, labelled_fakes
+from lightning_lead.objectives._penalty_settings import check_weight
+from lightning_lead.objectives.penalties import AbstractPenalty, labelled_fakes
 
 __all__ = ["ApproximateR1", "ApproximateR2"]
 

@@ -17,7 +17,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from lightning_lead.objectives.penalties import AbstractPenalty, check_decay, check_weight, labelled_fakes
+from lightning_lead.objectives._penalty_settings import check_decay, check_weight
+from lightning_lead.objectives.penalties import AbstractPenalty, labelled_fakes
 
 __all__ = ["LeCam"]
 

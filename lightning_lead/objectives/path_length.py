@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import DifferentiationError
-from lightning_lead.objectives.penalties import check_decay, check_weight, lengths_of, usable
+from lightning_lead.objectives._penalty_settings import check_decay, check_weight
+from lightning_lead.objectives.penalties import lengths_of, usable
 
 __all__ = ["AbstractGeneratorPenalty", "PathLength"]
 
