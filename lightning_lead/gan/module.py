@@ -6,7 +6,6 @@ answers the generator's last move, the others are plain; the generator answers a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +18,6 @@ from lightning_lead.calculus._chain.links import Structure
 from lightning_lead.calculus._rng import mix_seed
 from lightning_lead.calculus._terms import Contexts, OracleStatistics
 from lightning_lead.calculus.swap import Swap
-from lightning_lead.checkpoints._game import KEY
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
 from lightning_lead.gan._batch import EVALUATED, GANBatch
@@ -144,7 +142,6 @@ class LeadGANModule(AdversarialLosses, LeadModule):
                 network.to(memory_format=torch.channels_last)
         self._first: dict[int, GANLosses] = {}
         self._penalty_values = no_penalty_values()
-        self._updates = Counter[str]()  # player -> its turns in this fit
 
     def _check_schedule(self) -> None:
         check_schedule(
@@ -238,23 +235,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
     def on_fit_start(self) -> None:
         """Start the game; settings may have been set anew since the module was made."""
         self._check_schedule()
-        if not self._resumed:
-            self._updates.clear()
         super().on_fit_start()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the game, and how often each player has moved."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[KEY]["updates"] = dict(self._updates)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """In a fit, load the game; one of before counted game steps."""
-        super().on_load_checkpoint(checkpoint)
-        if self._resumed:
-            step = checkpoint["global_step"]
-            waited = max(step - self.discriminator_warmup, 0)
-            before = {"discriminator": step * self.discriminator_steps, "generator": waited}
-            self._updates = Counter(checkpoint[KEY].get("updates", before))
 
     def on_train_start(self) -> None:
         """Check what every game checks, and that an epoch's last, smaller batch divides as well."""
@@ -280,7 +261,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         fakes = self.generator_batch_size or size
         reals = real.split(size)
         classes = labels.split(size) if labels is not None else [None] * shares
-        step, update = self.global_step, self._updates["discriminator"]
+        step, update = self.global_step, self._turns_played["discriminator"]
         if self.game.play == "simultaneous":
             both = ("discriminator", "generator")
             return [Turn(both, self._micro(real, labels, fakes, both, update=update), size)]
@@ -300,7 +281,6 @@ class LeadGANModule(AdversarialLosses, LeadModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Play one game step; an adaptive augmentation follows how sure the discriminator has been of the reals."""
         super().training_step(batch, batch_idx)
-        self._updates.update(self.last_step.turns)
         for augment in adaptive_parts(self.augment):
             if self.global_step % augment.interval == 0:
                 augment.adapt(lambda tensor: self.trainer.strategy.reduce(tensor, reduce_op="sum"))
@@ -308,6 +288,10 @@ class LeadGANModule(AdversarialLosses, LeadModule):
 
     def _waits_until(self) -> int:
         return self.discriminator_warmup
+
+    def _turns_until(self, step: int) -> dict[str, int]:
+        waited = max(step - self.discriminator_warmup, 0)
+        return {"discriminator": step * self.discriminator_steps, "generator": waited}
 
     def wanted_losses(self, batch: GANBatch, wanted: frozenset[str]) -> Mapping[str, Tensor]:
         """Return the losses in `wanted` on one micro-batch."""
@@ -429,7 +413,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
             discriminator_moves="discriminator" in moving,
             update=update,
             generator_moves="generator" in moving,
-            generator_update=self._updates["generator"],
+            generator_update=self._turns_played["generator"],
         )
         micros = whole.split(self.accumulate if parts is None else parts)
         if labels is None or not (takes_labels(self.generator) or takes_labels(self.discriminator)):

@@ -6,6 +6,7 @@ One `training_step` is one game step: every player moves, and `trainer.global_st
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -111,6 +112,7 @@ class LeadMixin(LightningModule):
         self._game_log = GameLog()
         self._playing: list[tuple[int, bool]] = []
         self._mid_step = False
+        self._turns_played = Counter[str]()
         self._built: list[list[dict[str, Any]]] = []
         self.hooks_run: set[str] = set()
         """Hooks of this class that have run in this fit."""
@@ -225,6 +227,7 @@ class LeadMixin(LightningModule):
                 self.last_step = played = step.play()
         finally:
             self._mid_step = False
+        self._turns_played.update(played.turns)
         if meets_first:
             self._warn_if_apart()
         self._schedulers.step("step", self.trainer.global_step)
@@ -330,6 +333,10 @@ class LeadMixin(LightningModule):
         """Return the game step from which on both players move; one alone moves before."""
         return 0
 
+    def _turns_until(self, step: int) -> dict[str, int]:
+        """Return how often each player has moved before a game step, for a checkpoint that does not say it."""
+        return {}
+
     def _warn_if_apart(self) -> None:
         if all(moves for _, moves in self._playing):
             warn_if_apart(self.game.rule, self._graphs.values())
@@ -420,6 +427,8 @@ class LeadMixin(LightningModule):
         """Check the players, give the rule its starting point, fix the seed of the noise."""
         check_trainer(self.trainer, self.game.rule)
         self._start_game(self._live())
+        if not self._resumed:
+            self._turns_played.clear()
         if not self._resumed or self._noise_seed is None:
             self._noise_seed = int(torch.randint(2**62, ()).item())
         self._noise_seed = int(self.trainer.strategy.broadcast(self._noise_seed))
@@ -451,6 +460,7 @@ class LeadMixin(LightningModule):
             "version": VERSION,
             "players": parameter_shapes(self, self._live()),
             "noise_seed": self._noise_seed,
+            "turns": dict(self._turns_played),
             "game": self.game.state_dict(),
             "description": self.game.description,
         }
@@ -469,6 +479,7 @@ class LeadMixin(LightningModule):
         check_same_parameters(saved["players"], parameter_shapes(self, self._live()))
         self.game.load_state_dict(saved["game"])
         self._noise_seed, self._resumed = saved["noise_seed"], True
+        self._turns_played = Counter(saved.get("turns", self._turns_until(checkpoint["global_step"])))
         self.hooks_run.add("on_load_checkpoint")
 
 

@@ -17,6 +17,7 @@ from lightning_lead import ConfigurationError, GameStrategy, GANBatch, LeadGANMo
 from lightning_lead._errors import DifferentiationError
 from lightning_lead.calculus import PrivateNoise
 from lightning_lead.calculus._chain.links import Structure
+from lightning_lead.checkpoints._game import KEY
 from lightning_lead.gan import GANProblem
 from lightning_lead.objectives import R1, AbstractGeneratorPenalty, PathLength
 from lightning_lead.rules import GradientPlay, LookaheadMinmax
@@ -378,7 +379,26 @@ def test_updates_are_counted_and_not_game_steps(kind, tmp_path):
     again.fit(runs[1], tiny_loader(24), ckpt_path=str(tmp_path / "step=4.ckpt"))
     assert furthest(runs[0].state_dict(), runs[1].state_dict()) == 0
     fit(runs[0], steps=1)  # another fit begins anew
-    assert runs[0]._updates == {"discriminator": 1} | ({} if warmup or kind is Sometimes else {"generator": 1})
+    assert runs[0]._turns_played == {"discriminator": 1} | ({} if warmup or kind is Sometimes else {"generator": 1})
+
+
+def test_a_checkpoint_that_does_not_count_updates_goes_on_all_the_same(tmp_path):
+    settings = {
+        "own": Counted(every=2),
+        "penalty": R1(0.5, every=3),
+        "discriminator_steps": 2,
+        "discriminator_warmup": 1,
+    }
+    keep = ModelCheckpoint(tmp_path, every_n_train_steps=4, save_top_k=-1, filename="{step}")
+    whole = build(**settings)
+    fit(whole, callbacks=[keep], enable_checkpointing=True)
+    saved = torch.load(tmp_path / "step=4.ckpt", weights_only=False)
+    assert saved[KEY].pop("turns") == {"discriminator": 8, "generator": 3}
+    torch.save(saved, tmp_path / "old.ckpt")
+    resumed = build(**settings | {"own": Counted(every=2)})
+    again = tiny_trainer(STEPS, enable_checkpointing=True, callbacks=[ModelCheckpoint(tmp_path, every_n_train_steps=4)])
+    again.fit(resumed, tiny_loader(24), ckpt_path=str(tmp_path / "old.ckpt"))
+    assert furthest(whole.state_dict(), resumed.state_dict()) == 0
 
 
 def test_an_average_moves_where_the_structure_turns_out_to_have_changed():
