@@ -6,11 +6,17 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import itertools
+import os
+import pkgutil
 import sys
+import typing
 import warnings
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,12 +33,27 @@ from lightning_lead._lightning import (
 )
 from lightning_lead.engine.named_rules import game_names
 from lightning_lead.gan import LeadGANModule
+from lightning_lead.objectives import AdversarialObjective
 from lightning_lead.training import LeadMixin
 
-__all__ = ["QUIET", "GameCLI", "build", "configuration"]
+__all__ = ["QUIET", "TRUSTED", "GameCLI", "build", "configuration"]
 
 QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 """Arguments of a run that writes and shows nothing of its own."""
+
+TRUSTED = "LIGHTNING_LEAD_TRUSTED"
+"""Environment variable: packages, with commas between, of which recipes may build whatever they name."""
+
+_PARTS = (
+    "lightning_lead.",
+    "lightning.",
+    "pytorch_lightning.",
+    "lightning_fabric.",
+    "torch.nn.",
+    "torch.optim.",
+    "torch.utils.data.",
+    "torchmetrics.",
+)
 
 
 class GameCLI(LightningCLI):
@@ -71,8 +92,14 @@ class GameCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Hand the game to the model."""
+        """Refuse what a recipe may not build or load, and hand the game to the model."""
         config = self.config[self.subcommand] if self.subcommand else self.config
+        _check_classes(config)
+        if str(config.get("ckpt_path")).startswith("http"):
+            raise ConfigurationError(
+                "Cannot load a checkpoint from an address because Lightning unpickles it, which may run anything; "
+                f"download it, and pass the file (got --ckpt_path={config.ckpt_path})"
+            )
         if config.game is None:
             return
         settings = config.model.get("init_args", {}) if self.own_module else config.model
@@ -140,6 +167,38 @@ def _read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError):
         return {}
     return recipe if isinstance(recipe, dict) else {}
+
+
+def _check_classes(part: Any) -> None:
+    """Refuse a `class_path` that is no part of a run, wherever it stands: an argument of any type may hold one."""
+    if isinstance(part, (Mapping, Namespace)):
+        entries = dict(vars(part) if isinstance(part, Namespace) else part)
+        if isinstance(path := entries.get("class_path"), str):
+            _check_class(path)
+        part = list(entries.values())
+    if isinstance(part, (list, tuple)):
+        for each in part:
+            _check_classes(each)
+
+
+def _check_class(path: str) -> None:
+    package = path.partition(".")[0]
+    if package in os.environ.get(TRUSTED, "").split(","):
+        return
+    found = pkgutil.resolve_name(path)  # the parser has imported it already
+    if inspect.ismethod(found):  # another constructor of its class
+        found = found.__self__
+    elif not isinstance(found, type):  # a function is what it says that it returns
+        found = typing.get_type_hints(found).get("return") if callable(found) else None
+    if isinstance(found, type):
+        derived = any(f"{base.__module__}.".startswith(_PARTS) for base in found.__mro__)
+        if derived or found is timedelta or issubclass(found, AdversarialObjective):
+            return
+    raise ConfigurationError(
+        f"Cannot build {path} because it is no part of a run: no class of, or derived from one of, "
+        f"{', '.join(name.rstrip('.') for name in _PARTS)}, and no objective; leave it out, or set "
+        f"{TRUSTED}={package} if you know what it does"
+    )
 
 
 def _keep_earlier(trainer: Any, *, resumes: bool) -> None:
