@@ -44,16 +44,14 @@ QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--tra
 TRUSTED = "LIGHTNING_LEAD_TRUSTED"
 """Environment variable: packages, with commas between, of which recipes may build whatever they name."""
 
-_PARTS = (
-    "lightning_lead.",
-    "lightning.",
-    "pytorch_lightning.",
-    "lightning_fabric.",
-    "torch.nn.",
-    "torch.optim.",
-    "torch.utils.data.",
-    "torchmetrics.",
-)
+_ROOMS = {
+    "lightning_lead": "callbacks checkpoints data engine features gan metrics networks objectives rules training",
+    "lightning.pytorch": "accelerators callbacks core loggers plugins profilers strategies",  # its command line is none
+    "lightning.fabric": "accelerators loggers plugins strategies",
+    "torch": "nn optim utils.data",
+}
+_ROOMS |= {"pytorch_lightning": _ROOMS["lightning.pytorch"], "lightning_fabric": _ROOMS["lightning.fabric"]}
+_PARTS = (*(f"{package}.{room}." for package, rooms in _ROOMS.items() for room in rooms.split()), "torchmetrics.")
 
 
 class GameCLI(LightningCLI):
@@ -195,8 +193,8 @@ def _check_class(path: str) -> None:
         if derived or found is timedelta or issubclass(found, AdversarialObjective):
             return
     raise ConfigurationError(
-        f"Cannot build {path} because it is no part of a run: no class of, or derived from one of, "
-        f"{', '.join(name.rstrip('.') for name in _PARTS)}, and no objective; leave it out, or set "
+        f"Cannot build {path} because it is no part of a run: no network, optimizer, dataset, metric, callback or "
+        "other part of a Trainer or of this package, nor derived from one, and no objective; leave it out, or set "
         f"{TRUSTED}={package} if you know what it does"
     )
 

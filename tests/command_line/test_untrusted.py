@@ -75,6 +75,7 @@ PAYLOADS = {
     "os.mkdir": lambda made: {"path": made},
     "torchvision.utils.save_image": lambda made: {"tensor": [0.5], "fp": made, "format": "png"},
     "torch.utils.tensorboard.SummaryWriter": lambda made: {"log_dir": made},
+    "lightning_lead.compare.compare": lambda made: {"arguments": [f"--output={made}"]},
 }
 
 
