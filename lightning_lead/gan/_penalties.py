@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import operator
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from lightning_lead.objectives.penalties import usable
 __all__ = ["PenalisedLosses", "as_penalties", "check_generator_penalty", "no_penalty_values"]
 
 
-class PenalisedLosses:
+class PenalisedLosses(abc.ABC):
     """The part of a problem that evaluates both players' penalties, by the networks of the rest."""
 
     generator: nn.Module
@@ -39,17 +40,17 @@ class PenalisedLosses:
         """True if a penalty depends on the fakes."""
         return any(penalty.looks_at_fakes for penalty in self.penalties)
 
+    @abc.abstractmethod
     def generate(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         """G(z), with labels if the generator takes them."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def logits(self, samples: Tensor, labels: Tensor | None = None) -> Tensor:
         """D of any samples, with labels if the discriminator takes them."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def frozen(self) -> AbstractContextManager[None]:
         """Let no buffer of the discriminator and of the augmentation move."""
-        raise NotImplementedError
 
     def penalty_on(self, batch: GANBatch, fakes: Tensor) -> Tensor | None:
         """Σ p, of the discriminator as it was in its last forward; None if no penalty is due in this update."""

@@ -320,8 +320,8 @@ class AdversarialModule(LeadModule):
             super()._warn_if_apart()
 
     def _note(self, name: str, value: Tensor) -> None:
-        """Keep a number of a micro-batch for the log."""
-        if not self.is_repeat:
+        """Keep a number of a micro-batch for the log of this game step."""
+        if self._trainer is not None and self.trainer.training and not self.is_repeat:
             self._parts.setdefault(name, []).append(value.detach())
 
     def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:

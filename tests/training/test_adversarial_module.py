@@ -126,6 +126,9 @@ def test_parts_of_losses_are_logged_as_means_over_micro_batches(game):
         module = build(weight=0.3, game=copy.deepcopy(game), accumulate=accumulate)
         logged = fit(module, steps=2).callback_metrics
         assert {name: float(logged[name]) for name in expected} == pytest.approx(expected, rel=1e-6)
+        kept = len(module._parts["task/l1"])
+        module.player_losses([x, y])
+        assert len(module._parts["task/l1"]) == kept  # an evaluation of one's own leaves nothing behind
 
 
 def test_an_adaptive_weight_is_its_loop():
