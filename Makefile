@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check golden test-lowest test-lightning talk docs bench wheel-test clean
+.PHONY: help demo test check faults golden test-lowest test-lightning talk docs bench wheel-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and everything that `make
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PYTEST)
+
+faults: $(VENV)/.installed-test  ## break runs in every way of tests/faults, and print a table of what became of them
+	LIGHTNING_LEAD_THOROUGH=1 $(PYTEST) tests/faults
 
 golden: $(VENV)/.installed-test  ## compare weights, resumes, scores and recipes with those of another commit, OLD=COMMIT, bit by bit
 	OMP_NUM_THREADS=1 $(BIN)/python tests/golden.py "$(OLD)"

@@ -10,7 +10,12 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["pairwise"]
+__all__ = ["pairwise", "some", "thorough"]
+
+
+def thorough() -> bool:
+    """Return True where every case is to be tried."""
+    return bool(os.environ.get("LIGHTNING_LEAD_THOROUGH"))
 
 
 def pairwise(*settings: Iterable[Any]) -> list[tuple[Any, ...]]:
@@ -21,8 +26,14 @@ def pairwise(*settings: Iterable[Any]) -> list[tuple[Any, ...]]:
     """
     values = [list(each) for each in settings]
     every = list(itertools.product(*(range(len(each)) for each in values)))
-    chosen = every if os.environ.get("LIGHTNING_LEAD_THOROUGH") else _cover(every)
+    chosen = every if thorough() else _cover(every)
     return [tuple(each[k] for each, k in zip(values, combination, strict=True)) for combination in chosen]
+
+
+def some(cases: Iterable[Any], count: int) -> list[Any]:
+    """Return `count` of the cases, evenly spread; all of them in a thorough run."""
+    every = list(cases)
+    return every if thorough() or len(every) <= count else [every[k * len(every) // count] for k in range(count)]
 
 
 def _cover(every: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
