@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["check_count", "check_positive", "check_range", "require_number", "counted"]
+__all__ = ["check_clip", "check_count", "check_positive", "check_range", "check_rates", "counted", "require_number"]
 
 
 def check_positive(**counts: int | None) -> None:
@@ -16,6 +16,19 @@ def check_positive(**counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ConfigurationError(f"Cannot use {name} because it must be an integer ≥ 1 (got {value!r})")
+
+
+def check_clip(clip: float | None) -> None:
+    """Refuse a largest norm that is not finite and > 0; None passes."""
+    if clip is not None and not 0 < clip < math.inf:
+        raise ConfigurationError(f"Cannot clip because clip must be a finite norm > 0, or None (got {clip!r})")
+
+
+def check_rates(**rates: float) -> None:
+    """Refuse learning rates that are not finite and > 0, by the argument's name."""
+    for name, rate in rates.items():
+        if not 0 < rate < math.inf:
+            raise ConfigurationError(f"Cannot learn because {name} must be finite and > 0 (got {rate!r})")
 
 
 def check_range(value_range: tuple[float, float]) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Play, Point
 from lightning_lead.calculus.lookahead import Lookahead
@@ -73,6 +74,7 @@ class Match:
         optimizer: OptimizerFactory | None = None,
         start: Point | None = None,
     ) -> None:
+        check_arguments(Match, locals())
         if not (math.isfinite(lr) and lr > 0):
             raise ConfigurationError(f"Cannot step by lr={lr!r}; pass a finite step size > 0")
         self.strategy = GameStrategy(rule, play=play, skip_limit=None)  # a path may leave for infinity

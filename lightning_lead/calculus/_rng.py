@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+from lightning_lead._arguments import check_arguments
+from lightning_lead._errors import ConfigurationError
+
 __all__ = ["PrivateNoise", "RandomState", "mix_seed", "private_rng"]
 
 
@@ -115,7 +118,13 @@ class PrivateNoise:
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.device, self.torch_only = torch.device(device), False
+        check_arguments(PrivateNoise, locals())
+        try:
+            self.device, self.torch_only = torch.device(device), False
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"Cannot draw random numbers because torch knows no such device; pass 'cpu' or 'cuda' (got {device!r})"
+            ) from error
         self.generator: torch.Generator | None = None
 
     @contextmanager

@@ -16,6 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_lead._arguments import check_arguments
+from lightning_lead._checks import check_clip
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Vector
 from lightning_lead.calculus._players import laid_out_like, weighted_sum
@@ -68,6 +70,8 @@ class Lookahead:
     def __init__(
         self, players: Mapping[str, Sequence[Tensor]], optimizers: Sequence[Optimizer], *, clip: float | None = None
     ) -> None:
+        check_arguments(Lookahead, locals())
+        check_clip(clip)
         self._players, self._optimizers, self._clip = players, optimizers, clip
         self._remembered: list[tuple[Optimizer, Tensor, dict[str, Any]]] = []
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus._chain.derivatives import ChainDerivatives
@@ -100,6 +101,7 @@ class GameOracle:
         joint: bool = False,
         lenient: bool = False,
     ) -> None:
+        check_arguments(GameOracle, locals())
         self.point: dict[str, Vector]
         self.arrive(point)
         self.statistics: dict[str, OracleStatistics] = {}

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Point
 
@@ -41,6 +42,7 @@ class Swap:
     """
 
     def __init__(self, module: nn.Module, players: Mapping[str, Sequence[Tensor]]) -> None:
+        check_arguments(Swap, locals())
         homes: dict[int, list[tuple[dict[str, Any], str]]] = {}  # id of a parameter -> its slots
         for child in module.modules():
             for name, parameter in child._parameters.items():

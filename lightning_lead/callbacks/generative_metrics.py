@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torchvision.transforms.functional import to_pil_image
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive
 from lightning_lead._files import write_json
 from lightning_lead._lightning import Callback, Trainer, WeightAveraging, rank_zero_info, rank_zero_warn
@@ -104,7 +105,9 @@ class GenerativeMetrics(Callback):
         cache: bool | str | Path = True,
         name_prefix: str = "",
     ) -> None:
-        check_positive(every_n_steps=every_n_steps)
+        check_arguments(GenerativeMetrics, locals())
+        check_positive(every_n_steps=every_n_steps, kid_subsets=kid_subsets, kid_subset_size=kid_subset_size)
+        check_positive(precision_k=precision_k, density_k=density_k, is_splits=is_splits)
         self.scorer = Scorer(
             extractor,
             num_samples=num_samples,

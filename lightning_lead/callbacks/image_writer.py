@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_range
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._images import image_grid, picture_bytes
@@ -37,6 +38,7 @@ class ImageWriter(BasePredictionWriter):
     """
 
     def __init__(self, dirpath: str | Path, value_range: tuple[float, float] = (-1.0, 1.0), grid: bool = True) -> None:
+        check_arguments(ImageWriter, locals())
         super().__init__(write_interval="batch")
         self.dirpath, self.value_range, self.grid = Path(dirpath), check_range(value_range), grid
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import Callback, Trainer
@@ -44,6 +45,7 @@ class ModeCounter(Callback):
     def __init__(
         self, *, every_n_steps: int = 250, num_samples: int = 2000, at_least: float = 0.1, seed: int = 0
     ) -> None:
+        check_arguments(ModeCounter, locals())
         check_positive(every_n_steps=every_n_steps, num_samples=num_samples)
         if not 0 <= at_least <= 1:
             raise ConfigurationError(f"Cannot use at_least={at_least!r}; pass a share in [0, 1]")

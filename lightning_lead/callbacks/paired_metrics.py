@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_range
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import Callback, Trainer
@@ -69,6 +70,7 @@ class PairedMetrics(Callback):
         value_range: tuple[float, float] = (-1.0, 1.0),
         name_prefix: str = "",
     ) -> None:
+        check_arguments(PairedMetrics, locals())
         unknown = [metrics] if isinstance(metrics, str) else [name for name in metrics if name not in _METRICS]
         if unknown or not metrics:
             raise ConfigurationError(

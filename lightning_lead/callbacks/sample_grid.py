@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive, check_range
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._images import image_grid, picture_bytes
@@ -52,6 +53,7 @@ class SampleGrid(Callback):
         seed: int = 0,
         dirpath: str | Path | None = None,
     ) -> None:
+        check_arguments(SampleGrid, locals())
         check_positive(every_n_steps=every_n_steps, num_samples=num_samples, nrow=nrow)
         self.every_n_steps, self.num_samples, self.nrow = every_n_steps, num_samples, nrow
         self.value_range, self.seed, self.dirpath = check_range(value_range), seed, dirpath

@@ -22,6 +22,7 @@ from typing import Any, final
 
 import torch
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._files import write_json
@@ -76,6 +77,7 @@ class SegmentCheckpoint(ModelCheckpoint):
         signals: Sequence[str] = ("SIGUSR1",),
         generator: str | None = None,
     ) -> None:
+        check_arguments(SegmentCheckpoint, locals())
         super().__init__(dirpath=dirpath, save_top_k=0, save_last=True, enable_version_counter=False)
         for name, value in (("minutes", minutes), ("every_minutes", every_minutes)):
             if value is not None and not (math.isfinite(value) and value > 0):

@@ -17,6 +17,7 @@ from typing import Any, final
 
 import torch
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import Callback, Trainer, extract_batch_size
@@ -52,6 +53,7 @@ class Throughput(Callback):
     """
 
     def __init__(self, *, every_n_steps: int | None = None) -> None:
+        check_arguments(Throughput, locals())
         check_positive(every_n_steps=every_n_steps)
         if every_n_steps == 1:
             raise ConfigurationError(

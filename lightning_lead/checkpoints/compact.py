@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 from fsspec.core import url_to_fs
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead.checkpoints._game import COMPACT
 from lightning_lead.checkpoints._packing import pack, unpack
@@ -43,6 +44,7 @@ class CompactCheckpointIO(WholeCheckpointIO):
     """
 
     def __init__(self, *, precision: str = "exact", max_part_mib: float | None = None) -> None:
+        check_arguments(CompactCheckpointIO, locals())
         super().__init__()
         # the defaults pass, for they stand in the config.yaml of earlier runs
         if precision != "exact" or max_part_mib is not None:

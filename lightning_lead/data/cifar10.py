@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.data._image_base import AbstractImageDataModule
 from lightning_lead.data._image_cache import map_images
@@ -78,6 +79,7 @@ class CIFAR10DataModule(AbstractImageDataModule):
         on_device: bool = False,
         num_predict: int = 64,
     ) -> None:
+        check_arguments(CIFAR10DataModule, locals())
         super().__init__(
             batch_size=batch_size,
             seed=seed,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.data._base import AbstractTensorDataModule
 
@@ -63,6 +64,7 @@ class DigitsDataModule(AbstractTensorDataModule):
         image_size: int = 8,
         num_predict: int = 64,
     ) -> None:
+        check_arguments(DigitsDataModule, locals())
         super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers, num_predict=num_predict)
         if image_size not in _SIZES:
             raise ConfigurationError(

@@ -20,6 +20,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_count
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.data._base import AbstractTensorDataModule
@@ -139,6 +140,7 @@ class GaussiansDataModule(AbstractTensorDataModule):
         num_workers: int = 0,
         num_predict: int = 64,
     ) -> None:
+        check_arguments(GaussiansDataModule, locals())
         super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers, num_predict=num_predict)
         layouts = _layouts()
         if layout not in layouts:

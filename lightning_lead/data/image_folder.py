@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_count
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.data._image_base import AbstractImageDataModule
@@ -90,6 +91,7 @@ class ImageFolderDataModule(AbstractImageDataModule):
         on_device: bool = False,
         num_predict: int = 64,
     ) -> None:
+        check_arguments(ImageFolderDataModule, locals())
         super().__init__(
             batch_size=batch_size,
             seed=seed,

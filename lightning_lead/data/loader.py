@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Sampler, SequentialSampler
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_count
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._hashing import text_number
@@ -65,6 +66,7 @@ class EpochSampler(DistributedSampler[Any]):
     def __init__(
         self, dataset: Any, *, num_replicas: int = 1, rank: int = 0, shuffle: bool = True, seed: int = 0
     ) -> None:
+        check_arguments(EpochSampler, locals())
         check_count("EpochSampler", "num_replicas", num_replicas)
         check_count("EpochSampler", "rank", rank, least=0)
         check_count("EpochSampler", "seed", seed, least=0)
@@ -149,6 +151,7 @@ class ResumableDataLoader(DataLoader[Any]):
         num_workers: int = 0,
         **kwargs: Any,
     ) -> None:
+        check_arguments(ResumableDataLoader, locals())
         check_count("ResumableDataLoader", "batch_size", batch_size)
         check_count("ResumableDataLoader", "num_workers", num_workers, least=0)
         if sampler is not None and not isinstance(sampler, SequentialSampler):

@@ -14,6 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_count
 from lightning_lead.data._base import AbstractTensorDataModule
 from lightning_lead.data.digits import DigitsDataModule
@@ -63,6 +64,7 @@ class StackedDigitsDataModule(AbstractTensorDataModule):
         image_size: int = 8,
         num_predict: int = 64,
     ) -> None:
+        check_arguments(StackedDigitsDataModule, locals())
         super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers, num_predict=num_predict)
         check_count("StackedDigitsDataModule", "num_images", num_images)
         self._digits = DigitsDataModule(image_size=image_size)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_count
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.data._image_base import AbstractImageDataModule
@@ -86,6 +87,7 @@ class STL10DataModule(AbstractImageDataModule):
         on_device: bool = False,
         num_predict: int = 64,
     ) -> None:
+        check_arguments(STL10DataModule, locals())
         super().__init__(
             batch_size=batch_size,
             seed=seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.rules._coupling import renamed_alpha
@@ -61,6 +62,7 @@ class LEADStrategy(GameStrategy):
         skip_limit: int | None = 10,
         alpha: float | dict[str, float] | None = None,
     ) -> None:
+        check_arguments(LEADStrategy, locals())
         rule = LEAD(
             coupling if alpha is None else renamed_alpha(alpha, coupling),
             cross=cross,

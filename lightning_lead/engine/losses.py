@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Point
 from lightning_lead.calculus._rng import PrivateNoise
@@ -55,6 +56,7 @@ class BatchLosses:
         noise: PrivateNoise,
         repeated: bool,
     ) -> None:
+        check_arguments(BatchLosses, locals())
         self._module, self._losses, self._batch, self._seed = module, losses, batch, seed
         self._noise, self._repeated = noise, repeated
         self._record = ForwardRecord()

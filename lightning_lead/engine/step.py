@@ -14,6 +14,8 @@ from typing import NamedTuple, final
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_lead._arguments import check_arguments
+from lightning_lead._checks import check_clip
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus._rng import mix_seed
 from lightning_lead.calculus._terms import OracleStatistics
@@ -92,6 +94,8 @@ class GameStep:
         before_player: Callable[[str], object] | None = None,
         step_optimizer: Callable[[Optimizer, bool], object] = lambda optimizer, last: optimizer.step(),
     ) -> None:
+        check_arguments(GameStep, locals())
+        check_clip(clip)
         self._game, self._turns, self._live = game, turns, live
         self._optimizers, self._lookahead, self._make_oracle = optimizers, lookahead, make_oracle
         self._seed, self._clip = seed, clip

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, DivergenceError
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus._players import laid_out_like, norm
@@ -72,22 +73,14 @@ class GameStrategy:
         play: Literal["alternating", "simultaneous"] | None = None,
         skip_limit: int | None = 10,
     ) -> None:
-        if not isinstance(rule, AbstractGameRule):
-            raise ConfigurationError(
-                f"Cannot play by {rule!r} because it is no game rule; pass an instance such as LEAD(1.0) "
-                f"(got {type(rule).__name__})"
-            )
-        if play not in (None, "alternating", "simultaneous"):
-            raise ConfigurationError(f"Cannot use play={play!r}; choose 'alternating' or 'simultaneous'")
+        check_arguments(GameStrategy, locals())
         if play is not None and play not in rule.plays:
             raise ConfigurationError(
                 f"Cannot play {rule.name} in {play} play because it works out {_NOT_IN[play]}; "
                 f"use play={rule.plays[0]!r} (got play={play!r})"
             )
-        if skip_limit is not None and (
-            not isinstance(skip_limit, int) or isinstance(skip_limit, bool) or skip_limit < 0
-        ):
-            raise ConfigurationError(f"Cannot use skip_limit={skip_limit!r}; pass an integer ≥ 0, or None")
+        if skip_limit is not None and skip_limit < 0:
+            raise ConfigurationError(f"Cannot use skip_limit={skip_limit}; pass an integer ≥ 0, or None")
         self.rule = rule
         self.play: Play = play if play is not None else rule.plays[0]
         self.skip_limit = skip_limit

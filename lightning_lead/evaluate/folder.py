@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.data._pictures import check_mode, mode_of, opaque
 
@@ -45,6 +46,7 @@ class PNGFolder(Dataset[Tensor]):
     """
 
     def __init__(self, folder: str | Path) -> None:
+        check_arguments(PNGFolder, locals())
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise ConfigurationError(

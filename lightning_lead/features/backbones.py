@@ -18,6 +18,7 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor, nn
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError, first_line
 from lightning_lead.features._fingerprints import weights_sha256
 
@@ -59,6 +60,7 @@ class TorchvisionFeatures(nn.Module):
     num_classes: int
 
     def __init__(self, name: str, *, weights: str | Path | None = "DEFAULT", resize: Framing = "preset") -> None:
+        check_arguments(TorchvisionFeatures, locals())
         super().__init__()
         from torchvision import models
 

@@ -55,7 +55,7 @@ def feature_network(spec: str | nn.Module) -> nn.Module:
     if spec == "stacked_digits":
         return StackedDigitsClassifier()
     raise ConfigurationError(
-        "Cannot build the feature network because nothing goes by this name; take 'inception', alone or with some of "
-        f"its settings as in 'inception:{','.join(_OPTIONS)}', 'digits', 'stacked_digits', 'torchvision:resnet18' or "
-        f"another of torchvision's, or pass a torch.nn.Module (got {spec!r})."
+        "Cannot build the feature network because no extractor goes by this name; take 'inception', alone or with some "
+        f"of its settings as in 'inception:{','.join(_OPTIONS)}', 'digits', 'stacked_digits', 'torchvision:resnet18' "
+        f"or another of torchvision's, or pass a torch.nn.Module (got {spec!r})."
     )

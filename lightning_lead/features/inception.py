@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.features._fingerprints import is_counter, weights_sha256
 from lightning_lead.features._inception_weights import read_inception_weights
@@ -79,6 +80,7 @@ class Inception2015(nn.Module):
         channels_last: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        check_arguments(Inception2015, locals())
         if resize not in get_args(Resize):
             raise ConfigurationError(
                 "Cannot build Inception because this resize is unknown; take 'tf1', which the published scores use, or "

@@ -9,6 +9,7 @@ from typing import final
 
 from torch import Tensor, nn
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.features.digits_classifier import DigitsClassifier
 
@@ -38,6 +39,7 @@ class StackedDigitsClassifier(nn.Module):
     num_classes: int = 1000
 
     def __init__(self, digits: DigitsClassifier | None = None) -> None:
+        check_arguments(StackedDigitsClassifier, locals())
         super().__init__()
         self.digits = DigitsClassifier.pretrained() if digits is None else digits
 

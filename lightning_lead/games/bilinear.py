@@ -14,6 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Point, Vector
 from lightning_lead.games._matrices import as_coupling, require_unique_equilibrium
@@ -46,6 +47,7 @@ class BilinearGame(AbstractGame):
     """
 
     def __init__(self, coupling: Tensor | Sequence[Sequence[float]], *, dtype: torch.dtype = torch.float64) -> None:
+        check_arguments(BilinearGame, locals())
         self.coupling = as_coupling(coupling, dtype=dtype, owner="BilinearGame")
         n, m = self.coupling.shape
         super().__init__(dimensions=(n, m), dtype=dtype)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Point, Vector
 from lightning_lead.games.base import AbstractGame
@@ -80,10 +81,11 @@ class DiracGAN(AbstractGame):
     """
 
     def __init__(self, *, objective: str = "non_saturating", dtype: torch.dtype = torch.float64) -> None:
+        check_arguments(DiracGAN, locals())
         super().__init__(dimensions=(1, 1), dtype=dtype)
         if objective not in _OBJECTIVES:
             raise ConfigurationError(
-                f"Cannot build DiracGAN because its losses are known in closed form for a few objectives only; "
+                f"Cannot build DiracGAN because objective is not one whose losses are known in closed form; "
                 f"pass one of {', '.join(_OBJECTIVES)} (got {objective!r})."
             )
         self.objective = objective

@@ -15,6 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Point, Vector
 from lightning_lead.games._matrices import as_coupling, require_unique_equilibrium
@@ -55,6 +56,7 @@ class QuadraticGame(AbstractGame):
         curvature: float,
         dtype: torch.dtype = torch.float64,
     ) -> None:
+        check_arguments(QuadraticGame, locals())
         if not (math.isfinite(curvature) and curvature >= 0):
             raise ConfigurationError(
                 "Cannot build QuadraticGame because negative curvature pushes both players away from the origin; "

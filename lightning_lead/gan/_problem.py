@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus._rng import PrivateNoise
 from lightning_lead.calculus._terms import COUPLED
@@ -89,6 +90,7 @@ class GANProblem(AdversarialLosses, PenalisedLosses):
         augment: Callable[[Tensor], Tensor] | None = None,
         noise: PrivateNoise | None = None,
     ) -> None:
+        check_arguments(GANProblem, locals())
         self.generator, self.discriminator, self.augment = generator, discriminator, augment
         self.objective, self.penalties = adversarial_objective(objective), as_penalties(penalty)
         self.generator_penalty = check_generator_penalty(generator_penalty)

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_lead._arguments import check_arguments
+from lightning_lead._checks import check_rates
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable
 from lightning_lead.calculus._terms import COUPLED, OracleStatistics
@@ -110,6 +112,8 @@ class AdversarialModule(LeadModule):
         clip: float | None = None,
         accumulate: int = 1,
     ) -> None:
+        check_arguments(AdversarialModule, locals())
+        check_rates(generator_lr=generator_lr, discriminator_lr=discriminator_lr)
         super().__init__(
             game=game if game is not None else LEADStrategy(cross="extrapolated"),
             optimizer=optimizer,

@@ -10,7 +10,6 @@ Networks with Limited Data", NeurIPS 2020, section 3 (`AdaptiveAugment`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
 
@@ -47,6 +47,7 @@ class DiffAugment(nn.Module):
     """
 
     def __init__(self, policy: Sequence[str] = ("color", "translation", "cutout")) -> None:
+        check_arguments(DiffAugment, locals())
         super().__init__()
         known = {"color": _coloured, "translation": _translated, "cutout": _cut}
         unknown = [name for name in policy if name not in known] if not isinstance(policy, str) else [policy]
@@ -152,15 +153,11 @@ class AdaptiveAugment(nn.Module):
     def __init__(
         self, augment: nn.Module | None = None, *, target: float = 0.6, images: int = 500_000, interval: int = 4
     ) -> None:
+        check_arguments(AdaptiveAugment, locals())
         super().__init__()
         check_positive(images=images, interval=interval)
-        if (
-            isinstance(target, bool)
-            or not isinstance(target, (int, float))
-            or not -1 < target < 1
-            or math.isnan(target)
-        ):
-            raise ConfigurationError(f"Cannot hold the mean sign of D at {target!r}; pass a number in (−1, 1), as 0.6")
+        if not -1 < target < 1:
+            raise ConfigurationError(f"Cannot hold the mean sign of D at target={target}; pass one in (−1, 1), as 0.6")
         self.augment = check_augment(augment) or DiffAugment()
         self.target, self.images, self.interval = target, images, interval
         for name in ("raised", "signs", "logits", "reals"):

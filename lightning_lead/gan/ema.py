@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead._lightning import Callback, Trainer
 from lightning_lead.engine._batches import batch_size
@@ -50,6 +51,7 @@ class GeneratorEMA(Callback):
     def __init__(
         self, *, halflife_images: float, rampup: float | None = 0.05, networks: Sequence[str] = ("generator",)
     ) -> None:
+        check_arguments(GeneratorEMA, locals())
         if isinstance(networks, str) or not networks or not all(isinstance(name, str) for name in networks):
             raise ConfigurationError(f"Cannot average networks={networks!r}; pass a list of attributes of the module")
         for name, value in (("halflife_images", halflife_images), ("rampup", rampup)):

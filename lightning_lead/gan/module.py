@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_lead._arguments import check_arguments
+from lightning_lead._checks import check_rates
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable
 from lightning_lead.calculus._chain.links import Structure
@@ -107,6 +109,8 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         shared_latents: bool = False,
         channels_last: bool = False,
     ) -> None:
+        check_arguments(LeadGANModule, locals())
+        check_rates(generator_lr=generator_lr, discriminator_lr=discriminator_lr)
         rates = {"discriminator": discriminator_lr, "generator": generator_lr}
         super().__init__(
             game=game,

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
+from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["NEEDS", "ImageSet", "Moments", "Score", "Statistics"]
@@ -77,6 +79,8 @@ class ImageSet:
         seed: int = 0,
         chunk: int | None = None,
     ) -> None:
+        check_arguments(ImageSet, locals())
+        check_positive(chunk=chunk)
         self._found = {"features": features, "logits": logits, "pixels": pixels}
         self._moments = moments
         self.seed, self.chunk = seed, chunk

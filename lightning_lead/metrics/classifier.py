@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.metrics.base import ImageSet, Score
@@ -52,7 +53,8 @@ class ClassifierScore(Score):
     options: ClassVar = {"is_splits": "splits"}
 
     def __init__(self, splits: int | None = None, name: str | None = None) -> None:
-        check_positive(is_splits=splits)
+        check_arguments(ClassifierScore, locals())
+        check_positive(splits=splits)
         self.splits = splits or (INCEPTION_SPLITS if name == "inception_score" else 1)
         self.name = name
         self.names = ("classifier_score", "class_coverage", "confidence") if name is None else (name,)

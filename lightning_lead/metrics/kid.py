@@ -13,6 +13,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive, counted
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus._rng import private_rng
@@ -42,7 +43,8 @@ class KID(Score):
     options: ClassVar = {"kid_subsets": "subsets", "kid_subset_size": "subset_size"}
 
     def __init__(self, subsets: int = SUBSETS, subset_size: int = SUBSET_SIZE) -> None:
-        check_positive(kid_subsets=subsets, kid_subset_size=subset_size)
+        check_arguments(KID, locals())
+        check_positive(subsets=subsets, subset_size=subset_size)
         self.subsets, self.subset_size = subsets, subset_size
 
     def check(self, samples: int, reals: int | None, num_features: int) -> None:

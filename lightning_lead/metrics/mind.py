@@ -16,6 +16,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive
 from lightning_lead._distributed import combine, shared_blocks
 from lightning_lead.calculus._rng import private_rng
@@ -43,6 +44,7 @@ class MIND(Score):
     needs = ("features",)
 
     def __init__(self, projections: int = 1000) -> None:
+        check_arguments(MIND, locals())
         check_positive(projections=projections)
         self.projections = projections
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, final
 
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.metrics._neighbours import check_neighbours, meet, nearest_squared
@@ -53,6 +54,7 @@ class PRDC(Score):
     def __init__(
         self, scores: Sequence[str] = _SCORES, *, precision_k: int = PRECISION_K, density_k: int = DENSITY_K
     ) -> None:
+        check_arguments(PRDC, locals())
         check_positive(precision_k=precision_k, density_k=density_k)
         if isinstance(scores, str) or not scores or not set(scores) <= set(_SCORES):
             raise ConfigurationError(f"Cannot compute scores={scores!r}; choose from {_SCORES}")

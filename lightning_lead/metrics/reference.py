@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._distributed import gather_in_order
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._images import to_uint8
@@ -36,6 +37,7 @@ class ReferenceImages:
     """
 
     def __init__(self, source: Any, *, name: str, unpack: Callable[[Any], tuple[Tensor, Any]] | None = None) -> None:
+        check_arguments(ReferenceImages, locals())
         collate = default_collate
         if isinstance(source, DataLoader):
             source, collate = source.dataset, source.collate_fn or default_collate

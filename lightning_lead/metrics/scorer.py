@@ -15,6 +15,7 @@ import torchvision
 from torch import Tensor, nn
 
 from lightning_lead import __version__
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive, check_range
 from lightning_lead._distributed import combine, rank_and_world_size
 from lightning_lead._errors import ConfigurationError
@@ -91,6 +92,7 @@ class Scorer:
         cache: bool | str | Path = True,
         **options: Any,
     ) -> None:
+        check_arguments(Scorer, locals())
         from lightning_lead.features._extractor import FeatureNetwork, find_extractor
 
         check_positive(num_samples=num_samples, batch_size=batch_size)

@@ -18,6 +18,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from lightning_lead._arguments import check_arguments
+from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["ConditionalNorm", "check_labels", "projected"]
@@ -63,6 +65,8 @@ class ConditionalNorm(nn.Module):
     """
 
     def __init__(self, width: int, num_classes: int, *, batch: bool = True) -> None:
+        check_arguments(ConditionalNorm, locals())
+        check_positive(width=width, num_classes=num_classes)
         super().__init__()
         self.norm = nn.BatchNorm2d(width, affine=False) if batch else nn.Identity()
         self.scale, self.shift = nn.Embedding(num_classes, width), nn.Embedding(num_classes, width)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.networks._labels import check_labels
 
@@ -34,7 +35,7 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 def _check(name: str, *, counts: dict[str, int], image_size: int, normalization: str, num_classes: int | None) -> None:
     for setting, value in {**counts, **({} if num_classes is None else {"num_classes": num_classes})}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if value < 1:
             raise ConfigurationError(
                 f"Cannot build {name} because {setting} must be an integer ≥ 1; pass one (got {value!r})."
             )
@@ -86,6 +87,7 @@ class DCGANGenerator(nn.Module):
         num_classes: int | None = None,
         normalization: str = "batch",
     ) -> None:
+        check_arguments(DCGANGenerator, locals())
         super().__init__()
         _check(
             "DCGANGenerator",
@@ -161,6 +163,7 @@ class DCGANDiscriminator(nn.Module):
         num_classes: int | None = None,
         normalization: str = "none",
     ) -> None:
+        check_arguments(DCGANDiscriminator, locals())
         super().__init__()
         _check(
             "DCGANDiscriminator",

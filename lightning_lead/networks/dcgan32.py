@@ -17,6 +17,7 @@ from typing import final
 
 from torch import Tensor, nn
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["DCGAN32Discriminator", "DCGAN32Generator"]
@@ -24,7 +25,7 @@ __all__ = ["DCGAN32Discriminator", "DCGAN32Generator"]
 
 def _check(name: str, **counts: int) -> None:
     for setting, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if value < 1:
             raise ConfigurationError(
                 f"Cannot build {name} because {setting} must be an integer ≥ 1; pass one (got {value!r})."
             )
@@ -53,6 +54,7 @@ class DCGAN32Generator(nn.Module):
     num_classes: int | None = None
 
     def __init__(self, *, latent_dim: int = 100, channels: int = 3, width: int = 256) -> None:
+        check_arguments(DCGAN32Generator, locals())
         super().__init__()
         _check("DCGAN32Generator", latent_dim=latent_dim, channels=channels, width=width)
         self.latent_dim = latent_dim
@@ -95,6 +97,7 @@ class DCGAN32Discriminator(nn.Module):
     num_classes: int | None = None
 
     def __init__(self, *, channels: int = 3, width: int = 256) -> None:
+        check_arguments(DCGAN32Discriminator, locals())
         super().__init__()
         _check("DCGAN32Discriminator", channels=channels, width=width)
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]

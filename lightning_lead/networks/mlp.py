@@ -15,6 +15,7 @@ from typing import final
 
 from torch import Tensor, nn
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["MLPDiscriminator", "MLPGenerator"]
@@ -25,7 +26,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "s
 def _layers(name: str, *, sizes: dict[str, int], width: int, depth: int, activation: str) -> nn.Sequential:
     """A stack of `depth` hidden layers between the two sizes, after a look at all numbers."""
     for setting, value in {**sizes, "width": width, "depth": depth}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if value < 1:
             raise ConfigurationError(
                 f"Cannot build {name} because {setting} counts units or layers; pass an integer ≥ 1 (got {value!r})."
             )
@@ -72,6 +73,7 @@ class MLPGenerator(nn.Module):
         out_dim: int = 2,
         activation: str = "relu",
     ) -> None:
+        check_arguments(MLPGenerator, locals())
         super().__init__()
         self.layers = _layers(
             "MLPGenerator",
@@ -121,6 +123,7 @@ class MLPDiscriminator(nn.Module):
         depth: int = 3,
         activation: str = "relu",
     ) -> None:
+        check_arguments(MLPDiscriminator, locals())
         super().__init__()
         self.layers = _layers(
             "MLPDiscriminator", sizes={"in_dim": in_dim, "outputs": 1}, width=width, depth=depth, activation=activation

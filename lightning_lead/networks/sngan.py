@@ -26,6 +26,7 @@ from typing import final
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.networks._labels import check_labels, projected
 from lightning_lead.networks._residual import DownBlock, UpBlock, initialized, norm
@@ -47,7 +48,7 @@ def _width(name: str, player: int, image_size: int, width: int | None, **counts:
         )
     width = _WIDTHS[image_size][player] if width is None else width
     for setting, value in {**counts, "width": width}.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        if value is not None and value < 1:
             raise ConfigurationError(
                 f"Cannot build {name} because {setting} must be an integer ≥ 1; pass one (got {value!r})."
             )
@@ -95,6 +96,7 @@ class SNGANGenerator(nn.Module):
         normalization: str = "batch",
         upsampling: str = "nearest",
     ) -> None:
+        check_arguments(SNGANGenerator, locals())
         super().__init__()
         counts = {"latent_dim": latent_dim, "channels": channels, "num_classes": num_classes}
         width = _width("SNGANGenerator", 0, image_size, width, **counts)
@@ -173,6 +175,7 @@ class SNGANDiscriminator(nn.Module):
         num_classes: int | None = None,
         spectral_norm: bool = True,
     ) -> None:
+        check_arguments(SNGANDiscriminator, locals())
         super().__init__()
         width = _width("SNGANDiscriminator", 1, image_size, width, channels=channels, num_classes=num_classes)
         self.num_classes = num_classes

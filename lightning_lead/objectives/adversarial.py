@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, final, runtime_checkable
@@ -39,6 +38,7 @@ from typing import Any, ClassVar, Protocol, final, runtime_checkable
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.objectives.relativistic import RelativisticAverage, RelativisticPairing
 
@@ -106,9 +106,11 @@ class NonSaturating:
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        s = self.smoothing
-        if isinstance(s, bool) or not isinstance(s, (int, float)) or not (math.isfinite(s) and 0 <= s < 1):
-            raise ConfigurationError(f"Cannot smooth labels by {s!r}; pass a number in [0, 1), as 0.1")
+        check_arguments(NonSaturating, vars(self))
+        if not 0 <= self.smoothing < 1:
+            raise ConfigurationError(
+                f"Cannot smooth labels because smoothing must be in [0, 1), as 0.1 (got {self.smoothing})"
+            )
 
     def generator_loss(self, fake_logits: Tensor) -> Tensor:
         """E[softplus(−t)]."""

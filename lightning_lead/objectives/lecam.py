@@ -17,6 +17,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead.objectives._penalty_settings import check_decay, check_weight
 from lightning_lead.objectives.penalties import AbstractPenalty, labelled_fakes
 
@@ -46,6 +47,7 @@ class LeCam(AbstractPenalty, nn.Module):
     of_fakes: Tensor
 
     def __init__(self, weight: float = 0.01, decay: float = 0.99, every: int = 1) -> None:
+        check_arguments(LeCam, locals())
         super().__init__()
         self.weight, self.decay, self.every = weight, decay, every
         check_weight(self)

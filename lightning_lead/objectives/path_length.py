@@ -22,6 +22,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import DifferentiationError
 from lightning_lead.objectives._penalty_settings import check_decay, check_weight
 from lightning_lead.objectives.penalties import lengths_of, usable
@@ -84,6 +85,7 @@ class PathLength(AbstractGeneratorPenalty, nn.Module):
     length: Tensor
 
     def __init__(self, weight: float = 2.0, decay: float = 0.99, every: int = 4) -> None:
+        check_arguments(PathLength, locals())
         super().__init__()
         self.weight, self.decay, self.every = weight, decay, every
         check_weight(self, of="generator")

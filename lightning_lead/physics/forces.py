@@ -24,6 +24,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.games.base import AbstractGame
 from lightning_lead.physics._vectors import constant_jacobian, game_point, joint_field
@@ -70,6 +71,7 @@ class ConservativeForce(AbstractForce):
     """
 
     def __init__(self, potential: Callable[[Tensor], Tensor]) -> None:
+        check_arguments(ConservativeForce, locals())
         self.potential = potential
 
     @classmethod
@@ -145,6 +147,7 @@ class VortexForce(AbstractForce):
     """
 
     def __init__(self, game: AbstractGame) -> None:
+        check_arguments(VortexForce, locals())
         self.game = game
 
     def __call__(self, position: Tensor, velocity: Tensor) -> Tensor:
@@ -176,6 +179,7 @@ class MagneticForce(AbstractForce):
     """
 
     def __init__(self, game: AbstractGame, *, charge: float) -> None:
+        check_arguments(MagneticForce, locals())
         if not math.isfinite(charge):
             raise ConfigurationError(f"Cannot build MagneticForce because q must be a finite number (got {charge!r}).")
         self.game = game
@@ -203,6 +207,7 @@ class Friction(AbstractForce):
     """
 
     def __init__(self, *, coefficient: float) -> None:
+        check_arguments(Friction, locals())
         if not (math.isfinite(coefficient) and coefficient >= 0):
             raise ConfigurationError(
                 "Cannot build Friction because a negative coefficient drives the particle; pass a finite μ of at least "

@@ -29,6 +29,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._scientific import scipy_module
 from lightning_lead.games.base import AbstractGame
@@ -140,6 +141,7 @@ class LeadLyapunov:
     """
 
     def __init__(self, game: AbstractGame, *, charge: float, friction: float) -> None:
+        check_arguments(LeadLyapunov, locals())
         if not (math.isfinite(friction) and friction > 0):
             raise ConfigurationError(
                 "Cannot build LeadLyapunov because nothing takes energy out without friction; pass a finite μ > 0 "

@@ -16,6 +16,7 @@ from typing import Literal, final
 
 import torch
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import require_number
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
@@ -60,6 +61,7 @@ class ACGD(AbstractGameRule):
         tolerance: float = 1e-6,
         max_iterations: int = 50,
     ) -> None:
+        check_arguments(ACGD, locals())
         self._local = LocalSolver.checked(solver, tolerance, max_iterations)
         self.solver, self.tolerance, self.max_iterations = self._local
         self.needs = RuleNeeds(

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import require_number
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
@@ -51,6 +52,7 @@ class AlexGDA(AbstractGameRule):
     plays: tuple[Play, ...] = ("alternating",)
 
     def __init__(self, gamma: float = 2.0, *, delta: float = 2.0) -> None:
+        check_arguments(AlexGDA, locals())
         why = "0 is before the move, 1 after it, and what lies before 0 the player has left"
         self.gamma = require_number("gamma", gamma, low=0, high=float("inf"), why=why)
         self.delta = require_number("delta", delta, low=0, high=float("inf"), why=why)

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from lightning_lead._arguments import check_arguments
+from lightning_lead._errors import ConfigurationError
 from lightning_lead._lazy import warn_renamed
 from lightning_lead._types import CrossForm, Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
@@ -72,6 +74,13 @@ class RuleNeeds:
     requires_sgd: bool = False
     adjusts_weights: bool = False
     fallback: str = "a rule that differentiates once, such as game='ExtraAdam'"
+
+    def __post_init__(self) -> None:
+        check_arguments(RuleNeeds, vars(self))
+        if not 0 < self.cross_fraction <= 1:
+            raise ConfigurationError(
+                f"Cannot estimate a cross term because cross_fraction must be in (0, 1] (got {self.cross_fraction})"
+            )
 
     @property
     def evaluates_once(self) -> bool:

@@ -17,6 +17,7 @@ from typing import Literal, final
 
 import torch
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.rules._local_solver import LocalSolver, as_directions
@@ -58,6 +59,7 @@ class CGD(AbstractGameRule):
     def __init__(
         self, solver: Literal["cg", "gmres"] = "gmres", *, tolerance: float = 1e-6, max_iterations: int = 50
     ) -> None:
+        check_arguments(CGD, locals())
         self._local = LocalSolver.checked(solver, tolerance, max_iterations)
         self.solver, self.tolerance, self.max_iterations = self._local
         self.needs = RuleNeeds(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import require_number
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus._players import weighted_sum
@@ -48,6 +49,7 @@ class ConsensusOptimization(AbstractGameRule):
     cost = Cost(gradients=2, hessian_products=4)  # in simultaneous play
 
     def __init__(self, weight: float = 0.5) -> None:
+        check_arguments(ConsensusOptimization, locals())
         self.weight = require_number("weight", weight, low=0, high=float("inf"), why="it weighs a penalty")
 
     def init(self, point: Point) -> RuleState:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import require_number
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus._players import weighted_sum
@@ -47,6 +48,7 @@ class Extragradient(AbstractGameRule):
     plays: tuple[Play, ...] = ("simultaneous",)
 
     def __init__(self, stretch: float = 1.0) -> None:
+        check_arguments(Extragradient, locals())
         self.stretch = require_number(
             "stretch", stretch, low=0, high=float("inf"), closed=False, why="it is the length of a look-ahead"
         )

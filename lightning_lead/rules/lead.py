@@ -28,7 +28,8 @@ from typing import Any, Literal, NamedTuple, final
 
 import torch
 
-from lightning_lead._checks import require_number
+from lightning_lead._arguments import check_arguments
+from lightning_lead._checks import check_positive, require_number
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import CrossForm, Point, Vector
 from lightning_lead.calculus._players import opponent_of
@@ -106,6 +107,7 @@ class LEAD(AbstractGameRule):
         fallback: Literal["exact", "difference"] = "exact",
         alpha: float | Mapping[str, float] | None = None,
     ) -> None:
+        check_arguments(LEAD, locals())
         self.coupling = check_coupling(coupling if alpha is None else renamed_alpha(alpha, coupling))
         if cross not in ("exact", "difference", "extrapolated", "auto"):
             raise ConfigurationError(
@@ -117,11 +119,7 @@ class LEAD(AbstractGameRule):
             raise ConfigurationError(
                 f"Cannot use form={form!r} with cross={cross!r} because forms are of the exact term; leave form out"
             )
-        if (
-            isinstance(cross_fraction, bool)
-            or not isinstance(cross_fraction, (int, float))
-            or not 0 < cross_fraction <= 1
-        ):
+        if not 0 < cross_fraction <= 1:
             raise ConfigurationError(
                 "Cannot use cross_fraction because it must be a share of the batch in (0, 1]; 1 is all of it "
                 f"(got {cross_fraction!r})"
@@ -131,8 +129,7 @@ class LEAD(AbstractGameRule):
                 f"Cannot use cross_fraction with cross={cross!r} because the gradient at the displaced opponent is of "
                 f"the whole batch; leave it out (got {cross_fraction!r})"
             )
-        if not isinstance(check_every, int) or isinstance(check_every, bool) or check_every < 1:
-            raise ConfigurationError(f"Cannot compare forms every {check_every!r} turns; pass an integer ≥ 1")
+        check_positive(check_every=check_every)
         if fallback not in ("exact", "difference"):
             raise ConfigurationError(f"Cannot use fallback={fallback!r}; choose 'exact' or 'difference'")
         if cross != "auto" and (check_every, least_agreement, fallback) != (25, 0.5, "exact"):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus._players import opponent_of
@@ -45,7 +46,8 @@ class LevelK(AbstractGameRule):
     plays: tuple[Play, ...] = ("simultaneous",)
 
     def __init__(self, level: int = 2) -> None:
-        if not isinstance(level, int) or isinstance(level, bool) or level < 1:
+        check_arguments(LevelK, locals())
+        if level < 1:
             raise ConfigurationError(f"Cannot reason to level={level!r}; pass an integer ≥ 1, 1 is plain gradient play")
         self.level = level
         self.cost = Cost(gradients=2 * level)

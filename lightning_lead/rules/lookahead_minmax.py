@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import final
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import require_number
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Point, Vector
@@ -49,10 +50,9 @@ class LookaheadMinmax(AbstractGameRule):
     """
 
     def __init__(self, steps: int = 5, *, alpha: float = 0.5, inner: AbstractGameRule | None = None) -> None:
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        check_arguments(LookaheadMinmax, locals())
+        if steps < 1:
             raise ConfigurationError(f"Cannot look ahead by steps={steps!r}; pass an integer ≥ 1")
-        if inner is not None and not isinstance(inner, AbstractGameRule):
-            raise ConfigurationError(f"Cannot play inner={inner!r} because it is no game rule; pass one, or None")
         self.steps = steps
         self.alpha = require_number("alpha", alpha, low=0, high=1, why="it is a part of the way")
         if self.alpha == 0:

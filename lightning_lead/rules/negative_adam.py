@@ -13,6 +13,7 @@ from typing import Any, final
 
 import torch
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import require_number
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
@@ -47,6 +48,7 @@ class NegativeAdam(AbstractGameRule):
     needs = RuleNeeds(requires_sgd=True)
 
     def __init__(self, beta1: float = -0.5, *, beta2: float = 0.9, eps: float = 1e-8) -> None:
+        check_arguments(NegativeAdam, locals())
         self.beta1 = require_number("beta1", beta1, low=-1, high=1, closed=False, why="momentum must decay")
         self.beta2 = require_number("beta2", beta2, low=0, high=1, closed=False, why="it averages squares")
         self.eps = require_number("eps", eps, low=0, high=float("inf"), closed=False, why="it keeps a quotient finite")

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import require_number
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus._players import snapshot, weighted_sum
@@ -56,6 +57,7 @@ class NuPI(AbstractGameRule):
     affine = True
 
     def __init__(self, kappa: float = 1.0, *, nu: float = 0.5) -> None:
+        check_arguments(NuPI, locals())
         limit = float("inf")
         self.kappa = require_number("kappa", kappa, low=-limit, high=limit, why="it weighs a change of the gradient")
         self.nu = require_number("nu", nu, low=-1, high=1, closed=False, why="an average must forget")

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, final
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import require_number
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Play, Point, Vector
@@ -69,6 +70,7 @@ class ODEGAN(AbstractGameRule):
     plays: tuple[Play, ...] = ("simultaneous",)
 
     def __init__(self, scheme: Literal["euler", "heun", "rk4"] = "rk4", *, regularization: float = 0.01) -> None:
+        check_arguments(ODEGAN, locals())
         if scheme not in _SCHEMES:
             raise ConfigurationError(f"Cannot use scheme={scheme!r}; choose one of {', '.join(_SCHEMES)}")
         self.scheme = scheme

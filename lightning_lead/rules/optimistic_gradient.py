@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import require_number
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus._players import weighted_sum
@@ -44,6 +45,7 @@ class OptimisticGradient(AbstractGameRule):
     plays = ("simultaneous", "alternating")
 
     def __init__(self, optimism: float = 1.0) -> None:
+        check_arguments(OptimisticGradient, locals())
         self.optimism = require_number(
             "optimism", optimism, low=0, high=float("inf"), why="a negative one adds to the spin"
         )

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import require_number
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus._players import snapshot, weighted_sum
@@ -49,6 +50,7 @@ class PolyakMomentum(AbstractGameRule):
     affine = True
 
     def __init__(self, beta: float = 0.5) -> None:
+        check_arguments(PolyakMomentum, locals())
         self.beta = require_number("beta", beta, low=-1, high=1, closed=False, why="momentum must decay")
 
     @classmethod

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, final
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
@@ -52,6 +53,7 @@ class Prediction(AbstractGameRule):
     plays: tuple[Play, ...] = ("alternating",)
 
     def __init__(self, predicted: Literal["second", "first", "both"] = "second") -> None:
+        check_arguments(Prediction, locals())
         if predicted not in ("second", "first", "both"):
             raise ConfigurationError(
                 f"Cannot predict predicted={predicted!r} because it says whose move by the order of play; choose "

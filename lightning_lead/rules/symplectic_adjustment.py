@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import require_number
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus._players import inner, opponent_of, weighted_sum
@@ -46,6 +47,7 @@ class SymplecticGradientAdjustment(AbstractGameRule):
     plays: tuple[Play, ...] = ("simultaneous",)
 
     def __init__(self, weight: float = 0.5, *, align: bool = True) -> None:
+        check_arguments(SymplecticGradientAdjustment, locals())
         self.weight = require_number("weight", weight, low=0, high=float("inf"), why="alignment chooses its sign")
         self.align = bool(align)
         self.affine = not self.align

@@ -5,7 +5,6 @@ One `training_step` is one game step: every player moves, and `trainer.global_st
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_lead._arguments import check_arguments
+from lightning_lead._checks import check_clip, check_positive
 from lightning_lead._distributed import batches_are_equal, broadcast_buffers, mean_over_ranks
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import Callback, LightningModule, rank_zero_info, refuse_mixture
@@ -94,11 +95,10 @@ class LeadMixin(LightningModule):
         accumulate: int = 1,
         **kwargs: Any,
     ) -> None:
+        check_arguments(LeadMixin, locals())
         super().__init__(*args, **kwargs)
-        if clip is not None and not (isinstance(clip, (int, float)) and math.isfinite(clip) and clip > 0):
-            raise ConfigurationError(f"Cannot clip to {clip!r}; pass a finite norm > 0, or None")
-        if not isinstance(accumulate, int) or isinstance(accumulate, bool) or accumulate < 1:
-            raise ConfigurationError(f"Cannot accumulate over {accumulate!r} micro-batches; pass an integer ≥ 1")
+        check_clip(clip)
+        check_positive(accumulate=accumulate)
         self.automatic_optimization = False
         self.game = as_game(game) if game is not None else LEADStrategy()
         self.clip, self.accumulate = clip, accumulate

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 
+from lightning_lead._arguments import check_arguments
+from lightning_lead._checks import check_rates
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable, rank_zero_info
 from lightning_lead.calculus._players import listed
@@ -59,10 +60,11 @@ class LeadModule(LeadMixin):
         clip: float | None = None,
         accumulate: int = 1,
     ) -> None:
+        check_arguments(LeadModule, locals())
         super().__init__(game=game, clip=clip, accumulate=accumulate)
         rates = learning_rates.values() if isinstance(learning_rates, Mapping) else [learning_rates]
-        if not all(math.isfinite(rate) and rate > 0 for rate in rates):
-            raise ConfigurationError(f"Cannot learn at {learning_rates!r}; learning rates must be finite and > 0")
+        for rate in rates:
+            check_rates(learning_rates=rate)
         self._optimizer, self._scheduler, self._rates = optimizer, scheduler, learning_rates
 
     def configure_optimizers(self) -> Any:

@@ -1,0 +1,109 @@
+"""Arguments of constructors against their annotations: a wrong type is refused where it comes in, by its name.
+
+Ranges, and choices among names, are the constructor's own to check.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import reprlib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from lightning_lead._errors import ConfigurationError
+
+__all__ = ["check_arguments"]
+
+_PLAIN: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    int: ("an integer", lambda v: isinstance(v, int) and not isinstance(v, bool)),
+    float: ("a number", lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and not math.isnan(v)),
+    bool: ("True or False", lambda v: isinstance(v, bool)),
+    str: ("a text", lambda v: isinstance(v, str)),
+    types.NoneType: ("None", lambda v: v is None),
+    Any: ("anything", lambda v: True),
+}
+
+
+def check_arguments(cls: type, values: Mapping[str, Any]) -> None:
+    """Refuse arguments of a constructor that are not of their types; the first line of an `__init__`.
+
+    Args:
+        cls: the class whose `__init__` it is.
+        values: its `locals()`.
+
+    Raises:
+        ConfigurationError: a wrong type, or a number that is nan.
+
+    Example:
+        >>> class Ball:
+        ...     def __init__(self, radius: float = 1.0):
+        ...         check_arguments(Ball, locals())
+        >>> Ball(radius="1.0")
+        Traceback (most recent call last):
+        lightning_lead._errors.ConfigurationError: Cannot build Ball because radius must be a number (got '1.0')
+    """
+    for name, (wanted, fits) in _checks(cls).items():
+        if name in values and not fits(value := values[name]):
+            got = f"the class {value.__name__}, not an instance" if isinstance(value, type) else _SHORT.repr(value)
+            raise ConfigurationError(f"Cannot build {cls.__name__} because {name} must be {wanted} (got {got})")
+
+
+@functools.cache
+def _checks(cls: type) -> dict[str, tuple[str, Callable[[Any], bool]]]:
+    """Return argument -> what it must be, in words and as a check."""
+    hints = typing.get_type_hints(vars(cls)["__init__"])
+    return {name: _check(hints[name]) for name in hints if name != "return"}
+
+
+def _all(kinds: Iterable[Any]) -> tuple[list[str], list[Callable[[Any], bool]]]:
+    found = [_check(kind) for kind in kinds]
+    return [word for word, _ in found], [fits for _, fits in found]
+
+
+def _check(kind: Any) -> tuple[str, Callable[[Any], bool]]:
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        words, checks = _all(parts)
+        return f"{', '.join(words[:-1])} or {words[-1]}", lambda v: any(fits(v) for fits in checks)
+    if origin is typing.Literal:
+        return " or ".join(map(repr, parts)), lambda v: isinstance(v, str) and v in parts
+    if origin is Callable:
+        return "a function", callable
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        word, fits = _check(parts[1])
+        return f"a mapping of names to {word}", lambda v: isinstance(v, Mapping) and all(map(fits, v.values()))
+    if isinstance(origin, type) and issubclass(origin, Iterable):
+        return _check_items(origin, parts)
+    if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
+        return "a function", callable
+    return f"an instance of {kind.__name__}", lambda v: isinstance(v, kind)
+
+
+def _check_items(origin: type, parts: tuple[Any, ...]) -> tuple[str, Callable[[Any], bool]]:
+    """Return the check of a sequence, or of another iterable, and of what it holds."""
+    like: Any = (list, tuple) if origin in (list, tuple) else origin  # recipes hand over lists where tuples are meant
+    if origin is tuple and parts[-1] is not Ellipsis:
+        words, checks = _all(parts)
+
+        def fits_each(value: Any) -> bool:
+            of_length = isinstance(value, like) and len(value) == len(checks)
+            return of_length and all(fits(item) for fits, item in zip(checks, value, strict=True))
+
+        return f"({', '.join(words)})", fits_each
+    word, fits = _check(parts[0])
+
+    def fits_all(value: Any) -> bool:
+        if not isinstance(value, like) or isinstance(value, (str, bytes)):
+            return False
+        return iter(value) is value or all(map(fits, value))  # an iterator can be looked through once
+
+    return f"{'a sequence' if issubclass(origin, Sequence) else 'an iterable'}, each item {word}", fits_all
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
