@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_lead._errors import ConfigurationError
+from lightning_lead._errors import ConfigurationError, DifferentiationError
 from lightning_lead._types import Vector
 
 __all__ = [
@@ -151,6 +151,11 @@ def moved_back(vector: Vector, displacement: Vector) -> Vector:
 
 def zeros_for_none(grads: Sequence[Tensor | None], parameters: Vector) -> Vector:
     """Gradients, with zeros for parameters that nothing depends on."""
+    if any(g is not None and g.layout != torch.strided for g in grads):
+        raise DifferentiationError(
+            "Cannot play by sparse gradients because rules add them to others; let the layer make dense ones, as "
+            "torch.nn.Embedding(sparse=False)"
+        )
     return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(grads, parameters, strict=True))
 
 

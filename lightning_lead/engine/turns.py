@@ -49,10 +49,12 @@ def without_frozen(turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]]) 
 
 
 def check_turns(turns: Sequence[Turn]) -> None:
-    """Refuse a game step without a turn, and batches that networks have made: no derivative reaches players by them.
+    """Refuse a game step without a turn, batches without samples, and batches that networks have made.
+
+    No derivative reaches the players by a batch that has a graph, and a mean over no samples is no number.
 
     Raises:
-        ConfigurationError: no turns, or a tensor of a micro-batch has a graph.
+        ConfigurationError: no turns, or a tensor of a micro-batch has a graph, or the first one has no samples.
     """
     if not turns:
         raise ConfigurationError(
@@ -60,6 +62,12 @@ def check_turns(turns: Sequence[Turn]) -> None:
             "game_turns(batch) return one turn at least (got no turns)"
         )
     for turn in turns:
+        firsts = (next(tensors_of(batch), None) for batch in turn.micro_batches)
+        if any(first is not None and first.dim() and not len(first) for first in firsts):
+            raise ConfigurationError(
+                f"Cannot play the turn of {' and '.join(turn.players)} because its batch is empty; let the loader "
+                "leave such batches out, or yield None, which Lightning skips"
+            )
         if any(tensor.grad_fn is not None for batch in turn.micro_batches for tensor in tensors_of(batch)):
             raise ConfigurationError(
                 f"Cannot play the turn of {' and '.join(turn.players)} because its batch is the output of a network, "

@@ -59,6 +59,8 @@ class GANLosses(BatchLosses, Chain):
         super().__init__(problem.module, losses, batch, seed, noise=problem.noise, repeated=repeated)
         self.problem, self._settings, self._batch = problem, settings, batch
         self._names = frozenset({GENERATOR, DISCRIMINATOR})
+        if structure.piecewise_linear and (reason := self.why_duals()):  # another objective or penalty since
+            structure = structure._replace(not_piecewise_linear=reason)
         self.structure, self.known_calls = structure, settings.known_calls
         # a plain gradient is the same by links or as a whole, whatever the losses; links need no graph of G in D's turn
         one_gradient = not settings.needs.uses_opponent or settings.needs.displaces
@@ -77,6 +79,14 @@ class GANLosses(BatchLosses, Chain):
         compiled = has_compiled(self.problem.discriminator)
         sees_reals = self.problem.generator_sees_reals
         return self.structure.chained and self._settings.accumulate == 1 and not compiled and not sees_reals
+
+    def why_duals(self) -> str | None:
+        """Say what about the losses needs dual numbers, even if the discriminator is piecewise linear, or None."""
+        if not self.separable:
+            return "the objective may let reals and fakes meet"
+        if any(penalty.looks_at_fakes and not penalty.of_slopes for penalty in self.problem.penalties):
+            return "a penalty depends on more of the fakes than slopes"
+        return None
 
     @property
     def separable(self) -> bool:

@@ -146,12 +146,14 @@ class GANProblem(AdversarialLosses, PenalisedLosses):
         return fakes
 
     def fakes(self, batch: GANBatch) -> Tensor:
-        """G(z) of the batch's latents; refuses a shape that is not that of the reals."""
-        fakes = self.generate(batch.latents, batch.fake_labels)
-        if fakes.shape[1:] != batch.real.shape[1:]:
+        """G(z) of the batch's latents; refuses what is not one fake per latent, of the shape of the reals."""
+        fakes: Any = self.generate(batch.latents, batch.fake_labels)
+        shape = (len(batch.latents), *batch.real.shape[1:])
+        if not isinstance(fakes, Tensor) or fakes.shape != shape or not _continuous(fakes):
+            got = f"{tuple(fakes.shape)} of {fakes.dtype}" if isinstance(fakes, Tensor) else f"a {type(fakes).__name__}"
             raise ConfigurationError(
-                "Cannot compare fakes with reals because the generator returns another shape; make it return "
-                f"(n, {', '.join(map(str, batch.real.shape[1:]))}) (got {tuple(fakes.shape)})"
+                "Cannot compare fakes with reals because the generator returns something else, or of another shape; "
+                f"make it, or forward(), return floats {shape}, one fake per latent (got {got})"
             )
         return fakes
 
@@ -174,11 +176,19 @@ class GANProblem(AdversarialLosses, PenalisedLosses):
         samples = samples if self.augment is None else self.augment(samples)
         output: Any = call_network(self.discriminator, samples, labels)
         logits = output[0] if isinstance(output, tuple) and output else output
-        if not isinstance(logits, Tensor):
+        if not isinstance(logits, Tensor) or not _continuous(logits):
+            got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
             raise ConfigurationError(
-                f"Cannot use what {type(self.discriminator).__name__} returns because it is no tensor, and no tuple "
-                "that begins with one; make it return logits, or (logits, features, ...), or override "
-                f"wanted_losses(batch, wanted) and take what you need of it (got {type(logits).__name__})"
+                f"Cannot use what {type(self.discriminator).__name__} returns because it is no tensor of floats, nor "
+                "a tuple that begins with one; make it return logits, or (logits, features, ...), or override "
+                f"wanted_losses(batch, wanted) and take what you need of it (got {got})"
+            )
+        # several logits per sample, as of patches, and one for several samples that are packed into one, are fine
+        of, n = logits.shape[0] if logits.dim() else 0, len(samples)
+        if logits.dim() == 0 or of == 0 or (of == 1 and n > 1) or (of % n and n % of):
+            raise ConfigurationError(
+                f"Cannot use what {type(self.discriminator).__name__} returns because losses are means over logits, "
+                f"and it returns none per sample; make it return {n}, without a mean (got {tuple(logits.shape)})"
             )
         return logits
 
@@ -188,6 +198,10 @@ class GANProblem(AdversarialLosses, PenalisedLosses):
         augment = frozen_buffers(self.augment) if isinstance(self.augment, nn.Module) else nullcontext()
         with frozen_buffers(self.discriminator), augment:
             yield
+
+
+def _continuous(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 class HookedProblem(GANProblem):

@@ -64,10 +64,8 @@ def find_structure(
             return Structure(reason, None)
         if not needs.second_order:
             return Structure(None, "nothing is differentiated twice")
-        if not chain.separable:
-            return Structure(None, "the objective may let reals and fakes meet")
-        if any(penalty.looks_at_fakes and not penalty.of_slopes for penalty in chain.problem.penalties):
-            return Structure(None, "a penalty depends on more of the fakes than slopes")
+        if reason := chain.why_duals():
+            return Structure(None, reason)
         replay = partial(chain.evaluation, replay=True)
         with torch.no_grad(), replay():
             fakes = chain.fakes()

@@ -21,6 +21,7 @@ from lightning_lead._checks import require_number
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.rules._local_solver import LocalSolver, as_directions
+from lightning_lead.rules._real import check_real
 from lightning_lead.rules.base import AbstractGameRule, RuleNeeds, RuleState
 
 __all__ = ["ACGD"]
@@ -77,6 +78,7 @@ class ACGD(AbstractGameRule):
 
     def init(self, point: Point) -> RuleState:
         """Nothing seen, no solution yet."""
+        check_real(self.name, point)
         return {"squares": {}, "count": 0, "guess": None, "failures": 0}
 
     def forget(self, state: RuleState, player: str, point: Point) -> RuleState:

@@ -17,6 +17,7 @@ from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import require_number
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.rules._real import check_real
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
 __all__ = ["NegativeAdam"]
@@ -60,6 +61,7 @@ class NegativeAdam(AbstractGameRule):
 
     def init(self, point: Point) -> RuleState:
         """Nobody has moved."""
+        check_real(self.name, point)
         return {"moments": {}}
 
     def direction(

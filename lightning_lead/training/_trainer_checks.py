@@ -121,6 +121,17 @@ def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]], rule
                 f"Cannot move by {type(optimizer).__name__} because {rule.name} works out whole steps itself; return "
                 "torch.optim.SGD without momentum or weight decay from configure_optimizers(), or do not override it"
             )
+    for optimizer in trainer.optimizers:
+        if isinstance(optimizer, (torch.optim.LBFGS, torch.optim.SparseAdam)):
+            raise ConfigurationError(
+                f"Cannot move by {type(optimizer).__name__} because a game step hands over one dense direction per "
+                "turn, and no losses to evaluate again; use another optimizer, such as torch.optim.Adam"
+            )
+        if any(group.get("maximize") for group in optimizer.param_groups):
+            raise ConfigurationError(
+                f"Cannot move by {type(optimizer).__name__}(maximize=True) because rules take every player's loss for "
+                "one that it minimises; return the loss with a minus, and leave maximize out"
+            )
     for player in players if rule.needs.reads_momentum else []:
         if any(p.requires_grad for p in players[player]):
             Lookahead(players, trainer.optimizers).lag(player)

@@ -9,7 +9,7 @@ import torch
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_rates
-from lightning_lead._errors import ConfigurationError
+from lightning_lead._errors import ConfigurationError, first_line
 from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable, rank_zero_info
 from lightning_lead.calculus._players import listed
 from lightning_lead.engine.strategy import GameStrategy
@@ -84,7 +84,13 @@ class LeadModule(LeadMixin):
         for name, parameters in players.items():
             rate = self._rates[name] if isinstance(self._rates, Mapping) else self._rates
             groups.append({"params": parameters, "lr": rate, "name": name})
-        optimizer = make(groups)
+        try:
+            optimizer = make(groups)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"Cannot build the optimizer because it does not take param groups with a learning rate each; pass a "
+                f"function of them, as lambda groups: torch.optim.Adam(groups) (got {first_line(error)})"
+            ) from error
         if self._scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}

@@ -150,6 +150,8 @@ def _discriminator_direction(query: Query, cross: CrossTerm) -> Direction:
                 raise _no_interaction(DISCRIMINATOR)
             if whole is None and not meet:
                 loss = chain.loss(DISCRIMINATOR, primal, with_reals=True)
+                if chain.structure.piecewise_linear:
+                    check_loss((loss,), logits)
             # p enters the loss of all samples, and ψ through d/dε p(u + εt) = ⟨∂_u p, t⟩
             enters = cross.form == "own" and _penalty_enters(chain)
             leaf = fakes.detach().requires_grad_(enters)
@@ -189,11 +191,12 @@ def _cotangent(
     contexts, own_form = query.contexts, cross.form == "own"
     leaf = fakes.detach().requires_grad_()
     with _logits_along_parameters(chain, leaf, query.other, cross.displacement, contexts) as logits:
-        loss, slope = split_dual(chain.loss(GENERATOR if own_form else DISCRIMINATOR, logits, with_reals=False))
+        # before D(x), which ψ of the discriminator's loss may need: ℓ_G may use what D has kept of its forward on fakes
+        loss = None if own_form else chain.loss(GENERATOR, split_dual(logits)[0], with_reals=False)
+        value, slope = split_dual(chain.loss(GENERATOR if own_form else DISCRIMINATOR, logits, with_reals=False))
         if chain.structure.piecewise_linear:
-            check_loss((loss, slope), logits)
-        if not own_form:  # ψ is of the discriminator's loss, the gradient of the generator's
-            loss = chain.loss(GENERATOR, split_dual(logits)[0], with_reals=False)
+            check_loss((value, slope, loss), logits)
+        loss = value if loss is None else split_dual(loss)[0]
     if slope is None or not slope.requires_grad:
         raise _no_interaction(DISCRIMINATOR)
     if not own_form and _penalty_enters(chain):
