@@ -6,11 +6,10 @@ Ranges, and choices among names, are the constructor's own to check.
 from __future__ import annotations
 
 import functools
-import math
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning_lead._errors import ConfigurationError
@@ -19,7 +18,7 @@ __all__ = ["check_arguments"]
 
 _PLAIN: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     int: ("an integer", lambda v: isinstance(v, int) and not isinstance(v, bool)),
-    float: ("a number", lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and not math.isnan(v)),
+    float: ("a number", lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)),
     bool: ("True or False", lambda v: isinstance(v, bool)),
     str: ("a text", lambda v: isinstance(v, str)),
     types.NoneType: ("None", lambda v: v is None),
@@ -27,15 +26,16 @@ _PLAIN: dict[Any, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-def check_arguments(cls: type, values: Mapping[str, Any]) -> None:
+def check_arguments(cls: type, values: Mapping[str, Any], *, but: Collection[str] = ()) -> None:
     """Refuse arguments of a constructor that are not of their types; the first line of an `__init__`.
 
     Args:
         cls: the class whose `__init__` it is.
         values: its `locals()`.
+        but: arguments that it checks by itself, types too.
 
     Raises:
-        ConfigurationError: a wrong type, or a number that is nan.
+        ConfigurationError: a wrong type.
 
     Example:
         >>> class Ball:
@@ -46,9 +46,13 @@ def check_arguments(cls: type, values: Mapping[str, Any]) -> None:
         lightning_lead._errors.ConfigurationError: Cannot build Ball because radius must be a number (got '1.0')
     """
     for name, (wanted, fits) in _checks(cls).items():
-        if name in values and not fits(value := values[name]):
-            got = f"the class {value.__name__}, not an instance" if isinstance(value, type) else _SHORT.repr(value)
-            raise ConfigurationError(f"Cannot build {cls.__name__} because {name} must be {wanted} (got {got})")
+        if name in values and name not in but and not fits(value := values[name]):
+            got, advice = _SHORT.repr(value), ""
+            if isinstance(value, type):
+                got, advice = f"the class {value.__name__}", f"; pass an instance, as {value.__name__}(...)"
+            elif isinstance(value, str) and fits([value]):
+                advice = f"; pass [{value!r}]"
+            raise ConfigurationError(f"Cannot build {cls.__name__} because {name} must be {wanted}{advice} (got {got})")
 
 
 @functools.cache

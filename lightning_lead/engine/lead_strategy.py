@@ -62,7 +62,7 @@ class LEADStrategy(GameStrategy):
         skip_limit: int | None = 10,
         alpha: float | dict[str, float] | None = None,
     ) -> None:
-        check_arguments(LEADStrategy, locals())
+        check_arguments(LEADStrategy, locals(), but=("coupling",))
         rule = LEAD(
             coupling if alpha is None else renamed_alpha(alpha, coupling),
             cross=cross,

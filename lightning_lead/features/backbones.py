@@ -60,7 +60,7 @@ class TorchvisionFeatures(nn.Module):
     num_classes: int
 
     def __init__(self, name: str, *, weights: str | Path | None = "DEFAULT", resize: Framing = "preset") -> None:
-        check_arguments(TorchvisionFeatures, locals())
+        check_arguments(TorchvisionFeatures, locals(), but=("resize",))
         super().__init__()
         from torchvision import models
 

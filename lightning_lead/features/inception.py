@@ -80,7 +80,7 @@ class Inception2015(nn.Module):
         channels_last: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        check_arguments(Inception2015, locals())
+        check_arguments(Inception2015, locals(), but=("resize",))
         if resize not in get_args(Resize):
             raise ConfigurationError(
                 "Cannot build Inception because this resize is unknown; take 'tf1', which the published scores use, or "

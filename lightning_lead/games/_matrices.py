@@ -22,8 +22,9 @@ def as_coupling(
     result = torch.as_tensor(entries, dtype=dtype).detach().clone()
     if result.ndim != 2 or not bool(torch.isfinite(result).all()):
         raise ConfigurationError(
-            f"Cannot build {owner} because A couples every entry of x with every entry of y; pass a finite matrix of "
-            f"shape (n, m) (got shape {tuple(result.shape)}{', with non-finite entries' if result.ndim == 2 else ''})."
+            f"Cannot build {owner} because coupling, A, is of every entry of x with every entry of y; pass a finite "
+            f"matrix of shape (n, m) (got shape {tuple(result.shape)}"
+            f"{', with non-finite entries' if result.ndim == 2 else ''})."
         )
     return result
 

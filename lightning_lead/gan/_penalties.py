@@ -177,7 +177,7 @@ def check_generator_penalty(penalty: Any) -> AbstractGeneratorPenalty | None:
     """Return the generator's penalty; refuse what is none."""
     if penalty is not None and not isinstance(penalty, AbstractGeneratorPenalty):
         raise ConfigurationError(
-            "Cannot use this object as a generator's penalty because it is no AbstractGeneratorPenalty; pass "
+            "Cannot use this object as generator_penalty because it is no AbstractGeneratorPenalty; pass "
             f"PathLength(weight=2.0), a subclass of AbstractGeneratorPenalty of your own, or None (got {penalty!r})"
         )
     if penalty is not None:

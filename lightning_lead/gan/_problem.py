@@ -90,7 +90,7 @@ class GANProblem(AdversarialLosses, PenalisedLosses):
         augment: Callable[[Tensor], Tensor] | None = None,
         noise: PrivateNoise | None = None,
     ) -> None:
-        check_arguments(GANProblem, locals())
+        check_arguments(GANProblem, locals(), but=("penalty", "generator_penalty"))
         self.generator, self.discriminator, self.augment = generator, discriminator, augment
         self.objective, self.penalties = adversarial_objective(objective), as_penalties(penalty)
         self.generator_penalty = check_generator_penalty(generator_penalty)

@@ -153,7 +153,7 @@ class AdaptiveAugment(nn.Module):
     def __init__(
         self, augment: nn.Module | None = None, *, target: float = 0.6, images: int = 500_000, interval: int = 4
     ) -> None:
-        check_arguments(AdaptiveAugment, locals())
+        check_arguments(AdaptiveAugment, locals(), but=("augment",))
         super().__init__()
         check_positive(images=images, interval=interval)
         if not -1 < target < 1:

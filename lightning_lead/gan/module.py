@@ -109,7 +109,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         shared_latents: bool = False,
         channels_last: bool = False,
     ) -> None:
-        check_arguments(LeadGANModule, locals())
+        check_arguments(LeadGANModule, locals(), but=("penalty", "generator_penalty", "augment"))
         check_rates(generator_lr=generator_lr, discriminator_lr=discriminator_lr)
         rates = {"discriminator": discriminator_lr, "generator": generator_lr}
         super().__init__(

@@ -181,7 +181,9 @@ class MagneticForce(AbstractForce):
     def __init__(self, game: AbstractGame, *, charge: float) -> None:
         check_arguments(MagneticForce, locals())
         if not math.isfinite(charge):
-            raise ConfigurationError(f"Cannot build MagneticForce because q must be a finite number (got {charge!r}).")
+            raise ConfigurationError(
+                f"Cannot build MagneticForce because charge must be a finite number (got {charge!r})."
+            )
         self.game = game
         self.charge = float(charge)
 

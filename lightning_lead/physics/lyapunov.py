@@ -66,7 +66,7 @@ def lead_system(game: AbstractGame, *, charge: float, friction: float) -> Tensor
     """
     if not (math.isfinite(charge) and math.isfinite(friction)):
         raise ConfigurationError(
-            f"Cannot build the system because q and μ must be finite numbers (got {charge!r} and {friction!r})."
+            f"Cannot build the system because charge and friction must be finite (got {charge!r} and {friction!r})."
         )
     jacobian = game.jacobian(game.equilibrium()).to(torch.float64)
     eye = torch.eye(len(jacobian), dtype=torch.float64)

@@ -28,8 +28,6 @@ class LocalSolver(NamedTuple):
     @classmethod
     def checked(cls, name: Any, tolerance: Any, max_iterations: Any) -> LocalSolver:
         """The settings, if they are in their ranges."""
-        if name not in ("cg", "gmres"):
-            raise ConfigurationError(f"Cannot use solver={name!r}; choose 'gmres', or 'cg' for zero-sum games")
         tolerance = require_number("tolerance", tolerance, low=0, high=1, closed=False, why="it bounds the residual")
         if not isinstance(max_iterations, int) or isinstance(max_iterations, bool) or max_iterations < 1:
             raise ConfigurationError(f"Cannot use max_iterations={max_iterations!r}; pass an integer ≥ 1")

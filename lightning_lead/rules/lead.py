@@ -107,14 +107,8 @@ class LEAD(AbstractGameRule):
         fallback: Literal["exact", "difference"] = "exact",
         alpha: float | Mapping[str, float] | None = None,
     ) -> None:
-        check_arguments(LEAD, locals())
+        check_arguments(LEAD, locals(), but=("coupling",))
         self.coupling = check_coupling(coupling if alpha is None else renamed_alpha(alpha, coupling))
-        if cross not in ("exact", "difference", "extrapolated", "auto"):
-            raise ConfigurationError(
-                f"Cannot use cross={cross!r}; choose 'exact', 'difference', 'extrapolated' or 'auto'"
-            )
-        if form not in (None, "opponent", "own"):
-            raise ConfigurationError(f"Cannot use form={form!r}; choose 'opponent' or 'own'")
         if cross != "exact" and form is not None:
             raise ConfigurationError(
                 f"Cannot use form={form!r} with cross={cross!r} because forms are of the exact term; leave form out"
@@ -130,8 +124,6 @@ class LEAD(AbstractGameRule):
                 f"the whole batch; leave it out (got {cross_fraction!r})"
             )
         check_positive(check_every=check_every)
-        if fallback not in ("exact", "difference"):
-            raise ConfigurationError(f"Cannot use fallback={fallback!r}; choose 'exact' or 'difference'")
         if cross != "auto" and (check_every, least_agreement, fallback) != (25, 0.5, "exact"):
             raise ConfigurationError(
                 f"Cannot compare forms with cross={cross!r}; leave check_every, least_agreement and fallback out, or "

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Literal, final
 
 from lightning_lead._arguments import check_arguments
-from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.rules._anchors import gradient_by_weights, start_anchors
@@ -54,11 +53,6 @@ class Prediction(AbstractGameRule):
 
     def __init__(self, predicted: Literal["second", "first", "both"] = "second") -> None:
         check_arguments(Prediction, locals())
-        if predicted not in ("second", "first", "both"):
-            raise ConfigurationError(
-                f"Cannot predict predicted={predicted!r} because it says whose move by the order of play; choose "
-                "'second' (in a GAN the generator), 'first' or 'both'"
-            )
         self.predicted = predicted
 
     @classmethod

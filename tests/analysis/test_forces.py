@@ -197,7 +197,7 @@ def test_forces_leave_no_graph_and_change_nothing() -> None:
     [
         (lambda: Friction(coefficient=-0.1), r"drives the particle.*-0\.1"),
         (lambda: Friction(coefficient=math.inf), "inf"),
-        (lambda: MagneticForce(BILINEAR, charge=math.nan), "q must be a finite number.*nan"),
+        (lambda: MagneticForce(BILINEAR, charge=math.nan), "charge must be a finite number.*nan"),
         (lambda: VortexForce(BILINEAR)(torch.zeros(3), torch.zeros(3)), r"2 and 2 coordinates.*\(4,\).*\(3,\)"),
         (lambda: ConservativeForce(lambda s: s)(torch.zeros(3), torch.zeros(3)), r"more than one value.*\(3,\)"),
         (lambda: ConservativeForce.of_game(GAMES["dirac, zero-sum"]), "changes from point to point"),

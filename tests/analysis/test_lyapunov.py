@@ -150,10 +150,10 @@ def test_system_of_a_dirac_gan_has_a_lyapunov_function_near_its_equilibrium() ->
     ("build", "words"),
     [
         (lambda: LeadLyapunov(BILINEAR, charge=1.0, friction=0.0), r"μ > 0.*got 0\.0"),
-        (lambda: LeadLyapunov(BILINEAR, charge=math.nan, friction=1.0), "finite numbers.*nan"),
+        (lambda: LeadLyapunov(BILINEAR, charge=math.nan, friction=1.0), "must be finite.*nan"),
         (lambda: LeadLyapunov(BILINEAR, charge=0.5, friction=1.0), "not stable"),
         (lambda: LeadLyapunov(DiracGAN(), charge=1.0, friction=1.0), "changes from point to point"),
-        (lambda: lead_system(BILINEAR, charge=1.0, friction=math.inf), "finite numbers.*inf"),
+        (lambda: lead_system(BILINEAR, charge=1.0, friction=math.inf), "must be finite.*inf"),
         (lambda: lyapunov_matrix(torch.zeros(2, 3)), r"square matrix.*\(2, 3\)"),
         (lambda: lyapunov_matrix(lead_system(BILINEAR, charge=0.0, friction=1.0)), r"not stable.*0\.3"),
     ],

@@ -113,7 +113,7 @@ def test_several_networks_are_averaged_side_by_side_and_resume(kit, fit, tmp_pat
 
 @pytest.mark.parametrize("networks", ["decoder", [], [3], None])
 def test_networks_that_are_no_list_of_names_are_refused(networks):
-    with pytest.raises(ConfigurationError, match="pass a list of attributes of the module"):
+    with pytest.raises(ConfigurationError, match="networks must be a sequence|pass a list of attributes of the module"):
         GeneratorEMA(halflife_images=50, networks=networks)
 
 

@@ -380,7 +380,7 @@ def test_extractors_that_cannot_work(kit, fit, metrics):
 
 def test_settings(metrics):
     refused("choose from", lambda: metrics(metrics=["fid", "is"]))
-    refused("choose from", lambda: metrics(metrics="fid"))
+    refused(r"pass \['fid'\]", lambda: metrics(metrics="fid"))
     refused(r"comes by itself.*--source official", lambda: metrics(metrics=["inception_score"]))
     refused("every_n_steps", lambda: metrics(every_n_steps=0))
     refused("num_samples", lambda: metrics(num_samples=0))
@@ -572,7 +572,7 @@ def test_scores_that_cannot_work(kit, fit, metrics):
     refused(
         "FeaturesOnly has no classifier; leave it out", lambda: metrics(kit.FeaturesOnly(), metrics=[ClassifierScore()])
     )
-    refused("kid_subset_size", lambda: KID(subset_size=0))
+    refused("subset_size", lambda: KID(subset_size=0))
     refused("choose from", lambda: PRDC(["accuracy"]))
 
 

@@ -445,7 +445,7 @@ def tiny_stl10(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stl10(tmp_path: Path, tiny_stl10: None) -> None:
     with pytest.raises(ConfigurationError, match=r"download=True.*\(got no train_X.bin and no unlabeled_X.bin\)"):
         STL10DataModule(root=str(tmp_path), part="train+unlabeled")
-    with pytest.raises(ConfigurationError, match=r"choose 'unlabeled' or 'train\+unlabeled' \(got 'test'\)"):
+    with pytest.raises(ConfigurationError, match=r"part must be 'unlabeled' or 'train\+unlabeled' \(got 'test'\)"):
         STL10DataModule(root=str(tmp_path), part="test")
     write_stl10(tmp_path)
     data = STL10DataModule(root=str(tmp_path), batch_size=2, part="train+unlabeled")

@@ -165,7 +165,7 @@ def test_without_gradients_it_has_the_same_value_and_no_graph(penalty, mode):
 @pytest.mark.parametrize("kind", [R1, R2, WGANGP, ApproximateR1, ApproximateR2, LeCam])
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), True, "10"])
 def test_a_bad_weight_is_refused(kind, weight):
-    with pytest.raises(ConfigurationError, match=rf"Cannot use {kind.__name__}.*finite number ≥ 0.*got"):
+    with pytest.raises(ConfigurationError, match=rf"Cannot .* {kind.__name__}.*weight.*number.*got"):
         kind(weight=weight)
 
 
@@ -184,7 +184,7 @@ def test_a_penalty_that_cannot_be_taken_is_refused_with_the_reason():
 @pytest.mark.parametrize("kind", [R1, R2, WGANGP, ApproximateR1, ApproximateR2, LeCam])
 @pytest.mark.parametrize("every", [0, -2, 1.5, True, "4"])
 def test_a_bad_interval_is_refused(kind, every):
-    with pytest.raises(ConfigurationError, match=f"Cannot use {kind.__name__} because every= counts.*integer ≥ 1"):
+    with pytest.raises(ConfigurationError, match=f"Cannot .* {kind.__name__} because every.*integer"):
         kind(every=every)
 
 

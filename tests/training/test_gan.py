@@ -272,7 +272,7 @@ def test_missing_pieces_say_what_to_write():
         ({"latent_dim": 0}, "latent_dim"),
         ({"accumulate": 0}, "accumulate"),
         ({"clip": -1.0}, "clip"),
-        ({"generator_lr": float("nan")}, "learning rates"),
+        ({"generator_lr": float("nan")}, "generator_lr.*nan"),
         ({"objective": "sad"}, "hinge"),
         ({"game": 1}, "GameStrategy"),
         ({"game": "lead"}, "choose one of"),

@@ -288,7 +288,7 @@ def test_augmentations_are_differentiable_and_other_samples_are_refused():
     with pytest.raises(ConfigurationError, match=r"no images.*\(4, 2\)"):
         DiffAugment()(tiny_points(4))
     for policy in ([], "color", ["colour"]):
-        with pytest.raises(ConfigurationError, match="pass a list of some of color, translation, cutout"):
+        with pytest.raises(ConfigurationError, match=r"pass a list of some of color, tran|pass \['color'\]"):
             DiffAugment(policy)
 
 
@@ -481,7 +481,7 @@ def test_logits_come_first_of_what_a_discriminator_returns(game):
         fit(gan)
         states.append({name.replace("inner.", ""): value for name, value in gan.state_dict().items()})
     assert furthest(*states) == 0
-    with pytest.raises(ConfigurationError, match=r"no tuple that begins with one.*\(got list\)"):
+    with pytest.raises(ConfigurationError, match=r"nor a tuple that begins with one.*\(got list\)"):
         fit(build((networks()[0], WithFeatures(networks()[1], list))))
 
 
