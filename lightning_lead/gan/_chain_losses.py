@@ -61,6 +61,7 @@ class GANLosses(BatchLosses, Chain):
         self._names = frozenset({GENERATOR, DISCRIMINATOR})
         if structure.piecewise_linear and (reason := self.why_duals()):  # another objective or penalty since
             structure = structure._replace(not_piecewise_linear=reason)
+            settings.use_duals(reason)
         self.structure, self.known_calls = structure, settings.known_calls
         # a plain gradient is the same by links or as a whole, whatever the losses; links need no graph of G in D's turn
         one_gradient = not settings.needs.uses_opponent or settings.needs.displaces

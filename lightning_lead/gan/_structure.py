@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import first_line
-from lightning_lead._lightning import rank_zero_info
+from lightning_lead._lightning import rank_zero_info, rank_zero_warn
 from lightning_lead.calculus._chain.links import DISCRIMINATOR, GENERATOR, Structure
 from lightning_lead.calculus._chain.piecewise_check import why_not_piecewise_linear
 from lightning_lead.calculus._float32 import full_float32
@@ -25,7 +25,7 @@ from lightning_lead.engine._probe import made_up_cross
 from lightning_lead.gan._chain_losses import GANLosses
 from lightning_lead.rules.base import AbstractGameRule
 
-__all__ = ["PROBED", "MakeLosses", "find_structure", "report_structure"]
+__all__ = ["PROBED", "MakeLosses", "audited", "find_structure", "report_structure"]
 
 PROBED = 16
 """Samples on which the structure is found, before the first step."""
@@ -87,6 +87,23 @@ def report_structure(found: Structure, rule: AbstractGameRule) -> None:
     if found.chained and rule.needs.second_order:
         reason = found.not_piecewise_linear
         _log.debug("Discriminator: %s", f"dual numbers, because {reason}" if reason else "piecewise linear")
+
+
+def audited(known: Structure, found: Structure, rule: AbstractGameRule, step: int) -> Structure:
+    """Return the slower of two findings, and say which it is; a warning where the known one was no longer true.
+
+    A faster one is left aside: what is slower is right as well, and a change of ways changes the rounding.
+    """
+    if found.chained and (found.piecewise_linear or not known.piecewise_linear):
+        _log.debug("Audit at step %d: derivatives by the structure are those of the losses as a whole", step)
+        return known
+    reason = found.not_chained or found.not_piecewise_linear
+    rank_zero_warn(
+        f"The losses have changed in a way that no check of a turn has seen: {reason}. Directions of {rule.name} "
+        f"between the audit before and that of step {step} may be off; from here on they are taken "
+        f"{'by dual numbers' if found.chained else 'of the losses as a whole'}"
+    )
+    return found
 
 
 def _generator_bypasses_fakes(chain: GANLosses, live: Mapping[str, Sequence[Tensor]], contexts: Contexts) -> str | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._arguments import check_arguments
-from lightning_lead._checks import check_rates
+from lightning_lead._checks import check_positive, check_rates
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable
 from lightning_lead.calculus._chain.links import Structure
@@ -29,7 +29,7 @@ from lightning_lead.gan._penalties import as_penalties, check_generator_penalty,
 from lightning_lead.gan._penalty_probe import probe_penalty
 from lightning_lead.gan._problem import AdversarialLosses, GANProblem, HookedProblem
 from lightning_lead.gan._settings import check_batch, check_last_batch, check_schedule
-from lightning_lead.gan._structure import PROBED, find_structure, report_structure
+from lightning_lead.gan._structure import PROBED, audited, find_structure, report_structure
 from lightning_lead.gan.augmentation import adaptive_parts, check_augment
 from lightning_lead.objectives import AbstractGeneratorPenalty, AbstractPenalty, adversarial_objective
 from lightning_lead.rules.base import AbstractGameRule
@@ -71,6 +71,8 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         accumulate: micro-batches per update, ≥ 1; each share of the batch is split once more.
         shared_latents: use the fakes of the first discriminator update in the generator's as well, not fresh ones. With
             `cross="difference"` they are then computed once for both, and so is the gradient at the earlier opponent.
+        audit_every: game steps between two audits, ≥ 1, which compare derivatives by the structure that was found at
+            the start with those of the losses as a whole, on a few samples; or None for no audit.
         channels_last: keep images and the weights of convolutions in this order in memory (a sample's pixels side by
             side, each with its channels), in which tensor cores work; the numbers are the same to rounding.
 
@@ -108,6 +110,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         accumulate: int = 1,
         shared_latents: bool = False,
         channels_last: bool = False,
+        audit_every: int | None = 1000,
     ) -> None:
         check_arguments(LeadGANModule, locals(), but=("penalty", "generator_penalty", "augment"))
         check_rates(generator_lr=generator_lr, discriminator_lr=discriminator_lr)
@@ -137,6 +140,8 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         self.discriminator_warmup = discriminator_warmup
         self.latent_dim = latent_dim
         self.discriminator_steps, self.generator_batch_size = discriminator_steps, generator_batch_size
+        check_positive(audit_every=audit_every)
+        self.audit_every = audit_every
         self._structure = Structure("it was not looked for", None)
         self._known_calls: dict[str, set[str]] = {}
         self.shared_latents, self.channels_last = shared_latents, channels_last
@@ -388,6 +393,17 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         report_structure(found, self.game.rule)
         super()._probe(turns, live, seed)
         self._penalty_values.update(no_penalty_values())
+
+    def _audit(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
+        due = self.audit_every is not None and self.global_step % self.audit_every == 0
+        if not due or not self._structure.chained or self.game.rule.needs.evaluates_once:
+            return
+        self.is_repeat = True  # users' state stays as it is
+        try:
+            found = self._find_structure(turns[-1].micro_batches[0], live, seed)
+        finally:
+            self.is_repeat = False
+        self._structure = audited(self._structure, found, self.game.rule, self.global_step)
 
     def _find_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> Structure:
         if self.problem.overridden or not isinstance(batch, GANBatch):

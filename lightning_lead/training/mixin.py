@@ -207,6 +207,8 @@ class LeadMixin(LightningModule):
                 finally:
                     self.is_repeat = False
             self._probed = True
+        else:
+            self._audit(turns, live, seed)
         meets_first = begins or (first and self._waits_until() <= self.trainer.global_step)
         lookahead, swap = Lookahead(live, self.trainer.optimizers, clip=self.clip), Swap(self, live)
         step = GameStep(
@@ -328,6 +330,9 @@ class LeadMixin(LightningModule):
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         probe_module(self, self._oracle(turns[-1], live, seed, probing=True), self.game.rule)
+
+    def _audit(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
+        """Look again, now and then, at what the first look has found of the losses; by default nothing is kept."""
 
     def _waits_until(self) -> int:
         """Return the game step from which on both players move; one alone moves before."""

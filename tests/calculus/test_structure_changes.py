@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import random
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_lead import LeadGANModule, LEADStrategy
 from lightning_lead._errors import HigherDerivativeError
 from lightning_lead.calculus import private_rng
+from lightning_lead.calculus._chain import derivatives, piecewise
 from lightning_lead.calculus._chain.links import Structure
 from lightning_lead.objectives import WGANGP
 
@@ -248,3 +250,37 @@ def test_a_penalty_through_a_layer_norm_that_begins_later_is_refused_and_never_w
     with pytest.raises(HigherDerivativeError, match="third derivative of layer norm is wrong"):
         trainer.fit(gan, DataLoader(TensorDataset(tiny_points()), 16))
     assert trainer.global_step == CHANGES_AT
+
+
+def unchecked(monkeypatch):
+    """Switch off what looks for a change in every turn, as if there were a change that it does not see."""
+    for name in ("check_calls", "check_loss"):
+        monkeypatch.setattr(piecewise, name, lambda *_: None)
+    monkeypatch.setattr(derivatives, "check_loss", lambda *_: None)
+
+
+@pytest.mark.parametrize("form", ["opponent", "own"])
+def test_an_audit_finds_what_no_check_has_seen_and_says_so(form, monkeypatch):
+    expected, _ = trained(GAMES[form], general=True, since="tanh")
+    unchecked(monkeypatch)
+    wrong, _ = trained(GAMES[form], general=False, since="tanh", audit_every=None)
+    assert (wrong - expected).abs().max() > 1e-5
+    with pytest.warns(
+        UserWarning, match=r"changed in a way.*TanhBackward0 .*audit before and that of step 3 may be off"
+    ):
+        found, gan = trained(GAMES[form], general=False, since="tanh", audit_every=CHANGES_AT)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert gan._structure.chained
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("form", ["opponent", "own", "a part", "difference"])
+def test_an_audit_of_what_stays_changes_no_bit(form, norm, caplog):
+    caplog.set_level(logging.DEBUG, "lightning_lead.gan")
+    without, with_audits = (trained(GAMES[form], general=False, norm=norm, audit_every=n)[0] for n in (None, 2))
+    assert torch.equal(without, with_audits)
+    assert [record.message[:15] for record in caplog.records if "Audit" in record.message] == [
+        "Audit at step 2",
+        "Audit at step 4",
+        "Audit at step 6",
+    ]
