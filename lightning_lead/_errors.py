@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 __all__ = [
+    "BusyFolderError",
     "CheckpointMismatchError",
     "ConfigurationError",
     "DifferentiationError",
     "DivergenceError",
     "HigherDerivativeError",
+    "StorageError",
     "first_line",
 ]
 
@@ -26,6 +28,14 @@ class HigherDerivativeError(DifferentiationError):
 
 class CheckpointMismatchError(RuntimeError):
     """A checkpoint that was written by another game: other networks, another rule, or another play."""
+
+
+class StorageError(OSError):
+    """A file or folder that cannot be written: the disk is full, the folder is gone, or is not one's own."""
+
+
+class BusyFolderError(RuntimeError):
+    """A folder that another process writes to."""
 
 
 class DivergenceError(RuntimeError):

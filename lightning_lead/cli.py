@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning_lead._errors import (
+    BusyFolderError,
     CheckpointMismatchError,
     ConfigurationError,
     DifferentiationError,
     DivergenceError,
+    StorageError,
 )
 
 __all__ = ["command", "main"]
@@ -120,7 +122,15 @@ def _own_message(error: BaseException | None) -> str | None:
     """Return the message of the first of this package's errors in the chain; None if there is none."""
     from lightning_lead.fetch._store import FetchError
 
-    own = (CheckpointMismatchError, ConfigurationError, DifferentiationError, DivergenceError, FetchError)
+    own = (
+        BusyFolderError,
+        CheckpointMismatchError,
+        ConfigurationError,
+        DifferentiationError,
+        DivergenceError,
+        FetchError,
+        StorageError,
+    )
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -17,20 +17,21 @@ import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._files import held
 from lightning_lead._lightning import (
     LightningArgumentParser,
     LightningCLI,
     LightningDataModule,
     ModelCheckpoint,
-    rank_zero_info,
 )
+from lightning_lead.callbacks._run_folders import RunFolders, last_checkpoint, local_folders
+from lightning_lead.checkpoints._whole import refuse_damaged
 from lightning_lead.engine.named_rules import game_names
 from lightning_lead.gan import LeadGANModule
 from lightning_lead.objectives import AdversarialObjective
@@ -68,19 +69,20 @@ class GameCLI(LightningCLI):
                 "Cannot run the command line because jsonargparse is not installed; pip install 'lightning-lead[cli]'"
             ) from error
         self.own_module = _names_a_module(sys.argv[1:] if arguments is None else arguments)
-        super().__init__(
-            LeadMixin if self.own_module else LeadGANModule,
-            LightningDataModule,
-            subclass_mode_model=self.own_module,
-            subclass_mode_data=True,
-            save_config_kwargs={"overwrite": True},
-            auto_configure_optimizers=False,
-            run=run,
-            args=None if arguments is None else list(arguments),
-        )
+        with contextlib.ExitStack() as self._held:
+            super().__init__(
+                LeadMixin if self.own_module else LeadGANModule,
+                LightningDataModule,
+                subclass_mode_model=self.own_module,
+                subclass_mode_data=True,
+                save_config_kwargs={"overwrite": True},
+                auto_configure_optimizers=False,
+                run=run,
+                args=None if arguments is None else list(arguments),
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add `--game`."""
+        """Add `--game` and `--untrained`."""
         names = ", ".join(game_names())
         parser.add_argument(
             "--game",
@@ -88,16 +90,33 @@ class GameCLI(LightningCLI):
             default=None,
             help=f"game optimizer: NAME or 'NAME(setting=value, ...)' or the dotted path of a rule; names: {names}",
         )
+        about = "of validate, test and predict: take networks that no checkpoint has trained"
+        parser.add_argument("--untrained", action="store_true", help=about)
 
-    def before_instantiate_classes(self) -> None:
-        """Refuse what a recipe may not build or load, and hand the game to the model."""
-        config = self.config[self.subcommand] if self.subcommand else self.config
-        _check_classes(config)
-        if str(config.get("ckpt_path")).startswith("http"):
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and refuse a checkpoint that cannot be read, or whose absence would go unnoticed."""
+        super().parse_arguments(parser, args)
+        name = self.config.get("subcommand")
+        if name is None:
+            return
+        path, untrained = (self.config[name].get(key) for key in ("ckpt_path", "untrained"))
+        if str(path).startswith("http"):
             raise ConfigurationError(
                 "Cannot load a checkpoint from an address because Lightning unpickles it, which may run anything; "
-                f"download it, and pass the file (got --ckpt_path={config.ckpt_path})"
+                f"download it, and pass the file (got --ckpt_path={path})"
             )
+        if name != "fit" and path is None and not untrained:
+            raise ConfigurationError(
+                f"Cannot {name} because no checkpoint is named, and the networks would be untrained ones; pass "
+                "--ckpt_path=FILE, as .../last.ckpt of a fit, or --untrained if that is what you want"
+            )
+        if path is not None:
+            refuse_damaged(path)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what a recipe may not build, and hand the game to the model."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        _check_classes(config)
         if config.game is None:
             return
         settings = config.model.get("init_args", {}) if self.own_module else config.model
@@ -109,8 +128,18 @@ class GameCLI(LightningCLI):
         settings.game = config.game
 
     def before_fit(self) -> None:
-        """Keep the checkpoints of an earlier run."""
-        _keep_earlier(self.trainer, resumes=self._get(self.config, "ckpt_path") is not None)
+        """Let no other run save where this one does, and this one not write over what earlier ones have saved."""
+        trainer: Any = self.trainer  # whose callbacks Lightning does not declare
+        if trainer.fast_dev_run:
+            for saver in (c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)):
+                saver.save_last = False  # Lightning 2.6 writes last.ckpt even so
+            return
+        if trainer.is_global_zero:
+            for folder in local_folders(trainer):
+                self._held.enter_context(held(folder, purpose="write checkpoints to"))
+        path = self._get(self.config, "ckpt_path")
+        resumed = last_checkpoint(trainer) if path == "last" else path
+        trainer.callbacks.insert(0, RunFolders(None if resumed is None else Path(resumed)))
 
 
 def build(arguments: Sequence[str] | None = None) -> GameCLI:
@@ -197,25 +226,3 @@ def _check_class(path: str) -> None:
         "other part of a Trainer or of this package, nor derived from one, and no objective; leave it out, or set "
         f"{TRUSTED}={package} if you know what it does"
     )
-
-
-def _keep_earlier(trainer: Any, *, resumes: bool) -> None:
-    """Rename folders with the checkpoints of an earlier run, whose names a new run would write over."""
-    savers = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
-    if trainer.fast_dev_run:
-        for saver in savers:
-            saver.save_last = False  # Lightning 2.6 writes last.ckpt even so
-        return
-    if resumes or not trainer.is_global_zero:
-        return
-    for folder in (Path(saver.dirpath) for saver in savers if saver.dirpath is not None):
-        if not any(folder.glob("*.ckpt")):
-            continue
-        if Path.cwd().is_relative_to(folder.resolve()):
-            raise ConfigurationError(
-                f"Cannot begin a new run in {folder} because it holds the checkpoints of an earlier one; pass another "
-                "dirpath to ModelCheckpoint, or go on by --ckpt_path"
-            )
-        aside = next(path for k in count(1) if not (path := folder.with_name(f"{folder.name}.{k}")).exists())
-        folder.rename(aside)
-        rank_zero_info(f"{folder} holds the checkpoints of an earlier run, which are now in {aside}")

@@ -25,10 +25,10 @@ import torch
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._files import write_json
-from lightning_lead._lightning import ModelCheckpoint, TorchCheckpointIO, Trainer, rank_zero_info, rank_zero_warn
+from lightning_lead._files import set_aside, write_json
+from lightning_lead._lightning import ModelCheckpoint, Trainer, rank_zero_info, rank_zero_warn
 from lightning_lead.callbacks.generator_file import check_dtype, save_generator
-from lightning_lead.checkpoints._whole import WholeCheckpointIO
+from lightning_lead.checkpoints._whole import write_whole
 from lightning_lead.gan.ema import find_ema
 
 __all__ = ["SegmentCheckpoint"]
@@ -42,7 +42,8 @@ class SegmentCheckpoint(ModelCheckpoint):
 
     It is a `ModelCheckpoint`, so that `ckpt_path="last"` finds its file; others may stand beside it. A segment that is
     killed while it saves leaves the checkpoint before: Lightning's writer, which may leave half a file, is replaced by
-    one that writes beside the file and renames. Another `CheckpointIO` among the Trainer's plugins stays.
+    one that writes beside the file and renames. Another `CheckpointIO` among the Trainer's plugins stays. A run that
+    does not go on from the folder's checkpoint moves it into a folder "earlier.1" there at its own first save.
 
     Args:
         dirpath: folder of the files.
@@ -106,8 +107,7 @@ class SegmentCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Have local checkpoints written whole or not at all; see `checkpoints._whole`."""
         super().setup(trainer, pl_module, stage)
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        write_whole(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Start the segment's clock."""
@@ -180,6 +180,7 @@ class SegmentCheckpoint(ModelCheckpoint):
     def _save(self, trainer: Trainer, pl_module: Any, ended_by: str) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        self._spare_earlier(trainer)
         self.last_model_path = str(self.last)
         trainer.save_checkpoint(self.last, weights_only=False)  # on all ranks
         self._saved_step, self._saved_at = trainer.global_step, _clock()
@@ -199,6 +200,18 @@ class SegmentCheckpoint(ModelCheckpoint):
         write_json(self.folder / "segment.json", record)
         if ended_by:
             rank_zero_info(f"Segment ended by {ended_by} after game step {trainer.global_step}: {self.last}")
+
+    def _spare_earlier(self, trainer: Trainer) -> None:
+        """Before the first save of a run that goes on from nothing here: move the files of another one aside."""
+        if self._last_checkpoint_saved or not trainer.is_global_zero or not self.last.exists():
+            return
+        if trainer.ckpt_path is not None:
+            saved_in = Path(trainer.ckpt_path).resolve().parent
+            if self.folder.resolve() in (saved_in, saved_in.parent) and not saved_in.name.startswith("earlier."):
+                return  # of this run, perhaps by another callback
+        names = (self.last.name, "segment.json", "generator.pt")
+        aside = set_aside(path for name in names if (path := self.folder / name).exists())
+        rank_zero_info(f"{self.folder} holds the checkpoint of an earlier run, which is now in {aside}")
 
     def _save_generator(self, trainer: Trainer, pl_module: Any, dtype: str) -> None:
         """Warn where it fails: the checkpoint holds the generator as well, so the run may go on."""

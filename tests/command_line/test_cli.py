@@ -301,36 +301,43 @@ def test_a_bad_setting_is_refused_with_the_reason(monkeypatch, tmp_path, capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")
-def test_a_new_run_keeps_the_checkpoints_of_the_one_before(command, caplog):
-    """Whoever goes on, or only tries, leaves them where they are."""
+def test_every_run_keeps_its_checkpoints_and_the_recipe_s_folder_links_to_the_newest(command):
+    """Whoever goes on does so where the run was; whoever only tries leaves no trace."""
     recipe = RECIPE.with_name("gaussians.yaml")
     saves = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=runs/a", "--trainer.max_steps=2"]
     saves += ["--trainer.callbacks.save_last=true", "--trainer.callbacks.every_n_train_steps=1"]
     saves += ["--trainer.callbacks.enable_version_counter=false", "--trainer.logger=false"]
 
-    def rules():
-        found = {path.parent.name: torch.load(path, weights_only=True) for path in Path("runs").rglob("last.ckpt")}
-        return {name: saved["lightning_lead"]["game"]["rule"] for name, saved in found.items()}
+    def found():
+        saved = {path.parent.name: torch.load(path, weights_only=True) for path in Path("runs").rglob("last.ckpt")}
+        return {name: (c["lightning_lead"]["game"]["rule"], c["global_step"]) for name, c in saved.items()}
 
     def again(*more):
         return command("fit", f"--config={recipe}", *saves, *QUIET, *more)
 
     again("--game=LEAD")
-    with caplog.at_level("INFO"):
-        again("--game=AlternatingGDA")
-    assert rules() == {"a": "GradientPlay", "a.1": "LEAD"}
-    assert len([line for line in caplog.messages if "a.1" in line]) == 1
+    again("--game=AlternatingGDA")
+    kept = {"a": ("GradientPlay", 2), "a.1": ("LEAD", 2), "a.2": ("GradientPlay", 2)}
+    assert found() == kept
     again("--game=ExtraAdam")
-    kept = {"a": "ExtraAdam", "a.1": "LEAD", "a.2": "GradientPlay"}
-    assert rules() == kept
-    again("--game=ExtraAdam", "--ckpt_path=runs/a/last.ckpt", "--trainer.max_steps=3")
+    again("--game=AlternatingGDA", "--ckpt_path=runs/a.2/last.ckpt", "--trainer.max_steps=3")
+    kept |= {"a": ("GradientPlay", 3), "a.2": ("GradientPlay", 3), "a.3": ("ExtraAdam", 2)}
+    assert found() == kept
+    again("--game=AlternatingGDA", "--ckpt_path=last", "--trainer.max_steps=4")
+    kept |= {"a": ("GradientPlay", 4), "a.2": ("GradientPlay", 4)}
+    assert found() == kept
     again("--game=LevelK", "--trainer.fast_dev_run=true")
-    assert rules() == kept
-    Path("here.ckpt").touch()
-    with pytest.raises(ConfigurationError, match="holds the checkpoints of an earlier one"):
-        again("--trainer.callbacks.dirpath=.")
-    assert rules() == kept
+    assert found() == kept
+    assert {path.name for path in Path("runs/a").glob("*.ckpt")} == {"last.ckpt", "epoch=0-step=4.ckpt"}
+
+
+def test_the_last_game_step_is_saved_between_two_saves(command):
+    saves = ["--trainer.callbacks=[]", "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=runs/a"]
+    saves += ["--trainer.callbacks.save_last=true", "--trainer.callbacks.every_n_train_steps=2"]
+    fit(command, *saves)
+    assert torch.load("runs/a/last.ckpt", weights_only=True)["global_step"] == 3
+    (link,) = Path("runs/a").glob("last*.ckpt")
+    assert link.resolve().parent == Path("runs/digits/lightning_logs/version_0/a").resolve()
 
 
 def test_checkpoints_of_the_command_line_load_with_weights_only(command):
