@@ -92,6 +92,7 @@ class SegmentCheckpoint(ModelCheckpoint):
         self.folder, self.generator = Path(dirpath), generator
         self.minutes, self.every_minutes, self.every_n_steps = minutes, every_minutes, every_n_steps
         self.check_every_n_steps, self.signals = check_every_n_steps, tuple(signals)
+        self.goes_on = False  # True where another callback knows of a checkpoint elsewhere that it is this run's
         self._begin = self._saved_at = 0.0
         self._first_step = self._saved_step = 0
         self._asked = ""
@@ -203,12 +204,10 @@ class SegmentCheckpoint(ModelCheckpoint):
 
     def _spare_earlier(self, trainer: Trainer) -> None:
         """Before the first save of a run that goes on from nothing here: move the files of another one aside."""
-        if self._last_checkpoint_saved or not trainer.is_global_zero or not self.last.exists():
+        if self._last_checkpoint_saved or self.goes_on or not trainer.is_global_zero or not self.last.exists():
             return
-        if trainer.ckpt_path is not None:
-            saved_in = Path(trainer.ckpt_path).resolve().parent
-            if self.folder.resolve() in (saved_in, saved_in.parent) and not saved_in.name.startswith("earlier."):
-                return  # of this run, perhaps by another callback
+        if trainer.ckpt_path is not None and Path(trainer.ckpt_path).resolve().parent == self.folder.resolve():
+            return
         names = (self.last.name, "segment.json", "generator.pt")
         aside = set_aside(path for name in names if (path := self.folder / name).exists())
         rank_zero_info(f"{self.folder} holds the checkpoint of an earlier run, which is now in {aside}")
