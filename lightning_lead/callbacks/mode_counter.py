@@ -52,6 +52,11 @@ class ModeCounter(Callback):
         self.every_n_steps, self.num_samples, self.at_least, self.seed = every_n_steps, num_samples, at_least, seed
         self.history: list[dict[str, Any]] = []
 
+    @property
+    def names(self) -> list[str]:
+        """The names that are logged."""
+        return ["modes", "high_quality"]
+
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Refuse a module that cannot be sampled."""
         check_generates(pl_module, "ModeCounter")

@@ -13,9 +13,9 @@ import yaml
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.engine.named_rules import find_game, game_names
-from lightning_lead.recipe import configuration
+from lightning_lead.recipe import QUIET, build, configuration
 
-__all__ = ["Entry", "Run", "configurations", "overruled", "plan_runs", "read_entries"]
+__all__ = ["Entry", "Run", "check_score", "configurations", "overruled", "plan_runs", "read_entries"]
 
 _TWICE = {"GradientDescent", "GradientPlay"}  # AlternatingGDA by other names
 
@@ -115,6 +115,18 @@ def configurations(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
             arguments = [argument for argument in run.arguments if not argument.startswith("--every=")]
             found[run.entry.label] = configuration(arguments, name=run.entry.label)
     return found
+
+
+def check_score(score: str, run: Run) -> None:
+    """Refuse a score that no callback of the recipe keeps a history of; of a recipe without such nobody knows yet."""
+    arguments = [argument for argument in run.arguments if not argument.startswith("--every=")]
+    trainer: Any = build([*arguments, *QUIET]).trainer  # whose callbacks Lightning does not declare
+    keep = [getattr(callback, "scorer", callback) for callback in trainer.callbacks if hasattr(callback, "history")]
+    if not keep or not all(hasattr(each, "names") for each in keep):
+        return
+    names = [name for each in keep for name in each.names]
+    if not any(score == name or score.startswith(f"{name}_") for name in names):  # "kid_std" stands beside "kid"
+        raise ConfigurationError(f"Cannot show the score {score!r}; choose one that the recipe has: {', '.join(names)}")
 
 
 def overruled(entry: Entry, extra: Sequence[str]) -> list[tuple[str, str]]:

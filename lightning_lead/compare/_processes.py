@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["GPUs", "Processes", "terminable", "uses_one_gpu", "visible_gpus"]
+__all__ = ["BUSY", "GPUs", "Processes", "terminable", "uses_one_gpu", "visible_gpus"]
+
+BUSY = 75
+"""The exit status of a run whose folder another process holds (EX_TEMPFAIL): it has not failed."""
 
 
 class Processes:
@@ -26,13 +29,18 @@ class Processes:
 
     def run(self, command: Sequence[str], **settings: Any) -> int | None:
         """Return the exit status, or None if all were ended first; settings are those of `subprocess.Popen`."""
-        with self._lock:
-            if self._ended:
-                return None
-            # in a session of its own: Ctrl-C reaches this process alone, which then ends all of that session
-            process = subprocess.Popen(command, start_new_session=True, **settings)
-            self._alive.add(process)
-        status = process.wait()
+        read, write = os.pipe()  # the system closes this end when this process ends: see `_start`
+        try:
+            with self._lock:
+                if self._ended:
+                    return None
+                # in a session of its own: Ctrl-C reaches this process alone, which then ends all of that session
+                process = subprocess.Popen(command, start_new_session=True, stdin=read, **settings)
+                self._alive.add(process)
+            status = process.wait()
+        finally:
+            os.close(read)
+            os.close(write)
         with self._lock:
             self._alive.discard(process)
         return None if self._ended else status

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._files import replacing
 from lightning_lead.compare._notes import protocol_notes
 from lightning_lead.compare._plan import Run
 
@@ -96,7 +97,14 @@ def _row(label: str, results: Sequence[Result], names: Sequence[str]) -> Row:
 
 
 def write_report(runs: Sequence[Run], results: Sequence[Result], output: Path, *, score: str | None = None) -> str:
-    """Write `table.md`, `table.csv` and `curves.png`; return the table, and where everything is."""
+    """Write `table.md`, `table.csv` and `curves.png`; return the table, and where everything is.
+
+    What cannot be written, or shown, is said there and keeps nobody from the rest.
+    """
+    where = []
+    if score is not None and score not in (known := _scores(results)):
+        where.append(f"no {score!r} among the scores, which are {', '.join(known) or 'none'}")
+        score = None
     rows = summary(runs, results, score)
     names = list(dict.fromkeys(name for row in rows for name in row if name not in _NOT_SCORES))
     names.sort(key=lambda name: name != score)
@@ -114,16 +122,19 @@ def write_report(runs: Sequence[Run], results: Sequence[Result], output: Path, *
         *protocol_notes(runs, results),
     ]
     text = "\n".join(lines)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "table.md").write_text(text + "\n", encoding="utf-8")
-    with (output / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([heads, *cells])
-    where = [f"table: {output / 'table.md'}"]
     try:
-        _plot(rows, names[0] if names else "score", output / "curves.png")
+        with replacing(output / "table.md") as draft:
+            draft.write_text(text + "\n", encoding="utf-8")
+        with replacing(output / "table.csv") as draft, draft.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([heads, *cells])
+        where.append(f"table: {output / 'table.md'}")
+        with replacing(output / "curves.png") as draft:
+            _plot(rows, names[0] if names else "score", draft)
         where.append(f"figure: {output / 'curves.png'}")
     except ImportError:
         where.append("no figure: pip install 'lightning-lead[plots]'")
+    except OSError as error:
+        where.append(f"not written, or not all: {error}")
     return "\n".join([text, "", *where])
 
 
@@ -161,7 +172,7 @@ def _plot(rows: Sequence[Row], score: str, path: Path) -> None:
     panels[1].set(xlabel="compute (game steps of the first row)")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize="small")
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, format="png")
 
 
 def _number(value: float | None) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._files import write_json
 from lightning_lead.compare._plan import Run
-from lightning_lead.compare._processes import GPUs, Processes
+from lightning_lead.compare._processes import BUSY, GPUs, Processes
 
 __all__ = ["known_result", "mark_started", "run_all"]
 
@@ -111,7 +111,7 @@ def _run(run: Run, processes: Processes, gpu: Mapping[str, str], final_samples: 
     mark_started(run)
     where = "".join(f" on GPU {name}" for name in gpu.values())
     print(f"{run.entry.label}, seed {run.seed}{where} ...", flush=True)
-    command = [sys.executable, "-m", "lightning_lead.compare.worker", str(run.folder), run.fingerprint, *run.arguments]
+    command = [sys.executable, "-m", "lightning_lead.compare._start", str(run.folder), run.fingerprint, *run.arguments]
     command += [] if final_samples is None else [f"--final_samples={final_samples}"]
     environment = {"OMP_NUM_THREADS": "1", **os.environ, **gpu}
     log = run.folder / "log.txt"
@@ -125,7 +125,7 @@ def _run(run: Run, processes: Processes, gpu: Mapping[str, str], final_samples: 
     lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
     reason = lines[-1] if code > 0 and lines else f"ended by signal {-code}"
     failure = {"fingerprint": run.fingerprint, "failed": reason}
-    if code > 0:  # a run that was killed goes on from its checkpoint the next time
+    if code > 0 and code != BUSY:  # a run that was killed goes on from its checkpoint the next time
         write_json(run.folder / "failure.json", failure)
     print(f"{run.entry.label}, seed {run.seed} failed: {reason}", flush=True)
     return failure

@@ -42,7 +42,8 @@ def compare(arguments: Sequence[str]) -> int:
         extra = [*extra, f"--every={chosen.every}"]
 
     # not above: help would import torch
-    from lightning_lead.compare._plan import configurations, overruled, plan_runs, read_entries
+    from lightning_lead._files import check_writable, held
+    from lightning_lead.compare._plan import check_score, configurations, overruled, plan_runs, read_entries
     from lightning_lead.compare._processes import terminable, uses_one_gpu, visible_gpus
     from lightning_lead.compare._report import write_report
     from lightning_lead.compare._runner import run_all
@@ -56,14 +57,18 @@ def compare(arguments: Sequence[str]) -> int:
             print(f"{entry.label}: {stands} of its entry stands, and not {given} of the command line", flush=True)
     pinned = {label for label, trainer in trainers.items() if uses_one_gpu(trainer)}
     gpus = visible_gpus(os.environ) if pinned else []
+    if chosen.score is not None:
+        check_score(chosen.score, runs[0])
     settings = {"jobs": chosen.jobs, "retry": chosen.retry, "final_samples": chosen.final_samples}
-    try:
-        with terminable():
-            results = run_all(runs, **settings, gpus=gpus, pinned=pinned)
-    except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here.", flush=True)
-        return 130
-    print(write_report(runs, results, output, score=chosen.score))
+    with held(output, purpose="compare in"):
+        check_writable(output / "table.md")
+        try:
+            with terminable():
+                results = run_all(runs, **settings, gpus=gpus, pinned=pinned)
+        except KeyboardInterrupt:
+            print("Stopped. The same command goes on from here.", flush=True)
+            return 130
+        print(write_report(runs, results, output, score=chosen.score))
     return int(any("failed" in result for result in results))
 
 

@@ -1,7 +1,5 @@
 """One run of a comparison, in a process of its own: fit, measure, and write `result.json`.
 
-python -m lightning_lead.compare.worker FOLDER FINGERPRINT ARGUMENTS-OF-FIT...
-
 A checkpoint is written now and then by `SegmentCheckpoint`; a run that was stopped goes on from it. What a game step
 costs is counted on the way (`recorder`).
 """
@@ -19,53 +17,57 @@ from typing import Any
 import torch
 
 from lightning_lead import __version__
-from lightning_lead._errors import ConfigurationError, DivergenceError
-from lightning_lead._files import write_json
-from lightning_lead._lightning import Callback, ModelCheckpoint, Trainer, lightning_version
+from lightning_lead._errors import BusyFolderError, ConfigurationError, DivergenceError
+from lightning_lead._files import held, write_json
+from lightning_lead._lightning import Callback, ModelCheckpoint, lightning_version
 from lightning_lead.callbacks import GenerativeMetrics, SampleGrid, SegmentCheckpoint
+from lightning_lead.compare._processes import BUSY
 from lightning_lead.compare._recorder import Recorder
 from lightning_lead.evaluate import evaluate_checkpoint
 from lightning_lead.recipe import QUIET, build
 
-__all__ = ["CHECKPOINT", "run"]
+__all__ = ["CHECKPOINT", "main", "run"]
 
 CHECKPOINT = "checkpoint.ckpt"
 
 
-def run(
-    folder: Path, fingerprint: str, arguments: list[str], *, checkpoints: int = 10, parent: int | None = None
-) -> dict[str, Any]:
+def run(folder: Path, fingerprint: str, arguments: list[str], *, checkpoints: int = 10) -> dict[str, Any]:
     """Fit, from the checkpoint in the folder if there is one, and return what is written to `result.json`.
 
     Arguments are those of `lightning-lead fit`; `--every=N`, game steps between scores; and `--final_samples=N`,
     samples of one more score of the last checkpoint, by the settings of the recipe's `GenerativeMetrics`. `checkpoints`
-    is how many there are in a run at least, in a long run one every ten minutes; the run ends when `parent` is gone. A
-    last score that is not finite is a DivergenceError.
+    is how many there are in a run at least, in a long run one every ten minutes. A last score that is not finite is a
+    DivergenceError, and a folder that another process holds a BusyFolderError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # on this machine, the others are started by the first
+        with held(folder, purpose="run in"):
+            return _run(folder, fingerprint, arguments, checkpoints)
+    return _run(folder, fingerprint, arguments, checkpoints)
+
+
+def main(arguments: list[str]) -> None:
+    """Run as the command line says, in a process of its own."""
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    try:
+        run(Path(arguments[0]), arguments[1], arguments[2:])
+    except BusyFolderError as error:
+        print(error, file=sys.stderr)
+        sys.exit(BUSY)
+
+
+def _run(folder: Path, fingerprint: str, arguments: list[str], checkpoints: int) -> dict[str, Any]:
     arguments, every = _taken_out("--every=", arguments)
     arguments, samples = _taken_out("--final_samples=", arguments)
     arguments = [*arguments, f"--trainer.default_root_dir={folder}", *QUIET]
     path = folder / "result.json"
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if samples is None or result.get("fingerprint") != fingerprint:  # else the fit is over, and its last score missing
-        result = _fit(folder, fingerprint, arguments, every, samples, checkpoints=checkpoints, parent=parent)
+        result = _fit(folder, fingerprint, arguments, every, samples, checkpoints=checkpoints)
     if samples is not None and (record := _final(folder, arguments, samples)) is not None:
         result["final"] = record
         write_json(path, result)
     return result
-
-
-class _EndWith(Callback):
-    """Ends the run when the process that waits for it is gone."""
-
-    def __init__(self, parent: int) -> None:
-        self.parent = parent
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        """Look for the parent after each game step."""
-        if os.getppid() != self.parent:
-            sys.exit("the comparison has ended, and this run of it as well")
 
 
 def _taken_out(name: str, arguments: list[str]) -> tuple[list[str], int | None]:
@@ -101,7 +103,6 @@ def _fit(
     samples: int | None,
     *,
     checkpoints: int,
-    parent: int | None,
 ) -> dict[str, Any]:
     """Return the result without a last score, and write it, so that a fit is not lost with that score."""
     built = build(arguments)
@@ -121,7 +122,7 @@ def _fit(
     if samples is not None:
         _check_samples(kept, samples)
     # the saver stands last: a checkpoint holds what the other callbacks know after its game step
-    trainer.callbacks = [recorder, *kept, *([] if parent is None else [_EndWith(parent)]), saver]
+    trainer.callbacks = [recorder, *kept, saver]
     checkpoint = folder / CHECKPOINT
     trainer.fit(built.model, built.datamodule, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
     records = [record for callback in kept for record in getattr(callback, "history", [])]
@@ -164,6 +165,4 @@ def _check_samples(callbacks: list[Callback], samples: int) -> None:
 
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    run(Path(sys.argv[1]), sys.argv[2], sys.argv[3:], parent=os.getppid())
+    main(sys.argv[1:])

@@ -13,6 +13,7 @@ from lightning_lead.callbacks import GeneratorEMA
 from lightning_lead.checkpoints import CompactCheckpointIO
 from lightning_lead.checkpoints._game import COMPACT
 from lightning_lead.checkpoints._packing import unpack
+from lightning_lead.checkpoints._whole import refuse_damaged
 from lightning_lead.metrics._protocol import describe_dtype
 
 __all__ = ["load_weights", "read_checkpoint", "stored_dtype"]
@@ -25,6 +26,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint by `weights_only=True`: a file that is more than plain weights could run anything."""
     if not path.is_file():
         raise ConfigurationError(f"Cannot evaluate because there is no checkpoint {path}; pass another")
+    refuse_damaged(path)
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if COMPACT in content:

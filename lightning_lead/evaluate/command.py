@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_lead._errors import ConfigurationError
-from lightning_lead._files import write_json
+from lightning_lead._errors import ConfigurationError, StorageError
+from lightning_lead._files import check_writable, write_json
 
 __all__ = ["differences", "evaluate"]
 
@@ -43,7 +43,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     from lightning_lead.evaluate.measure import evaluate_checkpoint, evaluate_images
     from lightning_lead.metrics._protocol import protocol_table, read_records
 
-    read_records(chosen.output)  # a file that cannot be added to shows before hours of scoring
+    check_writable(chosen.output)  # before hours of scoring
+    read_records(chosen.output)
     names = ("extractor", "metrics", "num_samples", "batch_size", "seed", "kid_subset_size", "is_splits", "cache")
     settings = {name: value for name in names if (value := getattr(chosen, name)) is not None}
     if chosen.checkpoint is not None:
@@ -69,9 +70,14 @@ def evaluate(arguments: Sequence[str]) -> int:
         )
     if found.record is None:
         return 0
+    print(protocol_table(found.record), flush=True)  # whatever becomes of the file
     records = [*read_records(chosen.output), found.record]
-    write_json(chosen.output, records)
-    print(protocol_table(found.record))
+    try:
+        write_json(chosen.output, records)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write the scores above to {chosen.output}; keep what is printed (got {error})"
+        ) from error
     print(f"\nwritten to {chosen.output}, which holds {len(records)} record{'s' if len(records) > 1 else ''} now")
     if found.picture is not None:
         # each record has a picture of its own, which the next one leaves alone

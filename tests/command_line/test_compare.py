@@ -45,7 +45,7 @@ def compare(output, *arguments):
 @contextlib.contextmanager
 def runs_as_forks():
     """Of a comparison in this process: they need not import Lightning each for itself."""
-    forking = SimpleNamespace(Popen=lambda command, **settings: processes.Process(command[1:], **settings))
+    forking = SimpleNamespace(Popen=lambda command, stdin, **settings: processes.Process(command[1:], **settings))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lightning_lead.compare._processes.subprocess", forking)
         yield
@@ -171,7 +171,7 @@ def test_a_run_keeps_its_last_checkpoint_and_no_other_file_of_one(plugins, tmp_p
     arguments = [f"--config={RECIPES / 'gaussians.yaml'}", "--game=ExtraAdam", "--trainer.max_steps=20", *SMALL[:3]]
     run_here(tmp_path, "f", [*arguments, *plugins, "--trainer.callbacks=null"])
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["global_step"] == 20
-    assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, "config.yaml", "result.json", "segment.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", CHECKPOINT, "config.yaml", "result.json", "segment.json"}
 
 
 @pytest.mark.slow
