@@ -42,7 +42,7 @@ class DivergenceError(RuntimeError):
     """Too many directions of one player in a row that are not finite."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     r"""Return the first line of an error, or else its type, to name the cause in another message.
 
     Args:

@@ -22,7 +22,8 @@ from typing import Any
 
 import yaml
 
-from lightning_lead._errors import ConfigurationError
+from lightning_lead._command_line import ArgumentParser
+from lightning_lead._errors import ConfigurationError, first_line
 from lightning_lead._files import held
 from lightning_lead._lightning import (
     LightningArgumentParser,
@@ -77,6 +78,7 @@ class GameCLI(LightningCLI):
                 subclass_mode_data=True,
                 save_config_kwargs={"overwrite": True},
                 auto_configure_optimizers=False,
+                parser_class=ArgumentParser,
                 run=run,
                 args=None if arguments is None else list(arguments),
             )
@@ -157,16 +159,15 @@ def build(arguments: Sequence[str] | None = None) -> GameCLI:
 
 def configuration(arguments: Sequence[str], *, name: str) -> dict[str, Any]:
     """Return what the arguments amount to, and build nothing; an error says that `name` cannot be run, and why."""
-    printed, said = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said), warnings.catch_warnings():
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             GameCLI([*arguments, "--print_config"], run=False)
-        except SystemExit as end:
-            if end.code:
-                lines = [line for line in said.getvalue().splitlines() if line.strip()] or ["no reason"]
+        except (ConfigurationError, SystemExit) as end:
+            if getattr(end, "code", 1):
                 raise ConfigurationError(
-                    f"Cannot run {name} because fit does not take its arguments; correct them (got {lines[-1].strip()})"
+                    f"Cannot run {name} because fit does not take its arguments; correct them (got {first_line(end)})"
                 ) from end
     return yaml.safe_load(printed.getvalue()) or {}
 

@@ -171,7 +171,13 @@ def test_a_run_keeps_its_last_checkpoint_and_no_other_file_of_one(plugins, tmp_p
     arguments = [f"--config={RECIPES / 'gaussians.yaml'}", "--game=ExtraAdam", "--trainer.max_steps=20", *SMALL[:3]]
     run_here(tmp_path, "f", [*arguments, *plugins, "--trainer.callbacks=null"])
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["global_step"] == 20
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", CHECKPOINT, "config.yaml", "result.json", "segment.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".lock",
+        CHECKPOINT,
+        "config.yaml",
+        "result.json",
+        "segment.json",
+    }
 
 
 @pytest.mark.slow
