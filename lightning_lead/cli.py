@@ -8,6 +8,7 @@ Help that needs no torch is shown without importing it.
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
         status.
 
     Raises:
-        ConfigurationError: jsonargparse, which the command line needs, is not installed.
+        ConfigurationError: no such command, arguments that cannot work, or jsonargparse, which the command line needs,
+            is not installed.
 
     Example:
         >>> import contextlib, io
@@ -63,6 +65,12 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
     first = words[0] if words else None
     if first in ("-h", "--help"):
         return _parser().parse_args(words)  # which shows the help and exits
+    if first is None or not (first.startswith("-") or first in _SUBCOMMANDS):
+        near = difflib.get_close_matches(first or "", _SUBCOMMANDS, n=1)
+        raise ConfigurationError(
+            f"Cannot run {first or 'nothing'} because it is no command; "
+            + (f"did you mean {near[0]}?" if near else f"choose one of {', '.join(_SUBCOMMANDS)}")
+        )
     if first == "compare":
         from lightning_lead.compare import compare
 

@@ -11,7 +11,8 @@ from torchvision.transforms.functional import to_pil_image
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_range
-from lightning_lead._errors import ConfigurationError
+from lightning_lead._errors import ConfigurationError, StorageError
+from lightning_lead._files import check_writable
 from lightning_lead._images import image_grid, picture_bytes
 from lightning_lead._lightning import BasePredictionWriter, Trainer
 
@@ -31,6 +32,7 @@ class ImageWriter(BasePredictionWriter):
 
     Raises:
         ConfigurationError: a setting out of its range; a prediction that is no batch of images.
+        StorageError: the folder cannot be written to.
 
     Example:
         >>> ImageWriter("pictures", value_range=(0, 1)).value_range
@@ -41,6 +43,11 @@ class ImageWriter(BasePredictionWriter):
         check_arguments(ImageWriter, locals())
         super().__init__(write_interval="batch")
         self.dirpath, self.value_range, self.grid = Path(dirpath), check_range(value_range), grid
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Refuse a folder that cannot be written to, before anything is predicted."""
+        if stage == "predict":
+            check_writable(self.dirpath / "image.png")
 
     def write_on_batch_end(
         self,
@@ -65,8 +72,14 @@ class ImageWriter(BasePredictionWriter):
         else:  # data without indices, such as an iterable dataset's
             names = [f"rank{trainer.global_rank}_batch{batch_idx:06d}_{i:04d}" for i in range(len(images))]
         folder = self.dirpath / f"dataloader_{dataloader_idx}" if dataloader_idx else self.dirpath
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, image in zip(names, images, strict=True):
-            to_pil_image(image).save(folder / f"image_{name}.png")
+        pictures = {f"image_{name}.png": image for name, image in zip(names, images, strict=True)}
         if self.grid:
-            to_pil_image(image_grid(images, nrow=8)).save(folder / f"grid_{names[0]}.png")
+            pictures[f"grid_{names[0]}.png"] = image_grid(images, nrow=8)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, image in pictures.items():
+                to_pil_image(image).save(folder / name)
+        except OSError as error:
+            raise StorageError(
+                f"Cannot write pictures to {folder}; make room, or pass another dirpath (got {error})"
+            ) from error

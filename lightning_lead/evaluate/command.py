@@ -74,17 +74,17 @@ def evaluate(arguments: Sequence[str]) -> int:
     records = [*read_records(chosen.output), found.record]
     try:
         write_json(chosen.output, records)
+        print(f"\nwritten to {chosen.output}, which holds {len(records)} record{'s' if len(records) > 1 else ''} now")
+        if found.picture is not None:
+            # each record has a picture of its own, which the next one leaves alone
+            suffix = ".nearest.png" if len(records) == 1 else f".nearest_{len(records)}.png"
+            picture = chosen.output.with_suffix(suffix)
+            to_pil_image(found.picture).save(picture)
+            print(f"samples above their nearest training images: {picture}")
     except OSError as error:
         raise StorageError(
-            f"Cannot write the scores above to {chosen.output}; keep what is printed (got {error})"
+            f"Cannot write the scores above to {chosen.output}, or their picture; keep what is printed (got {error})"
         ) from error
-    print(f"\nwritten to {chosen.output}, which holds {len(records)} record{'s' if len(records) > 1 else ''} now")
-    if found.picture is not None:
-        # each record has a picture of its own, which the next one leaves alone
-        suffix = ".nearest.png" if len(records) == 1 else f".nearest_{len(records)}.png"
-        picture = chosen.output.with_suffix(suffix)
-        to_pil_image(found.picture).save(picture)
-        print(f"samples above their nearest training images: {picture}")
     return 0
 
 
