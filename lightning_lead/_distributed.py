@@ -9,86 +9,83 @@ involved: it never sees `torch.autograd.grad`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DistributedSampler, default_collate
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_lead._types import Vector
 from lightning_lead.calculus._terms import no_reduction
 
 __all__ = [
-    "batches_are_equal",
     "broadcast_buffers",
     "broadcast_tensors",
     "combine",
     "gather_in_order",
+    "keeps_all_samples",
     "mean_over_ranks",
     "rank_and_world_size",
     "shared_blocks",
 ]
 
 
-def mean_over_ranks(strategy: Any, batch_size: int, *, equal: bool) -> Callable[[Vector], Vector]:
+def mean_over_ranks(strategy: Any, batch_size: int) -> Callable[[Vector], Vector]:
     """The reduction of one derivative: flatten, one all-reduce, unflatten.
+
+    It is done in the widest of the vector's dtypes, at least in float32, in which a batch size is exact; complex
+    tensors are pairs of real ones. What a loader has dropped cannot be seen from here, so the size always travels
+    along, as one more number.
 
     Args:
         strategy: Lightning's strategy (`trainer.strategy`).
-        batch_size: samples that this rank's vector averages over.
-        equal: whether every rank is known to have the same batch size; otherwise the size travels as one more
-            number in the same all-reduce, and the mean is weighted by it.
+        batch_size: samples that this rank's vector averages over; with none, the vector does not count.
 
     Returns:
         A function from this rank's vector to the mean; on one process, the identity.
 
     Example:
         >>> from types import SimpleNamespace
-        >>> mean_over_ranks(SimpleNamespace(world_size=1), 4, equal=True)((torch.ones(2),))
+        >>> mean_over_ranks(SimpleNamespace(world_size=1), 4)((torch.ones(2),))
         (tensor([1., 1.]),)
     """
-    world_size = getattr(strategy, "world_size", 1)
-    if world_size == 1:
+    if getattr(strategy, "world_size", 1) == 1:
         return no_reduction
 
     def reduce(vector: Vector) -> Vector:
-        dtypes = {t.dtype for t in vector}
-        wide = dtypes.pop() if len(dtypes) == 1 else torch.float32
-        flat = torch.cat([t.reshape(-1).to(wide) for t in vector])
-        if not equal:
-            flat = torch.cat([flat * batch_size, flat.new_tensor([batch_size])])
+        real = [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in vector]
+        wide = functools.reduce(torch.promote_types, {t.dtype for t in real}, torch.float32)
+        one = torch.ones(1, dtype=wide, device=real[0].device)
+        flat = torch.cat([*(t.reshape(-1).to(wide) for t in real), one])
+        flat = flat * batch_size if batch_size else torch.zeros_like(flat)  # a mean over nothing is no number
         torch.distributed.all_reduce(flat)
-        flat = flat / world_size if equal else flat[:-1] / flat[-1]
-        parts = flat.split([t.numel() for t in vector])
-        return tuple(part.view_as(t).to(t.dtype) for part, t in zip(parts, vector, strict=True))
+        parts = (flat[:-1] / flat[-1]).split([t.numel() for t in real])
+        means = [part.view_as(t).to(t.dtype) for part, t in zip(parts, real, strict=True)]
+        return tuple(torch.view_as_complex(m) if t.is_complex() else m for m, t in zip(means, vector, strict=True))
 
     return reduce
 
 
-def batches_are_equal(loader: Any, strategy: Any) -> bool:
-    """Return True if every rank provably gets batches of one size, always; all ranks must call it.
+def keeps_all_samples(loader: Any) -> bool:
+    """Return True if a loader is known to hand every rank as many samples as any other one, in every batch.
 
-    A `DistributedSampler` gives each rank the same number of samples, so equal batch sizes stay equal to the last one.
+    A `DistributedSampler` does, if no `collate_fn` of a user's own leaves samples out.
 
     Args:
         loader: the train dataloader, or a nest of them.
-        strategy: Lightning's strategy (`trainer.strategy`).
 
     Example:
-        >>> from types import SimpleNamespace
         >>> from torch.utils.data import DataLoader
-        >>> batches_are_equal(DataLoader([1, 2, 3]), SimpleNamespace(world_size=1))
-        True
+        >>> keeps_all_samples(DataLoader([1, 2, 3]))
+        False
     """
-    if getattr(strategy, "world_size", 1) == 1:
-        return True
-    known = isinstance(getattr(loader, "sampler", None), DistributedSampler) and loader.batch_size is not None
-    size = loader.batch_size if known else 0
-    extremes = torch.tensor([size, -size], device=strategy.root_device)
-    largest, smallest = strategy.reduce(extremes, reduce_op=torch.distributed.ReduceOp.MAX).tolist()
-    return bool(largest == -smallest > 0)
+    if not isinstance(getattr(loader, "sampler", None), DistributedSampler):
+        return False
+    collate = loader.collate_fn
+    return collate is default_collate or str(getattr(collate, "__module__", "")).startswith("lightning_lead.")
 
 
 def broadcast_buffers(modules: Iterable[nn.Module], strategy: Any) -> None:

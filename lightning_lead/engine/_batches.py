@@ -14,10 +14,10 @@ __all__ = ["batch_size", "cut_batch", "split_batch", "tensors_of"]
 
 
 def batch_size(batch: Any) -> int:
-    """Return the number of samples in a batch, by its first tensor.
+    """Return the number of samples in a batch, by its first tensor of one dimension or more.
 
     Args:
-        batch: a nest that holds a tensor.
+        batch: a nest that holds a tensor; 1 if it holds scalars alone.
 
     Raises:
         ConfigurationError: it holds none.
@@ -27,8 +27,9 @@ def batch_size(batch: Any) -> int:
         >>> batch_size([torch.zeros(4, 2), torch.zeros(4)])
         4
     """
-    for tensor in tensors_of(batch):
-        return len(tensor) if tensor.dim() else 1
+    sizes = [len(tensor) if tensor.dim() else None for tensor in tensors_of(batch)]
+    if sizes:
+        return next((size for size in sizes if size is not None), 1)
     raise ConfigurationError(
         "Cannot tell the size of the batch, which the mean over ranks and accumulation need, because it holds no "
         f"tensor; let the loader yield tensors, or override game_turns(batch) (got {type(batch).__name__})"

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DistributedSampler
 
 from lightning_lead._arguments import check_arguments
+from lightning_lead._distributed import keeps_all_samples
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead._lightning import Callback, Trainer
 from lightning_lead.engine._batches import batch_size
@@ -158,8 +158,7 @@ class GeneratorEMA(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """See whether every rank is known to have the same number of images."""
-        # the sampler pads, so each rank's batches are equal to the last one
-        self._equal_batches = isinstance(getattr(trainer.train_dataloader, "sampler", None), DistributedSampler)
+        self._equal_batches = keeps_all_samples(trainer.train_dataloader)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Count the images of this game step, over all ranks."""

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_clip, check_positive
-from lightning_lead._distributed import batches_are_equal, broadcast_buffers, mean_over_ranks
+from lightning_lead._distributed import broadcast_buffers, mean_over_ranks
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import Callback, LightningModule, rank_zero_info, refuse_mixture
 from lightning_lead.calculus._chain.dual import has_compiled
@@ -108,7 +108,6 @@ class LeadMixin(LightningModule):
         self._probed = False
         self._graphs: dict[str, LossGraph] = {}
         self._joint = False
-        self._equal_batches = False
         self._game_log = GameLog()
         self._playing: list[tuple[int, bool]] = []
         self._mid_step = False
@@ -359,7 +358,7 @@ class LeadMixin(LightningModule):
         """Make the oracle of a turn; that of a probe knows this rank alone."""
         settings: dict[str, Any] = {"exhaustive": True, "inspect": True}
         if not probing:
-            reduce = mean_over_ranks(self.trainer.strategy, turn.batch_size, equal=self._equal_batches)
+            reduce = mean_over_ranks(self.trainer.strategy, turn.batch_size)
             settings = {"reduce": reduce, "lookahead": lookahead, "inspect": self._inspected(), "joint": self._joint}
             settings["lenient"] = True
         return GameOracle(
@@ -442,10 +441,9 @@ class LeadMixin(LightningModule):
         self.hooks_run.add("on_fit_start")
 
     def on_train_start(self) -> None:
-        """Restore optimizers' implementations, check optimizers, and see if ranks' batches are of one size."""
+        """Restore optimizers' implementations, and check optimizers."""
         restore_implementation(self.trainer.optimizers, self._built)
         check_optimizers(self.trainer, self._live(), self.game.rule)
-        self._equal_batches = batches_are_equal(self.trainer.train_dataloader, self.trainer.strategy)
         self._schedulers = Schedulers(self.trainer)
         self.hooks_run.add("on_train_start")
 

@@ -263,6 +263,7 @@ def main(output: str) -> None:
         )
     result["uneven"] = uneven(rank, UNEVEN[world_size])
     result["lopsided"] = lopsided(rank, world_size)
+    result["dropped"] = dropped(rank, world_size)
     result["buffers"] = drifted_buffers(rank, world_size)
     result["reductions"] = reductions(world_size, rank)
     everybody = tuple(range(world_size))
@@ -284,6 +285,22 @@ def lopsided(rank: int, world_size: int) -> torch.Tensor:
     model.start, model.total = sum(sizes[:rank]), sum(sizes)
     points = TensorDataset(tiny_points(12)[model.start : model.start + sizes[rank]])
     loader = DataLoader(points, sizes[rank], sampler=DistributedSampler(points, num_replicas=1, rank=0, shuffle=False))
+    tiny_trainer(1, strategy="ddp", devices=world_size).fit(model, loader)
+    return weights(model)
+
+
+def dropped(rank: int, world_size: int) -> torch.Tensor:
+    """The same batches by loaders that look alike, of which the first rank's drops samples while it collates."""
+    model = UnevenNoise(*tiny_networks(), optimizer=OPTIMIZERS["sgd"], generator_lr=0.02, discriminator_lr=0.02)
+    sizes = [1, 3, 3, 3][:world_size]
+    model.start, model.total = sum(sizes[:rank]), sum(sizes)
+    points = [*tiny_points(12)[model.start : model.start + sizes[rank]], *[None] * (3 - sizes[rank])]
+    loader = DataLoader(
+        points,
+        3,
+        sampler=DistributedSampler(points, num_replicas=1, rank=0, shuffle=False),
+        collate_fn=lambda samples: torch.stack([sample for sample in samples if sample is not None]),
+    )
     tiny_trainer(1, strategy="ddp", devices=world_size).fit(model, loader)
     return weights(model)
 

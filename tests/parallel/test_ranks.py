@@ -66,7 +66,8 @@ def test_one_all_reduce_per_player_update_of_the_gradient_s_size(together):
         n = settings.get("discriminator_steps", 1)
         more = 8 * 42 if settings.get("checkpointed") else 0  # the weights and biases of one more layer
         assert together[0]["calls"][name] == ranks.STEPS * (n + 1), name
-        assert together[0]["bytes"][name] == ranks.STEPS * (n * (discriminator + more) + generator + more), name
+        sizes = 8 * ranks.STEPS * (n + 1)  # one number each
+        assert together[0]["bytes"][name] == ranks.STEPS * (n * (discriminator + more) + generator + more) + sizes, name
 
 
 def test_all_reduces_per_game_step_are_those_of_the_table_in_the_docs(together):
@@ -122,6 +123,12 @@ def test_equal_samplers_with_unequal_batch_sizes_are_noticed(together):
     joint = ranks.uneven(0, [1 + 3 * (len(together) - 1)])
     for result in together:
         assert (result["lopsided"] - joint).abs().max() < 1e-12
+
+
+def test_samples_that_a_collate_drops_on_one_rank_do_not_count(together):
+    joint = ranks.uneven(0, [1 + 3 * (len(together) - 1)])
+    for result in together:
+        assert (result["dropped"] - joint).abs().max() < 1e-12
 
 
 def test_buffers_agree_before_validation_and_in_checkpoints(together):
