@@ -27,7 +27,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Process", "run", "run_ranks", "spawned"]
+__all__ = ["Process", "end_ranks", "run", "run_ranks", "spawned"]
 
 TESTS = Path(__file__).parent
 _forks = multiprocessing.get_context("forkserver")
@@ -207,6 +207,28 @@ def run_ranks(count: int, command: Sequence[Any], *, timeout: float) -> None:
         command: see `Process`.
         timeout: seconds for all.
     """
+    ends = end_ranks(count, command, timeout=timeout, together=True)
+    said = "\n".join(output[-4000:] for _, output in ends)
+    assert all(status is not None for status, _ in ends) or any(status for status, _ in ends), (
+        f"not done after {timeout} s\n{said}"
+    )
+    assert [status for status, _ in ends] == [0] * count, f"{[status for status, _ in ends]}\n{said}"
+
+
+def end_ranks(
+    count: int, command: Sequence[Any], *, timeout: float, together: bool = False
+) -> list[tuple[int | None, str]]:
+    """The same script on several ranks, as `run_ranks`; how each of them ended, and what it said.
+
+    Args:
+        count: of ranks.
+        command: see `Process`.
+        timeout: seconds for all.
+        together: end all of them when one has failed.
+
+    Returns:
+        The exit status of each, or None where it had not ended, and its output.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -214,21 +236,22 @@ def run_ranks(count: int, command: Sequence[Any], *, timeout: float) -> None:
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
     with tempfile.TemporaryDirectory() as folder:
         logs = [Path(folder, f"rank{rank}") for rank in range(count)]
-        started = []
+        started: list[Process] = []
+        statuses: dict[int, int] = {}
         try:
             for rank, log in enumerate(logs):
                 own = {name: str(value) for name, value in (common | {"RANK": rank, "LOCAL_RANK": rank}).items()}
                 settings = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
                 started.append(Process(command, env={**os.environ, **own}, **settings))
             end = time.monotonic() + timeout  # the first fork also waits for the imports
-            waiting = {process.sentinel: process for process in started}
-            while waiting:
+            waiting = {process.sentinel: rank for rank, process in enumerate(started)}
+            while waiting and not (together and any(statuses.values())):
                 ready = connection.wait([*waiting], timeout=max(0.0, end - time.monotonic()))
-                assert ready, f"not done after {timeout} s"
-                assert [waiting.pop(sentinel).wait() for sentinel in ready] == [0] * len(ready)
-        except AssertionError as error:  # the others would wait for the one that failed
-            said = "\n".join(log.read_text()[-4000:] for log in logs if log.exists())
-            raise AssertionError(f"{error}\n{said}") from None
+                if not ready:
+                    break
+                for rank in [waiting.pop(sentinel) for sentinel in ready]:
+                    statuses[rank] = started[rank].wait()
         finally:
-            for process in started:
+            for process in started:  # the others would wait for one that failed
                 process.kill()
+        return [(statuses.get(rank), log.read_text() if log.exists() else "") for rank, log in enumerate(logs)]

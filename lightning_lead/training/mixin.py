@@ -48,6 +48,7 @@ from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training._first_look import look_before, probe_module, warn_if_apart
 from lightning_lead.training._hook_watch import HookWatch
 from lightning_lead.training._log import GameLog, is_due
+from lightning_lead.training._rank_watch import RankWatch
 from lightning_lead.training._schedulers import Schedulers
 from lightning_lead.training._trainer_checks import check_configuration, check_optimizers, check_trainer
 
@@ -190,6 +191,7 @@ class LeadMixin(LightningModule):
         with self.private_noise(seed):
             turns = without_frozen(self.game_turns(batch), live)
         check_turns(turns)
+        self._compare_ranks(turns, live)
         if self._playing and self._playing != _moving(live):
             self._start_game(live)  # a callback froze or unfroze a layer: displacements begin anew
             self._probed = False
@@ -205,6 +207,7 @@ class LeadMixin(LightningModule):
                     self._look_before(turns, live, seed)
                 finally:
                     self.is_repeat = False
+                self._compare_ranks(turns, live)  # by another rule, where a layer has no second derivative
             self._probed = True
         else:
             self._audit(turns, live, seed)
@@ -291,6 +294,10 @@ class LeadMixin(LightningModule):
         """Give every rank the buffers of rank 0; all ranks must call it."""
         if self._trainer is not None:
             broadcast_buffers([self], self.trainer.strategy)
+
+    def _compare_ranks(self, turns: Sequence[Turn], live: Mapping[str, Sequence[nn.Parameter]]) -> None:
+        if self.trainer.world_size > 1 and (watch := RankWatch.of(self.trainer)) is not None:
+            watch.before_game_step(self, turns, live)
 
     def _live(self) -> dict[str, list[nn.Parameter]]:
         """Name -> the parameters that are trained; all of a player that is frozen while the other one moves."""
@@ -425,6 +432,7 @@ class LeadMixin(LightningModule):
         check_trainer(self.trainer, self.game.rule)
         check_configuration(self)
         self.hooks_run.clear()
+        RankWatch.put_first(self.trainer)
         return HookWatch.unless_in(self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_fit_start(self) -> None:
@@ -458,6 +466,8 @@ class LeadMixin(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the game: rule, play, state, seed, and the players' shapes. All ranks must save."""
+        if (watch := RankWatch.of(self.trainer)) is not None:
+            watch.compare("a checkpoint", self)
         self.sync_buffers()
         checkpoint[KEY] = {
             "version": VERSION,
