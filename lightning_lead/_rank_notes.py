@@ -37,7 +37,7 @@ STUCK = 5.0
 LINGER = 5.0
 """Seconds at most that a rank which ends waits for the others to read why."""
 
-WITHOUT_A_WORD = "ended without a word, as by SIGKILL, os._exit() or for want of memory"
+WITHOUT_A_WORD = "ended without a word, as by a signal, os._exit() or for want of memory"
 
 KEEPER_GONE = f"{WITHOUT_A_WORD}, or the store that it keeps is out of reach"
 
@@ -49,14 +49,14 @@ class RankNotes:
         store: of the process group.
         rank: of this process.
         world_size: number of ranks.
-        patience: seconds that this process has to end by itself after another rank has failed.
+        limit: seconds after which a rank that does not come is given up, as the process group does.
     """
 
-    def __init__(self, store: Any, rank: int, world_size: int, *, patience: float = PATIENCE) -> None:
+    def __init__(self, store: Any, rank: int, world_size: int, *, limit: float) -> None:
         self._store, self.rank, self.others = store, rank, [r for r in range(world_size) if r != rank]
         self.reasons: dict[int, str] = {}
         """Of other ranks: why they have ended."""
-        self._patience, self._limit = patience, store.timeout.total_seconds()
+        self._limit, self._unanswered = limit, 0
         self._moment = self._passed = self._news = 0
         self._waited: list[int] = []  # the moments at which this rank has asked the others
         self._lock = threading.Lock()  # over the note for a moment
@@ -67,8 +67,9 @@ class RankNotes:
         self._place: tuple[tuple[int, int], ...] = ()  # of the main thread
         self._ends_at = math.inf
         self._finished = threading.Event()
-        self._processes: dict[int, tuple[str, int, str]] = {}
-        self._set("who", rank, _identity(os.getpid()))
+        self._processes: dict[int, list[Any]] = {}
+        self._me = _identity(os.getpid())
+        self._set("who", rank, self._me)
         self._thread = threading.Thread(target=self._watch, name="rank notes", daemon=True)
         self._thread.start()
 
@@ -174,6 +175,9 @@ class RankNotes:
                     break
                 time.sleep(0.1)
             reasons = self.reasons or dict.fromkeys(silent, WITHOUT_A_WORD)
+            for r in silent if not self.reasons else ():  # for those who have not noticed yet
+                self._set("reason", r, WITHOUT_A_WORD)
+                self._tell()
             reasons = reasons or dict.fromkeys(late, "is late: it lives, and has not come to the others")
             self._set("seen", self.rank, True)
             if self.rank == 0:  # which keeps the store, as a rule
@@ -191,7 +195,7 @@ class RankNotes:
 
     def _named(self, reasons: Mapping[int, str]) -> str:
         said = "; ".join(f"rank {r} {reason}" for r, reason in sorted(reasons.items()))
-        left = [r for r in [self.rank, *self.others] if r not in reasons]
+        left = [r for r in sorted([self.rank, *self.others]) if r not in reasons]
         return f"{said} ({_ranks(left)} {'answer' if len(left) > 1 else 'answers'})"
 
     # ---- the thread --------------------------------------------------------------------------------------------------
@@ -200,8 +204,10 @@ class RankNotes:
         while not self._finished.wait(PERIOD):
             try:
                 self._look()
+                self._unanswered = 0
             except RuntimeError:  # as torch's errors of the store are
-                if not self._finished.is_set():
+                self._unanswered += 1
+                if self._unanswered > 2 and not self._finished.is_set():
                     self.reasons.setdefault(0, KEEPER_GONE)
             self._end_if_stuck()
 
@@ -240,11 +246,10 @@ class RankNotes:
         """Of ranks that share this one's view of processes: see if they are still there."""
         for r in self.others:
             if r not in self._processes and self._has("who", r):
-                where, pid, began = self._get("who", r)
-                if (where, began) != ("", "") and [where, pid, began] == _identity(pid):
-                    self._processes[r] = (where, pid, began)
-        for r, process in list(self._processes.items()):
-            if list(process) != _identity(process[1]) and not self._has("reason", r):
+                self._processes[r] = self._get("who", r)
+        for r, process in self._processes.items():
+            near = process[0] == self._me[0] != ""
+            if near and process != _identity(process[1]) and not self._has("reason", r):
                 self._set("reason", r, WITHOUT_A_WORD)
                 self._tell()
 
@@ -262,7 +267,7 @@ class RankNotes:
         if not self.reasons:
             return
         waits, now = self._waits_in() is not None, time.monotonic()
-        self._ends_at = min(self._ends_at, now + self._patience)
+        self._ends_at = min(self._ends_at, now + PATIENCE)
         writes = any(frame.f_code.co_name == "save_checkpoint" for frame in _frames(self._main))
         if now > self._ends_at and now - self._moved > STUCK and (waits or not writes) and not self._finished.is_set():
             print(f"rank {self.rank}: Cannot go on because {self._named(self.reasons)}", file=sys.stderr, flush=True)

@@ -108,7 +108,8 @@ class RankWatch(Callback):
         fit = int(trainer.strategy.broadcast(next(_fits)))
         groups: Any = torch.distributed.distributed_c10d
         store = groups.PrefixStore(f"lightning_lead/{fit}", groups._get_default_store())
-        self._notes = RankNotes(store, trainer.global_rank, trainer.world_size)
+        limit = getattr(trainer.strategy, "_timeout", None) or torch.distributed.constants.default_pg_timeout
+        self._notes = RankNotes(store, trainer.global_rank, trainer.world_size, limit=limit.total_seconds())
         self._notes.agree({"is next": "a fit", "module": type(pl_module).__name__, "": _parameters(pl_module, None)})
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:

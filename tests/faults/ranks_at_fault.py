@@ -195,7 +195,8 @@ def main(fault: str, kind: str, point: str, who: int, shares: int, folder: str) 
     try:
         trainer.fit(game, data, DataLoader(tiny_points(8), 8))
     except ArithmeticError:
-        time.sleep(1000)  # the fit has ended, and the process lives on
+        time.sleep(45)  # the fit has ended, and the process lives on
+        raise
     weights = torch.cat([p.detach().flatten().double() for p in game.parameters()])
     torch.save({"weights": weights, "skipped": game.game.skipped}, Path(folder, f"{rank}.pt"))
 
