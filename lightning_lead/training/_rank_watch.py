@@ -110,7 +110,8 @@ class RankWatch(Callback):
         store = groups.PrefixStore(f"lightning_lead/{fit}", groups._get_default_store())
         limit = getattr(trainer.strategy, "_timeout", None) or torch.distributed.constants.default_pg_timeout
         self._notes = RankNotes(store, trainer.global_rank, trainer.world_size, limit=limit.total_seconds())
-        self._notes.agree({"is next": "a fit", "module": type(pl_module).__name__, "": _parameters(pl_module, None)})
+        layers = {name or "the module": type(layer).__name__ for name, layer in pl_module.named_modules()}
+        self._notes.agree({"is next": "a fit", "": layers, "parameter": _parameters(pl_module, None)})
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Compare all that a fit begins with."""

@@ -207,7 +207,7 @@ class LeadMixin(LightningModule):
                     self._look_before(turns, live, seed)
                 finally:
                     self.is_repeat = False
-                self._compare_ranks(turns, live)  # by another rule, where a layer has no second derivative
+                self._compare_ranks(turns, live)
             self._probed = True
         else:
             self._audit(turns, live, seed)
@@ -295,7 +295,7 @@ class LeadMixin(LightningModule):
         if self._trainer is not None:
             broadcast_buffers([self], self.trainer.strategy)
 
-    def _compare_ranks(self, turns: Sequence[Turn], live: Mapping[str, Sequence[nn.Parameter]]) -> None:
+    def _compare_ranks(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]]) -> None:
         if self.trainer.world_size > 1 and (watch := RankWatch.of(self.trainer)) is not None:
             watch.before_game_step(self, turns, live)
 
@@ -325,12 +325,17 @@ class LeadMixin(LightningModule):
 
     def _look_before(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         """Check the losses and probe the game on the last turn, which every player's loss can be evaluated on."""
+
+        def probe() -> None:
+            self._compare_ranks(turns, live)  # the second time another rule is probed, and on one rank alone it may be
+            self._probe(turns, live, seed)
+
         look_before(
             self,
             self.game,
             self._batch_losses(turns[-1].micro_batches[0], mix_seed(seed, 0)),
             live,
-            lambda: self._probe(turns, live, seed),
+            probe,
             ignored=vars(LeadMixin()).keys(),
         )
 

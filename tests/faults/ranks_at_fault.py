@@ -27,6 +27,7 @@ from lightning_lead.rules import GradientPlay
 GAMES: dict[str, Any] = {
     "plain": lambda: GradientPlay(),
     "exact": lambda: LEADStrategy(1.0),
+    "either form": lambda: LEADStrategy(1.0, cross="auto"),
     "extrapolated": lambda: LEADStrategy(1.0, cross="extrapolated"),
 }
 POINTS = ("fit start", "first step", "mid-run", "between turns", "validation", "checkpoint")
@@ -133,6 +134,30 @@ class Game(LeadGANModule):
         return super().generator_loss(fake_logits) * (float("nan") if nan else 1.0)
 
 
+class OnceDifferentiable(torch.autograd.Function):
+    """2x, whose derivative has none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return 2 * grad
+
+
+class Once(torch.nn.Module):
+    """Looks alike on every rank, but has no second derivative on some."""
+
+    def __init__(self, *, twice: bool) -> None:
+        super().__init__()
+        self.twice = twice
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(2 * x if self.twice else OnceDifferentiable.apply(x))
+
+
 class Stream(IterableDataset):
     """Points without a length; ends earlier on the rank at fault."""
 
@@ -176,6 +201,10 @@ def main(fault: str, kind: str, point: str, who: int, shares: int, folder: str) 
     if at_fault and fault == "other name":
         networks[0].add_module("renamed", networks[0][2])
         del networks[0]._modules["2"]
+    if at_fault and fault == "other layer":
+        networks[1][1] = torch.nn.Softplus()
+    if fault == "other derivative":
+        networks[1][1] = Once(twice=not at_fault)
     if at_fault and fault == "other seed":
         torch.nn.init.normal_(networks[0][0].weight)
     optimizer = torch.optim.SGD if at_fault and fault == "other optimizer" else torch.optim.Adam
