@@ -15,24 +15,20 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._rank_differences import WAITS, differences, ranks_named
+from lightning_lead._rank_signs import STUCK, MainThread, process_identity
 
-__all__ = ["RankNotes", "differences", "in_collective"]
-
-_WAITS = "waits in a collective"
+__all__ = ["RankNotes"]
 
 PERIOD = 0.5
 """Seconds between looks at the store."""
 
 PATIENCE = 20.0
 """Seconds that this process has to end by itself after another rank has failed."""
-
-STUCK = 5.0
-"""Seconds after which a collective is taken for one that waits for a rank which waits elsewhere."""
 
 LINGER = 5.0
 """Seconds at most that a rank which ends waits for the others to read why."""
@@ -63,12 +59,11 @@ class RankNotes:
         self._agreed: Any = None
         self._describe: Callable[[], Mapping[str, Any]] = dict
         self._asked: set[int] = set()
-        self._main, self._moved = threading.get_ident(), time.monotonic()
-        self._place: tuple[tuple[int, int], ...] = ()  # of the main thread
+        self._main = MainThread()
         self._ends_at = math.inf
         self._finished = threading.Event()
         self._processes: dict[int, list[Any]] = {}
-        self._me = _identity(os.getpid())
+        self._me = process_identity(os.getpid())
         self._set("who", rank, self._me)
         self._thread = threading.Thread(target=self._watch, name="rank notes", daemon=True)
         self._thread.start()
@@ -117,7 +112,7 @@ class RankNotes:
         self._await([self._key(f"at {moment}", r) for r in self.others])
         contents = {r: self._get(f"at {moment}", r) for r in self.others} | {self.rank: dict(content)}
         until = time.monotonic() + 2 * STUCK  # a rank that seemed to be stuck may come yet
-        while any(_WAITS in each for each in contents.values()) and time.monotonic() < until:
+        while any(WAITS in each for each in contents.values()) and time.monotonic() < until:
             time.sleep(0.1)
             contents |= {r: self._get(f"at {moment}", r) for r in self.others}
         if found := differences(contents):
@@ -196,7 +191,7 @@ class RankNotes:
     def _named(self, reasons: Mapping[int, str]) -> str:
         said = "; ".join(f"rank {r} {reason}" for r, reason in sorted(reasons.items()))
         left = [r for r in sorted([self.rank, *self.others]) if r not in reasons]
-        return f"{said} ({_ranks(left)} {'answer' if len(left) > 1 else 'answers'})"
+        return f"{said} ({ranks_named(left)} {'answer' if len(left) > 1 else 'answers'})"
 
     # ---- the thread --------------------------------------------------------------------------------------------------
 
@@ -228,8 +223,8 @@ class RankNotes:
                 elif moment <= self._passed:
                     self._set(f"at {moment}", self.rank, self._said())
                     self._asked.discard(moment)
-                elif (where := self._waits_in()) is not None:
-                    self._set(f"at {moment}", self.rank, {"is next": f"{where}(), in which it waits", _WAITS: True})
+                elif (where := self._main.waits_in()) is not None:
+                    self._set(f"at {moment}", self.rank, {"is next": f"{where}(), in which it waits", WAITS: True})
 
     def _said(self) -> Mapping[str, Any]:
         try:
@@ -249,27 +244,18 @@ class RankNotes:
                 self._processes[r] = self._get("who", r)
         for r, process in self._processes.items():
             near = process[0] == self._me[0] != ""
-            if near and process != _identity(process[1]) and not self._has("reason", r):
+            if near and process != process_identity(process[1]) and not self._has("reason", r):
                 self._set("reason", r, WITHOUT_A_WORD)
                 self._tell()
-
-    def _waits_in(self) -> str | None:
-        """Name the collective in which the main thread has not moved for a while."""
-        frames = _frames(self._main)
-        place = tuple((id(frame), int(frame.f_lasti)) for frame in frames)
-        if place != self._place:
-            self._place, self._moved = place, time.monotonic()
-        named = [f.f_code.co_name for f in frames if _is_distributed(f.f_globals)]
-        return named[0] if named and time.monotonic() - self._moved > STUCK else None
 
     def _end_if_stuck(self) -> None:
         """End this process if another rank has failed and this one waits: nothing else may end it."""
         if not self.reasons:
             return
-        waits, now = self._waits_in() is not None, time.monotonic()
+        waits, now = self._main.waits_in() is not None, time.monotonic()
         self._ends_at = min(self._ends_at, now + PATIENCE)
-        writes = any(frame.f_code.co_name == "save_checkpoint" for frame in _frames(self._main))
-        if now > self._ends_at and now - self._moved > STUCK and (waits or not writes) and not self._finished.is_set():
+        stuck = self._main.stands and (waits or not self._main.saves)
+        if stuck and now > self._ends_at and not self._finished.is_set():
             print(f"rank {self.rank}: Cannot go on because {self._named(self.reasons)}", file=sys.stderr, flush=True)
             os._exit(1)
 
@@ -289,91 +275,3 @@ class RankNotes:
 
     def _tell(self) -> None:
         self._store.add(self._key("news", -1), 1)
-
-
-def differences(contents: Mapping[int, Mapping[str, Any]]) -> list[str]:
-    """Say in what ranks differ, and who has what.
-
-    Args:
-        contents: rank -> a nest of dicts; floats are equal if they differ by 1e-5 of their size at most.
-
-    Example:
-        >>> differences({0: {"clip": None}, 1: {"clip": 0.1}, 2: {"clip": None}})
-        ['clip: ranks 0 and 2 null, rank 1 0.1']
-    """
-    flat = {rank: dict(_flat(content)) for rank, content in sorted(contents.items())}
-    if any(_WAITS in each for each in flat.values()):
-        flat = {rank: {"is next": each.get("is next")} for rank, each in flat.items()}
-    found = []
-    for path in dict.fromkeys(path for each in flat.values() for path in each):
-        having: list[tuple[Any, list[int]]] = []
-        for rank, each in flat.items():
-            value = each.get(path, "nothing")
-            same = next((ranks for known, ranks in having if _equal(known, value)), None)
-            if same is None:
-                having.append((value, [rank]))
-            else:
-                same.append(rank)
-        if len(having) > 1:
-            said = ", ".join(f"{_ranks(ranks)} {_text(value)}" for value, ranks in having)
-            found.append(f"{path}: {said}")
-    return found
-
-
-def in_collective(error: BaseException) -> bool:
-    """Return True if an error was raised in a collective, and so may be another rank's."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None or isinstance(error, ConfigurationError):
-        return False
-    names = trace.tb_frame.f_globals
-    return _is_distributed(names) or names.get("__name__") == __name__
-
-
-def _is_distributed(names: Mapping[str, Any]) -> bool:
-    name = str(names.get("__name__", ""))
-    return name.startswith("torch.distributed.") and not name.startswith("torch.distributed.elastic")
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key} ".lstrip())
-        else:
-            yield prefix + key, value
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=1e-5) or (math.isnan(a) and math.isnan(b))
-    return bool(a == b)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _ranks(ranks: Sequence[int]) -> str:
-    if len(ranks) == 1:
-        return f"rank {ranks[0]}"
-    return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}" if ranks else "no rank"
-
-
-def _frames(thread: int) -> list[Any]:
-    frames, frame = [], sys._current_frames().get(thread)
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return frames
-
-
-def _identity(pid: int) -> list[Any]:
-    """Return [the view of processes, pid, when it began] of a process that lives; of another one nothing is known."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        view = os.readlink("/proc/self/ns/pid")
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return ["", pid, ""] if state in "ZX" else [f"{boot} {view}", pid, rest[18]]
-    except OSError:  # it is gone; or there is no such folder here
-        return ["", pid, ""]

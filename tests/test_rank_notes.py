@@ -11,7 +11,9 @@ import torch
 
 from lightning_lead import _rank_notes
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._rank_notes import RankNotes, differences, in_collective
+from lightning_lead._rank_differences import differences
+from lightning_lead._rank_notes import RankNotes
+from lightning_lead._rank_signs import in_collective
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +112,7 @@ def test_one_that_lives_and_does_not_come_is_late_and_not_lost():
 
 def test_a_process_that_is_gone_is_noticed_without_its_word(monkeypatch):
     with notes_of(2) as (first, _):
-        monkeypatch.setattr(_rank_notes, "_identity", lambda pid: ["", pid, ""])
+        monkeypatch.setattr(_rank_notes, "process_identity", lambda pid: ["", pid, ""])
         with pytest.raises(RuntimeError, match="rank 1 ended without a word"):
             first.agree({})
 

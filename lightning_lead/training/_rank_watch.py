@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from lightning_lead._errors import first_line
 from lightning_lead._lightning import Callback, Trainer
-from lightning_lead._rank_notes import RankNotes, in_collective
+from lightning_lead._rank_notes import RankNotes
+from lightning_lead._rank_signs import in_collective
 from lightning_lead.calculus._players import listed
 from lightning_lead.engine.turns import Turn
 
