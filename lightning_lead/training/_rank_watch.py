@@ -112,7 +112,9 @@ class RankWatch(Callback):
         limit = getattr(trainer.strategy, "_timeout", None) or torch.distributed.constants.default_pg_timeout
         self._notes = RankNotes(store, trainer.global_rank, trainer.world_size, limit=limit.total_seconds())
         layers = {name or "the module": type(layer).__name__ for name, layer in pl_module.named_modules()}
-        self._notes.agree({"is next": "a fit", "": layers, "parameter": _parameters(pl_module, None)})
+        buffers = {name: f"{buffer.dtype} {list(buffer.shape)}" for name, buffer in pl_module.named_buffers()}
+        parameters = _parameters(pl_module, None)
+        self._notes.agree({"is next": "a fit", "": layers, "parameter": parameters, "buffer": buffers})
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Compare all that a fit begins with."""

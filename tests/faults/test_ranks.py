@@ -40,7 +40,7 @@ CHANGES = {
 STARTS = {
     "other shape": "discriminator.0.weight",
     "other dtype": "float32",
-    "other name": "generator.renamed",
+    "other name": "parameter generator.",
     "other layer": "discriminator.1",
     "other optimizer": "SGD",
     "other clip": "clip",
