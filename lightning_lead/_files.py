@@ -108,7 +108,9 @@ def held(folder: Path, *, purpose: str) -> Iterator[None]:
             ) from error
         raise BusyFolderError(f"Cannot {purpose} {folder} because another process does; try again") from error
     except OSError as error:
-        raise StorageError(f"Cannot {purpose} {folder} because of the system; choose another (got {error})") from error
+        raise StorageError(
+            f"Cannot {purpose} {folder} because it cannot be written; choose another (got {error})"
+        ) from error
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {since}", encoding="utf-8")
@@ -128,7 +130,9 @@ def check_writable(path: Path) -> None:
         trial.touch()
         trial.unlink()
     except OSError as error:
-        raise StorageError(f"Cannot write to {path} because of its folder; choose another (got {error})") from error
+        raise StorageError(
+            f"Cannot write to {path} because its folder cannot be written; choose another (got {error})"
+        ) from error
 
 
 def set_aside(files: Iterable[Path]) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,8 @@ def _own_message(error: BaseException | None) -> str | None:
             return str(error)
         if isinstance(error, FileNotFoundError) and str(error).startswith("Checkpoint file not found"):
             return f"{error} Pass another --ckpt_path."  # Lightning's
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"Cannot go on because a file cannot be written; make room, and run it again (got {error})"
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
 

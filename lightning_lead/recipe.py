@@ -139,9 +139,17 @@ class GameCLI(LightningCLI):
         if trainer.is_global_zero:
             for folder in local_folders(trainer):
                 self._held.enter_context(held(folder, purpose="write checkpoints to"))
+        self.before_validate()
         path = self._get(self.config, "ckpt_path")
         resumed = last_checkpoint(trainer) if path == "last" else path
         trainer.callbacks.insert(0, RunFolders(None if resumed is None else Path(resumed)))
+
+    def before_validate(self) -> None:
+        """Refuse a checkpoint that is damaged and was not named before: the last one."""
+        if self._get(self.config, "ckpt_path") == "last" and (found := last_checkpoint(self.trainer)) is not None:
+            refuse_damaged(found)
+
+    before_test = before_predict = before_validate
 
 
 def build(arguments: Sequence[str] | None = None) -> GameCLI:

@@ -53,7 +53,7 @@ class After(Callback):
             self.act()
 
 
-def fit(folder, *callbacks, seed=4, plugins=None, steps=STEPS, betas=(0.0, 0.9), **settings):
+def fit(folder, *callbacks, seed=4, plugins=None, steps=STEPS, betas=(0.0, 0.9), ckpt_path="last", **settings):
     model = LeadGANModule(
         *tiny_networks(batch_norm=True, dtype=torch.float32),
         game=LEADStrategy(1.0),
@@ -65,7 +65,7 @@ def fit(folder, *callbacks, seed=4, plugins=None, steps=STEPS, betas=(0.0, 0.9),
     saver, ema = SegmentCheckpoint(str(folder), **settings), GeneratorEMA(halflife_images=100)
     trainer = tiny_trainer(steps, callbacks=[saver, ema, *callbacks], enable_checkpointing=True, plugins=plugins)
     torch.manual_seed(seed)
-    trainer.fit(model, GaussiansDataModule(num_points=256, batch_size=64), ckpt_path="last")
+    trainer.fit(model, GaussiansDataModule(num_points=256, batch_size=64), ckpt_path=ckpt_path)
     return SimpleNamespace(model=model, trainer=trainer, ema=ema, saver=saver)
 
 
@@ -111,6 +111,25 @@ def test_the_clock_ends_segments_and_the_last_one_ends_where_one_run_ends(whole,
         clock.seconds += 3600  # between segments, and no part of one
     assert ends == [(4, "minutes", False), (7, "minutes", False), (11, "max_steps", True)]
     assert agree(everything(run), whole)
+
+
+def test_a_run_that_goes_on_from_nothing_moves_the_files_of_another_one_at_its_first_save(tmp_path):
+    class Stop(Exception):
+        pass
+
+    def die():
+        raise Stop
+
+    fit(tmp_path, steps=3, generator="float32")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(Stop):
+        fit(tmp_path, After(2, die), ckpt_path=None)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before  # it has saved nothing
+    fit(tmp_path, ckpt_path=None, every_n_steps=2, steps=5)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "earlier.1").iterdir()} == before
+    assert said(tmp_path)["global_step"] == 5
+    fit(tmp_path, steps=6)
+    assert not (tmp_path / "earlier.2").exists()
 
 
 def test_another_seed_would_be_seen(whole, tmp_path):

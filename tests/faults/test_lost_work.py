@@ -19,6 +19,7 @@ from pairs import some
 from lightning_lead import ConfigurationError, _files
 from lightning_lead._errors import StorageError
 from lightning_lead._files import held, replacing
+from lightning_lead.callbacks._run_folders import RunFolders
 from lightning_lead.cli import command as command_line
 from lightning_lead.cli import main
 from lightning_lead.evaluate import ScoreRecord, command, measure
@@ -143,6 +144,27 @@ def test_a_disk_that_fills_up_leaves_every_earlier_checkpoint(resumed, after, be
     became("full disk", "one line, earlier checkpoints whole")
 
 
+@pytest.mark.parametrize("back", [True, False])
+def test_a_folder_that_vanishes_is_made_again_or_ends_the_run_with_its_name(back, beside, ended, became, monkeypatch):
+    save = RunFolders._save
+
+    def vanishes(self, *arguments, **settings):
+        if not list(Path("runs/a").glob("version_1/*")):
+            return save(self, *arguments, **settings)
+        monkeypatch.setattr(RunFolders, "_save", save)
+        shutil.rmtree("runs/a")
+        if not back:
+            Path("runs/a").touch()
+        return save(self, *arguments, **settings)
+
+    monkeypatch.setattr(RunFolders, "_save", vanishes)
+    said = ended(*FIT, "--trainer.max_steps=4")
+    if back:
+        assert torch.load("runs/a/last.ckpt", weights_only=True)["global_step"] == 4
+    assert said == "" if back else said.startswith(f"Cannot save the checkpoint {Path('runs/a/version_1').resolve()}")
+    became("folder that vanishes", "made again" if back else "one line that names it")
+
+
 @pytest.mark.slow
 def test_of_two_fits_at_once_the_second_is_told_who_the_first_is_until_that_is_killed(
     tmp_path, ended, became, monkeypatch
@@ -197,6 +219,14 @@ def test_a_damaged_checkpoint_is_named_in_one_line(reader, damage, beside, ended
     assert "bad.ckpt" in said
     assert "damaged" in said
     assert f"{bad.stat().st_size} bytes" in said
+    became("damaged checkpoint", "one line that names it")
+
+
+def test_a_damaged_last_checkpoint_is_named_as_well(beside, ended, became):
+    last = Path("runs/a/last.ckpt")
+    last.resolve().write_bytes(flipped(last.read_bytes()))
+    said = ended(*FIT, "--ckpt_path=last")
+    assert "last.ckpt because it is damaged" in said
     became("damaged checkpoint", "one line that names it")
 
 
