@@ -10,10 +10,12 @@ import argparse
 import logging
 import multiprocessing
 import os
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ def results_of(runs: Sequence[Run], *, jobs: int) -> list[dict[str, Any]]:
     """The result of every run, in order; what is in their folders already is not run again."""
     waiting = [run for run in runs if known_result(run) is None]
     if waiting:
-        with ProcessPoolExecutor(min(jobs, len(waiting)), _processes(), initializer=quiet) as pool:
+        with ProcessPoolExecutor(min(jobs, len(waiting)), _processes(), initializer=_begin) as pool:
             for number, run in enumerate(pool.map(_play, waiting), start=1):
                 print(f"{number} of {len(waiting)}: {run}", flush=True)
     return run_all(runs)  # reads them
@@ -50,13 +52,26 @@ def _processes() -> Any:
     return context
 
 
+def _begin() -> None:
+    quiet()
+    threading.Thread(target=_end_with_the_figure, daemon=True).start()
+
+
+def _end_with_the_figure() -> None:
+    """End this process, in the middle of a run or not, when the one that draws is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
 def _play(run: Run) -> str:
     mark_started(run)
     with (run.folder / "log.txt").open("a") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
         try:
-            play(run.folder, run.fingerprint, list(run.arguments), checkpoints=1, parent=os.getppid())
+            play(run.folder, run.fingerprint, list(run.arguments), checkpoints=1)
         except Exception as error:  # one run that fails does not take the figure with it
             traceback.print_exc()
             write_json(run.folder / "failure.json", {"fingerprint": run.fingerprint, "failed": str(error)})

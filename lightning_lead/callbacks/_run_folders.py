@@ -90,6 +90,10 @@ class RunFolders(Callback):
                 saver._last_checkpoint_saved = ""  # nothing to link to, where save_last="link"
                 saver._save_last_checkpoint(trainer, saver._monitor_candidates(trainer))
 
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Drop links to what has been removed after the last save."""
+        self._link_all()
+
     @staticmethod
     def _name(log: str | None, resumed: Path | None, folders: Sequence[Path], segments: Sequence[Path]) -> str:
         """The name of the run's folders; "" of one that goes on where another program has saved."""
@@ -108,6 +112,9 @@ class RunFolders(Callback):
 
     def _save(self, save: Callable[..., None], *arguments: Any, **settings: Any) -> None:
         save(*arguments, **settings)
+        self._link_all()
+
+    def _link_all(self) -> None:
         for folder, run in self._runs.items():
             if folder != run:
                 self._link(folder, run)

@@ -331,6 +331,13 @@ def test_every_run_keeps_its_checkpoints_and_the_recipe_s_folder_links_to_the_ne
     assert {path.name for path in Path("runs/a").glob("*.ckpt")} == {"last.ckpt", "epoch=0-step=4.ckpt"}
 
 
+def test_names_of_checkpoints_that_are_removed_are_removed_as_well(command):
+    saves = ["--trainer.callbacks=[]", "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=runs/a"]
+    fit(command, *saves, "--trainer.callbacks.every_n_train_steps=1")
+    assert [path.name for path in Path("runs/a").glob("*.ckpt")] == ["epoch=0-step=3.ckpt"]
+    assert len(list(Path("runs/a").rglob("*.ckpt"))) == 2
+
+
 def test_the_last_game_step_is_saved_between_two_saves(command):
     saves = ["--trainer.callbacks=[]", "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=runs/a"]
     saves += ["--trainer.callbacks.save_last=true", "--trainer.callbacks.every_n_train_steps=2"]
