@@ -42,8 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_over(path.parent)
     draft = path.with_name(f"{UNFINISHED}{secrets.token_hex(6)}-{path.name}")
-    with draft.open("xb") as mark:
-        _lock(mark)  # until it is closed: by the lock others see that its writer is alive
+    with _locked_file(draft) as mark:  # by the lock others see that its writer is alive
         if os.name == "nt":
             mark.close()  # an open file keeps its name there
         try:
@@ -63,12 +62,22 @@ def _remove_left_over(folder: Path) -> None:
                 path.unlink()
 
 
-def _lock(file: IO[bytes]) -> bool:
+def _locked_file(path: Path) -> IO[bytes]:
+    """A new file, locked until it is closed."""
+    while True:
+        mark = path.open("xb")
+        _lock(mark, wait=True)
+        if path.exists():
+            return mark
+        mark.close()  # between the two another writer has taken it for one that was left over
+
+
+def _lock(file: IO[bytes], *, wait: bool = False) -> bool:
     """Lock an open file, for as long as it is open in this process; False where it is locked, or cannot be."""
     try:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (ImportError, OSError):  # Windows has none
         return False
     return True

@@ -75,6 +75,14 @@ def beside(good_run, tmp_path, monkeypatch):
     return tmp_path
 
 
+def until(holds):
+    """Wait until it holds, for two minutes."""
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def saved():
     """Path -> content, of all checkpoints that can be reached."""
     return {str(path): path.read_bytes() for path in sorted(Path("runs").rglob("*.ckpt"))}
@@ -172,9 +180,7 @@ def test_of_two_fits_at_once_the_second_is_told_who_the_first_is_until_that_is_k
     monkeypatch.chdir(tmp_path)
     first = processes.Process(["-m", "lightning_lead.cli", *FIT, "--trainer.max_steps=1000000"], cwd=tmp_path)
     try:
-        deadline = time.monotonic() + 120
-        while not Path("runs/a/last.ckpt").is_file() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(Path("runs/a/last.ckpt").is_file)
         said = ended(*FIT, "--trainer.max_steps=2")
         assert f"process {first.pid} on" in said
         assert said.startswith("Cannot write checkpoints to")
@@ -348,16 +354,12 @@ def test_a_run_that_has_not_begun_ends_with_a_comparison_that_is_killed(tmp_path
     )
     log = tmp_path / "out" / "lead" / "seed0" / "log.txt"
     try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "building").is_file() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until((tmp_path / "building").is_file)
         process.send_signal(signal.SIGKILL)
         assert process.wait(timeout=60) == -signal.SIGKILL
-        while "comparison has ended" not in log.read_text() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: "comparison has ended" in log.read_text())
     finally:
         process.kill()
-    assert "comparison has ended" in log.read_text(), (tmp_path / "said").read_text()
     became("kill of compare", "its runs end with it")
 
 
@@ -383,8 +385,7 @@ def test_a_lock_names_its_holder_and_does_not_outlive_it(tmp_path, became):
     out = tmp_path / "out"
     holder = processes.Process(["-c", code, tmp_path / "held"], stdout=out)
     try:
-        while not (out.is_file() and out.read_text()):
-            time.sleep(0.01)
+        until(lambda: out.is_file() and out.read_text())
         with (
             pytest.raises(RuntimeError, match=rf"process {holder.pid} on \S+, since 2"),
             held(tmp_path / "held", purpose="use"),
@@ -404,11 +405,7 @@ def test_drafts_of_killed_writers_are_removed_and_those_of_living_ones_are_not(t
     code += "with replacing(Path(sys.argv[1])) as draft: draft.write_text('half'); time.sleep(60)"
     dead, living = (processes.Process(["-c", code, tmp_path / name]) for name in ("dead", "living"))
     try:
-        while sorted(path.name.rpartition("-")[2] for path in tmp_path.iterdir() if path.stat().st_size) != [
-            "dead",
-            "living",
-        ]:
-            time.sleep(0.01)
+        until(lambda: [path.stat().st_size for path in tmp_path.iterdir()] == [4, 4])
         dead.send_signal(signal.SIGKILL)
         dead.wait(timeout=60)
         with replacing(tmp_path / "mine") as draft:
