@@ -14,6 +14,7 @@ from lightning_lead._errors import CheckpointMismatchError
 __all__ = [
     "COMPACT",
     "KEY",
+    "MID_STEP_VERSION",
     "VERSION",
     "check_same_parameters",
     "implementations",
@@ -28,6 +29,9 @@ KEY = "lightning_lead"
 
 VERSION = 1
 """Version of the layout under that key."""
+
+MID_STEP_VERSION = 2
+"""Version of a checkpoint that was saved between the turns of a game step, which an earlier one would begin anew."""
 
 COMPACT = "lightning_lead_compact"
 """A key that only checkpoints of `CompactCheckpointIO` have."""
@@ -58,10 +62,23 @@ def saved_game(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             "overrides on_save_checkpoint() without super().on_save_checkpoint(checkpoint) "
             f"(got keys {sorted(checkpoint)})"
         )
-    if saved["version"] > VERSION:
+    if saved["version"] > MID_STEP_VERSION:
         raise CheckpointMismatchError(
             f"Cannot resume because a later lightning-lead wrote the checkpoint; update it "
-            f"(got layout {saved['version']}, know up to {VERSION})"
+            f"(got layout {saved['version']}, know up to {MID_STEP_VERSION})"
+        )
+    if saved.get("torn"):
+        others = {
+            str(state[key])
+            for state in checkpoint.get("callbacks", {}).values()
+            for key in ("last_model_path", "best_model_path")
+            if isinstance(state, Mapping) and state.get(key)
+        }
+        raise CheckpointMismatchError(
+            f"Cannot resume because the checkpoint was saved in game step {checkpoint['global_step'] + 1}, when some "
+            "of the weights had moved and others had not; go on from one that was saved after a whole step, "
+            f"as {' or '.join(sorted(others)) or 'those of ModelCheckpoint or SegmentCheckpoint'}; the weights "
+            "themselves may be evaluated"
         )
     return saved
 

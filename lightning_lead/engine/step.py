@@ -54,6 +54,7 @@ class GameStep:
         make_oracle: (turn, seed) -> the derivatives of that turn.
         seed: of all random numbers of the step.
         clip: largest norm of a player's direction, > 0, or None.
+        before_turn: (index, turn) -> called before a turn begins.
         before_player: (player) -> called with its direction in `.grad`, averaged over ranks, before it is clipped; it
             may change it.
         step_optimizer: (optimizer, last) -> steps it; `last` is True once, at the end of the game step. Default
@@ -91,6 +92,7 @@ class GameStep:
         make_oracle: Callable[[Turn, int], GameOracle],
         seed: int = 0,
         clip: float | None = None,
+        before_turn: Callable[[int, Turn], object] | None = None,
         before_player: Callable[[str], object] | None = None,
         step_optimizer: Callable[[Optimizer, bool], object] = lambda optimizer, last: optimizer.step(),
     ) -> None:
@@ -99,12 +101,18 @@ class GameStep:
         self._game, self._turns, self._live = game, turns, live
         self._optimizers, self._lookahead, self._make_oracle = optimizers, lookahead, make_oracle
         self._seed, self._clip = seed, clip
-        self._before_player, self._step_optimizer = before_player, step_optimizer
+        self._before_turn, self._before_player, self._step_optimizer = before_turn, before_player, step_optimizer
 
-    def play(self) -> PlayedStep:
-        """Play every turn: a direction, clipped, then the steps of the optimizers that hold the moving players."""
+    def play(self, *, begin: int = 0) -> PlayedStep:
+        """Play every turn: a direction, clipped, then the steps of the optimizers that hold the moving players.
+
+        Args:
+            begin: the first turn to play; those before it were played already, before the run was resumed.
+        """
         step, evaluations, moved = PlayedStep({}, {}, {}), Counter[str](), set[str]()
-        for index, turn in enumerate(self._turns):
+        for index, turn in list(enumerate(self._turns))[begin:]:
+            if self._before_turn is not None:
+                self._before_turn(index, turn)
             oracle = self._make_oracle(turn, mix_seed(self._seed, index))
             played = self._game.play_turn(oracle, turn.players, self._live)
             evaluations.update(played.evaluations)

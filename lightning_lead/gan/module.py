@@ -287,9 +287,8 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         last = self._micro(reals[-1], classes[-1], fakes, ("generator",), update=update + shares - 1)
         return [*turns, Turn(("generator",), last, fakes)]
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Play one game step; an adaptive augmentation follows how sure the discriminator has been of the reals."""
-        super().training_step(batch, batch_idx)
+    def _follow_step(self) -> None:
+        """Let an adaptive augmentation follow how sure the discriminator has been of the reals."""
         for augment in adaptive_parts(self.augment):
             if self.global_step % augment.interval == 0:
                 augment.adapt(lambda tensor: self.trainer.strategy.reduce(tensor, reduce_op="sum"))
@@ -297,6 +296,9 @@ class LeadGANModule(AdversarialLosses, LeadModule):
 
     def _waits_until(self) -> int:
         return self.discriminator_warmup
+
+    def _completes(self) -> bool:
+        return not self.shared_latents  # the generator's turn takes fakes over from the first one
 
     def _turns_until(self, step: int) -> dict[str, int]:
         waited = max(step - self.discriminator_warmup, 0)

@@ -19,6 +19,7 @@ class HookWatch(Callback):
 
     def __init__(self) -> None:
         self._saved = False
+        self._epochs = 0  # complete when this fit began
 
     @classmethod
     def unless_in(cls, callbacks: Sequence[Callback]) -> list[Callback]:
@@ -33,6 +34,7 @@ class HookWatch(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Look for the hook before this one."""
         self._require(pl_module, "on_fit_start", "the game has not started")
+        self._epochs = trainer.fit_loop.epoch_progress.current.completed
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Look for the hooks before the first batch, and for one of a checkpoint before the next batch."""
@@ -50,7 +52,7 @@ class HookWatch(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Look for the end of the epoch before."""
-        if trainer.fit_loop.epoch_progress.current.completed and any(
+        if trainer.fit_loop.epoch_progress.current.completed > self._epochs and any(
             config.interval == "epoch" for config in trainer.lr_scheduler_configs
         ):
             self._require(pl_module, "on_train_epoch_end", "the schedulers did not step")

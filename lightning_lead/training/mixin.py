@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_clip, check_positive
 from lightning_lead._distributed import broadcast_buffers, mean_over_ranks
-from lightning_lead._errors import ConfigurationError
+from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead._lightning import Callback, LightningModule, rank_zero_info, refuse_mixture
 from lightning_lead.calculus._chain.dual import has_compiled
 from lightning_lead.calculus._graph import LossGraph
@@ -29,6 +29,7 @@ from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.swap import Swap
 from lightning_lead.checkpoints._game import (
     KEY,
+    MID_STEP_VERSION,
     VERSION,
     check_same_parameters,
     implementations,
@@ -48,6 +49,7 @@ from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training._first_look import look_before, probe_module, warn_if_apart
 from lightning_lead.training._hook_watch import HookWatch
 from lightning_lead.training._log import GameLog, is_due
+from lightning_lead.training._open_step import OpenStep, align_loops, loader_states
 from lightning_lead.training._rank_watch import RankWatch
 from lightning_lead.training._schedulers import Schedulers
 from lightning_lead.training._trainer_checks import check_configuration, check_optimizers, check_trainer
@@ -111,7 +113,10 @@ class LeadMixin(LightningModule):
         self._joint = False
         self._game_log = GameLog()
         self._playing: list[tuple[int, bool]] = []
-        self._mid_step = False
+        self._open: OpenStep | None = None
+        self._turns_made = 0
+        self._stepped_in, self._loaders = 0, None
+        self._epochs_ended, self._epoch_end_missing = 0, False
         self._turns_played = Counter[str]()
         self._built: list[list[dict[str, Any]]] = []
         self.hooks_run: set[str] = set()
@@ -187,17 +192,26 @@ class LeadMixin(LightningModule):
         """Play one game step, then step the schedulers, then log."""
         self._schedulers.check()
         live, self._noise.device = self._live(), self.device
+        made, self._turns_made = self._turns_made, 0  # of a step that a checkpoint has interrupted
         seed = mix_seed(self._noise_seed or 0, self.trainer.global_rank, self.trainer.global_step)
         with self.private_noise(seed):
             turns = without_frozen(self.game_turns(batch), live)
         check_turns(turns)
         self._compare_ranks(turns, live)
+        if made >= len(turns):
+            raise CheckpointMismatchError(
+                f"Cannot complete the game step because the checkpoint was saved after {made} of its turns; play as "
+                f"many as the run that saved it (got a step of {len(turns)})"
+            )
         if self._playing and self._playing != _moving(live):
             self._start_game(live)  # a callback froze or unfroze a layer: displacements begin anew
             self._probed = False
         first, begins = not self._probed, self._waits_until() == self.trainer.global_step > 0
-        if begins:  # what the other player did while this one waited is no move in the game
+        if begins and not made:  # what the other player did while this one waited is no move in the game
             self._start_game(live)
+        swap = Swap(self, live)
+        self._open = current = OpenStep(self, self.game, live, self.trainer.optimizers, swap)
+        current.begin_turn(made, turns[made])
         if first or begins:
             self._graphs.clear()
         if first:
@@ -212,7 +226,7 @@ class LeadMixin(LightningModule):
         else:
             self._audit(turns, live, seed)
         meets_first = begins or (first and self._waits_until() <= self.trainer.global_step)
-        lookahead, swap = Lookahead(live, self.trainer.optimizers, clip=self.clip), Swap(self, live)
+        lookahead = Lookahead(live, self.trainer.optimizers, clip=self.clip)
         step = GameStep(
             self.game,
             turns,
@@ -222,21 +236,22 @@ class LeadMixin(LightningModule):
             make_oracle=lambda turn, turn_seed: self._oracle(turn, live, turn_seed, swap=swap, lookahead=lookahead),
             seed=seed,
             clip=self.clip,
+            before_turn=current.begin_turn,
             before_player=self.on_before_player_step,
             step_optimizer=self._step_optimizer,
         )
-        self._mid_step = True
-        try:
-            with naming_suspects(self):
-                self.last_step = played = step.play()
-        finally:
-            self._mid_step = False
+        with naming_suspects(self):
+            self.last_step = played = step.play(begin=made)
         self._turns_played.update(played.turns)
+        # not where an exception has ended the step: a checkpoint that is saved then is one of its middle
+        self._open, self._stepped_in = None, self._batches_taken()
         if meets_first:
             self._warn_if_apart()
         self._schedulers.step("step", self.trainer.global_step)
+        self._follow_step()
         self.log_game_step(played.statistics, played.notes)
         self.on_game_step_end(batch)
+        self._loaders = loader_states(self.trainer)
         self.hooks_run.add("training_step")
 
     def log(self, *args: Any, **kwargs: Any) -> None:
@@ -277,7 +292,7 @@ class LeadMixin(LightningModule):
         Raises:
             ConfigurationError: there is no such player, or a game step is being played.
         """
-        if self._mid_step:
+        if self._open is not None:
             raise ConfigurationError(
                 f"Cannot forget {player!r} in the middle of a game step, which goes on with what it remembers; call it "
                 "before, as in on_train_batch_start, or in on_game_step_end"
@@ -352,6 +367,17 @@ class LeadMixin(LightningModule):
     def _turns_until(self, step: int) -> dict[str, int]:
         """Return how often each player has moved before a game step, for a checkpoint that does not say it."""
         return {}
+
+    def _follow_step(self) -> None:
+        """Move what belongs to a game step besides the players, before anybody else sees that it is complete."""
+
+    def _completes(self) -> bool:
+        """Return True if turns depend on those before in a step by weights, buffers and the game's state alone."""
+        return True
+
+    def _batches_taken(self) -> int:
+        """Return how many batches the fit has taken from its loader."""
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
     def _warn_if_apart(self) -> None:
         if all(moves for _, moves in self._playing):
@@ -450,6 +476,7 @@ class LeadMixin(LightningModule):
             self._noise_seed = int(torch.randint(2**62, ()).item())
         self._noise_seed = int(self.trainer.strategy.broadcast(self._noise_seed))
         self._resumed, self._probed, self._game_log = False, False, GameLog()
+        self._open, self._stepped_in, self._loaders = None, 0, None
         self._built = implementations(self.trainer.optimizers)  # between this hook and the next they are restored
         self.hooks_run.add("on_fit_start")
 
@@ -458,11 +485,18 @@ class LeadMixin(LightningModule):
         restore_implementation(self.trainer.optimizers, self._built)
         check_optimizers(self.trainer, self._live(), self.game.rule)
         self._schedulers = Schedulers(self.trainer)
+        self._loaders = loader_states(self.trainer)
+        if self._epoch_end_missing:  # a checkpoint of an epoch's last batch, behind which Lightning goes on
+            for optimizer in self.trainer.optimizers:
+                optimizer._opt_called = True  # type: ignore[attr-defined]  # torch warns of schedulers that come first
+            self._schedulers.step("epoch", self.current_epoch)
+        self._epochs_ended, self._epoch_end_missing = self.current_epoch, False
         self.hooks_run.add("on_train_start")
 
     def on_train_epoch_end(self) -> None:
         """Step the schedulers that ask for `interval="epoch"`."""
-        self._schedulers.step("epoch", self.current_epoch + 1)
+        self._epochs_ended = self.current_epoch + 1
+        self._schedulers.step("epoch", self._epochs_ended)
         self.hooks_run.add("on_train_epoch_end")
 
     def on_validation_start(self) -> None:
@@ -470,18 +504,35 @@ class LeadMixin(LightningModule):
         self.sync_buffers()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the game: rule, play, state, seed, and the players' shapes. All ranks must save."""
+        """Add the game: rule, play, state, seed, and the players' shapes. All ranks must save.
+
+        Within a batch it is the checkpoint of the beginning of the turn that is being made, and a fit that goes on from
+        it completes the game step.
+        """
         if (watch := RankWatch.of(self.trainer)) is not None:
             watch.compare("a checkpoint", self)
         self.sync_buffers()
-        checkpoint[KEY] = {
-            "version": VERSION,
-            "players": parameter_shapes(self, self._live()),
-            "noise_seed": self._noise_seed,
-            "turns": dict(self._turns_played),
-            "game": self.game.state_dict(),
-            "description": self.game.description,
-        }
+        current = self._open
+        with nullcontext() if current is None else current.at_rest():
+            checkpoint[KEY] = {
+                "version": VERSION,
+                "players": parameter_shapes(self, self._live()),
+                "noise_seed": self._noise_seed,
+                "turns": dict(self._turns_played),
+                "game": self.game.state_dict(),
+                "description": self.game.description,
+            }
+            if current is not None:
+                # of Lightning's weight averaging the live weights are elsewhere
+                current.write(checkpoint.get("current_model_state", checkpoint["state_dict"]))
+                checkpoint[KEY]["game"] = current.memory
+                if current.torn or (current.turns_made and not self._completes()):
+                    checkpoint[KEY] |= {"version": MID_STEP_VERSION, "torn": True}
+                elif current.turns_made:
+                    checkpoint[KEY] |= {"version": MID_STEP_VERSION, "turns_made": current.turns_made}
+        complete = current is None and self._trainer is not None and self._stepped_in == self._batches_taken()
+        ended = align_loops(checkpoint, complete=complete, loaders=self._loaders)
+        checkpoint[KEY]["epoch_end_missing"] = ended and self._epochs_ended == self.current_epoch
         name_games(checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}))
         self.hooks_run.add("on_save_checkpoint")
 
@@ -497,6 +548,8 @@ class LeadMixin(LightningModule):
         check_same_parameters(saved["players"], parameter_shapes(self, self._live()))
         self.game.load_state_dict(saved["game"])
         self._noise_seed, self._resumed = saved["noise_seed"], True
+        self._turns_made = saved.get("turns_made", 0)
+        self._epoch_end_missing = saved.get("epoch_end_missing", False)
         self._turns_played = Counter(saved.get("turns", self._turns_until(checkpoint["global_step"])))
         self.hooks_run.add("on_load_checkpoint")
 
