@@ -21,7 +21,7 @@ from typing import Any
 from lightning_lead._files import UNFINISHED, set_aside
 from lightning_lead._lightning import Callback, ModelCheckpoint, Trainer, rank_zero_info, rank_zero_warn
 from lightning_lead.callbacks.segment import SegmentCheckpoint
-from lightning_lead.checkpoints._whole import write_whole
+from lightning_lead.checkpoints._whole import use_whole_files
 
 __all__ = ["RunFolders", "last_checkpoint", "local_folders"]
 
@@ -59,7 +59,7 @@ class RunFolders(Callback):
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Choose folders on rank 0, from which Lightning tells the others; nothing is made or moved yet."""
-        write_whole(trainer)
+        use_whole_files(trainer)
         if not trainer.is_global_zero:
             return
         found: dict[Path, list[Any]] = dict(local_folders(trainer))

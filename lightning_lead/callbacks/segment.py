@@ -28,7 +28,7 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead._files import set_aside, write_json
 from lightning_lead._lightning import ModelCheckpoint, Trainer, rank_zero_info, rank_zero_warn
 from lightning_lead.callbacks.generator_file import check_dtype, save_generator
-from lightning_lead.checkpoints._whole import write_whole
+from lightning_lead.checkpoints._whole import use_whole_files
 from lightning_lead.gan.ema import find_ema
 
 __all__ = ["SegmentCheckpoint"]
@@ -108,7 +108,7 @@ class SegmentCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Have local checkpoints written whole or not at all; see `checkpoints._whole`."""
         super().setup(trainer, pl_module, stage)
-        write_whole(trainer)
+        use_whole_files(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Start the segment's clock."""

@@ -1,4 +1,4 @@
-"""A writer of checkpoints for the Trainer that leaves no half files.
+"""A writer of checkpoints for the Trainer that leaves no half files, and reads none that is damaged.
 
 Lightning writes to $TMPDIR and moves the file from there, which is a copy where $TMPDIR is another file system; a copy
 that is cut short has destroyed the checkpoint before.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from lightning_lead._errors import ConfigurationError, StorageError, first_line
 from lightning_lead._files import replacing
 from lightning_lead._lightning import TorchCheckpointIO
 
-__all__ = ["WholeCheckpointIO", "refuse_damaged", "write_whole"]
+__all__ = ["WholeCheckpointIO", "refuse_damaged", "use_whole_files"]
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -46,40 +45,51 @@ class WholeCheckpointIO(TorchCheckpointIO):
             ) from error
 
     def load_checkpoint(self, path: Any, *arguments: Any, **settings: Any) -> dict[str, Any]:
-        """Read a checkpoint, by Lightning.
+        """Read a checkpoint as Lightning does, if it is undamaged.
 
         Raises:
             ConfigurationError: it is damaged.
         """
-        try:
-            found: dict[str, Any] = super().load_checkpoint(path, *arguments, **settings)
-        except Exception:
-            refuse_damaged(path)
-            raise
+        refuse_damaged(path)
+        found: dict[str, Any] = super().load_checkpoint(path, *arguments, **settings)
         return found
 
 
 def refuse_damaged(path: Any) -> None:
-    """Refuse a file that is not as torch has written it, down to the checksums, which torch does not look at."""
-    file = Path(url_to_fs(str(path))[1])
-    if not file.is_file():  # of shards, or not on this machine
+    """Refuse a local file of `torch.save` that was cut short, or in which a byte has changed.
+
+    It is a zip file, in which every entry has a checksum; `torch.load` does not look at them, and a flipped bit in a
+    weight is another weight. Streams, and files as torch wrote them before 1.6, pass.
+    """
+    if not isinstance(path, (str, Path)):
         return
+    system, local = url_to_fs(str(path))
+    file = Path(local)
+    if not isinstance(system, LocalFileSystem) or not file.is_file():  # of shards, or not on this machine
+        return
+    with file.open("rb") as content:
+        if content.read(2) == b"\x80\x02":
+            return
     try:
-        with file.open("rb") as content:
-            if content.read(2) == b"\x80\x02":  # as torch wrote it before 1.6
-                return
         with zipfile.ZipFile(file) as archive:
             part = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
-        part = first_line(error)
-    if part is not None:
+            marked = [entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER]
+            reason = f"the checksum of {part} does not agree" if part else ""
+            reason = reason or (f"{marked[0]}, which holds data, is marked as a folder" if marked else "")
+    except Exception as error:  # zipfile has no one error for what cannot be read
+        reason = first_line(error)
+    if reason:
         raise ConfigurationError(
-            f"Cannot read the checkpoint {path} because it is damaged; pass another, of an earlier save (got a file of "
-            f"{file.stat().st_size} bytes: {part})"
+            f"Cannot read the checkpoint {path} because it is damaged: it was cut short, or bytes in it have changed; "
+            f"take another copy, or an earlier save (got a file of {file.stat().st_size} bytes: {reason})"
         )
 
 
-def write_whole(trainer: Any) -> None:
-    """Let a Trainer write its local checkpoints whole or not at all; a plugin of one's own stays."""
+_FOLDER = 0x10
+"""A bit outside of the checksums; torch reads nothing of an entry that has it, and gives what its memory holds."""
+
+
+def use_whole_files(trainer: Any) -> None:
+    """Let a Trainer write local checkpoints whole or not at all, and read undamaged ones; another plugin stays."""
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = WholeCheckpointIO()

@@ -18,7 +18,13 @@ from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_clip, check_positive
 from lightning_lead._distributed import broadcast_buffers, mean_over_ranks
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
-from lightning_lead._lightning import Callback, LightningModule, rank_zero_info, refuse_mixture
+from lightning_lead._lightning import (
+    Callback,
+    LightningModule,
+    _restricted_classmethod,
+    rank_zero_info,
+    refuse_mixture,
+)
 from lightning_lead.calculus._chain.dual import has_compiled
 from lightning_lead.calculus._graph import LossGraph
 from lightning_lead.calculus._players import check_players, listed
@@ -37,6 +43,7 @@ from lightning_lead.checkpoints._game import (
     restore_implementation,
     saved_game,
 )
+from lightning_lead.checkpoints._whole import refuse_damaged, use_whole_files
 from lightning_lead.engine._batches import batch_size, split_batch
 from lightning_lead.engine._probe import naming_suspects
 from lightning_lead.engine.lead_strategy import LEADStrategy
@@ -456,8 +463,18 @@ class LeadMixin(LightningModule):
 
     # ---- Lightning hooks --------------------------------------------------------------------------------------------
 
+    @_restricted_classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **settings: Any) -> Any:
+        """Make a module of a checkpoint as Lightning does, if the file is undamaged."""
+        refuse_damaged(checkpoint_path)
+        return super().load_from_checkpoint(checkpoint_path, *args, **settings)
+
     def configure_callbacks(self) -> list[Callback]:
-        """Refuse what cannot work, in the first hook of a fit; return a callback that looks for forgotten hooks."""
+        """Refuse what cannot work, in the first hook of a fit; return a callback that looks for forgotten hooks.
+
+        Lightning asks before it reads a checkpoint: from here on a damaged one is refused, in whatever it does.
+        """
+        use_whole_files(self.trainer)
         if self.trainer.state.fn != "fit":
             return []
         check_trainer(self.trainer, self.game.rule)
