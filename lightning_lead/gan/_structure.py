@@ -25,10 +25,13 @@ from lightning_lead.engine._probe import made_up_cross
 from lightning_lead.gan._chain_losses import GANLosses
 from lightning_lead.rules.base import AbstractGameRule
 
-__all__ = ["PROBED", "MakeLosses", "audited", "find_structure", "report_structure"]
+__all__ = ["MakeLosses", "PROBED", "audited", "find_structure", "of_both", "report_structure"]
 
 PROBED = 16
 """Samples on which the structure is found, before the first step."""
+
+_UNTOLD = ("no derivative tells anything", "the losses are not finite")
+"""Reasons that lie in the samples and not in the game."""
 
 _log = logging.getLogger("lightning_lead.gan")  # the name that docs/cost.md gives
 
@@ -74,6 +77,22 @@ def find_structure(
             chain.fake_logits, fakes, parameters, lambda vector: contexts.swap({DISCRIMINATOR: vector}), replay
         )
         return Structure(None, reason or _disagreement(oracle(Structure(None, None)), general, rule))
+
+
+def of_both(saved: Structure, found: Structure) -> Structure:
+    """Return the structure by which a resumed run goes on: as before, so that it rounds alike, where that is right.
+
+    Args:
+        saved: of the run that wrote the checkpoint.
+        found: on the first samples after the resume.
+    """
+    untold = {found.not_chained, found.not_piecewise_linear} & set(_UNTOLD)
+    # what assumes less of the losses is right as well
+    return saved if untold or _assumed(saved) <= _assumed(found) else found
+
+
+def _assumed(structure: Structure) -> int:
+    return int(structure.chained) + int(structure.piecewise_linear)
 
 
 def report_structure(found: Structure, rule: AbstractGameRule) -> None:
@@ -151,8 +170,10 @@ def _disagreement(chained: GameOracle, general: GameOracle, rule: AbstractGameRu
         except RuntimeError:
             told = True
             continue  # nothing to compare with: the general way fails on these networks
+        if not norm(whole).isfinite():
+            return _UNTOLD[1]
         size, off = norm(whole), norm(weighted_sum([(1.0, fast), (-1.0, whole)]))
         if not off <= 10 * torch.finfo(size.dtype).eps ** 0.5 * size:
             return f"the direction of {player} differs by {float(off / size):.1e}: the players meet outside of D(G(z))"
         told |= bool(size > 0)  # a saturated loss, as hinge on a few samples, tells nothing
-    return None if told else "no derivative tells anything"
+    return None if told else _UNTOLD[0]

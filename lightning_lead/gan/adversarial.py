@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,8 @@ class AdversarialModule(LeadModule):
         >>> Denoiser(nn.Linear(2, 2), nn.Linear(2, 1), objective="least_squares", start=100).game
         GameStrategy(LEAD, play='alternating')
     """
+
+    _passing: ClassVar[tuple[str, ...]] = ("_ratio", "_parts")
 
     def __init__(
         self,

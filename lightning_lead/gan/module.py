@@ -7,7 +7,7 @@ answers the generator's last move, the others are plain; the generator answers a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from lightning_lead.gan._penalties import as_penalties, check_generator_penalty,
 from lightning_lead.gan._penalty_probe import probe_penalty
 from lightning_lead.gan._problem import AdversarialLosses, GANProblem, HookedProblem
 from lightning_lead.gan._settings import check_batch, check_last_batch, check_schedule
-from lightning_lead.gan._structure import PROBED, audited, find_structure, report_structure
+from lightning_lead.gan._structure import PROBED, audited, find_structure, of_both, report_structure
 from lightning_lead.gan.augmentation import adaptive_parts, check_augment
 from lightning_lead.objectives import AbstractGeneratorPenalty, AbstractPenalty, adversarial_objective
 from lightning_lead.rules.base import AbstractGameRule
@@ -88,6 +88,14 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         torch.Size([2, 1, 8, 8])
     """
 
+    _passing: ClassVar[tuple[str, ...]] = (
+        "_structure",
+        "_saved_structure",
+        "_known_calls",
+        "_first",
+        "_penalty_values",
+    )
+
     def __init__(
         self,
         generator: nn.Module,
@@ -143,6 +151,7 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         check_positive(audit_every=audit_every)
         self.audit_every = audit_every
         self._structure = Structure("it was not looked for", None)
+        self._saved_structure: Structure | None = None
         self._known_calls: dict[str, set[str]] = {}
         self.shared_latents, self.channels_last = shared_latents, channels_last
         self._check_schedule()
@@ -297,6 +306,13 @@ class LeadGANModule(AdversarialLosses, LeadModule):
     def _waits_until(self) -> int:
         return self.discriminator_warmup
 
+    def _findings(self) -> dict[str, Any]:
+        return {"structure": list(self._structure), "structure_for": repr(self.game.rule)}
+
+    def _take_findings(self, saved: Mapping[str, Any]) -> None:
+        same_rule = saved.get("structure_for") == repr(self.game.rule)
+        self._saved_structure = Structure(*saved["structure"]) if same_rule else None
+
     def _completes(self) -> bool:
         return not self.shared_latents  # the generator's turn takes fakes over from the first one
 
@@ -390,6 +406,8 @@ class LeadGANModule(AdversarialLosses, LeadModule):
             contexts = Contexts(Swap(self, live), self._full_precision)
             probe_penalty(losses.problem, losses, live, contexts, needs)
         found = self._find_structure(turns[-1].micro_batches[0], live, seed)
+        saved, self._saved_structure = self._saved_structure, None
+        found = found if saved is None else of_both(saved, found)
         self._structure = found = Structure(*self.trainer.strategy.broadcast(tuple(found)))  # one for all ranks
         self._known_calls = {}
         report_structure(found, self.game.rule)

@@ -1,4 +1,4 @@
-"""Losses that are evaluated more than once, on the first batch: are they the same twice, and what moves if not?"""
+"""State that is no parameter and no buffer: does it move where losses are evaluated again, and is it in checkpoints?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import rank_zero_warn
 from lightning_lead.rules.base import AbstractGameRule
 
-__all__ = ["check_repeatable"]
+__all__ = ["check_repeatable", "unsaved_state"]
+
+_LIBRARIES = ("torch.", "torchvision.", "torchmetrics.", "lightning.", "pytorch_lightning.", "lightning_lead.")
 
 _HOME = "change it only where `not self.is_repeat`, or in on_game_step_end(batch)"
 
@@ -58,6 +60,25 @@ def check_repeatable(
         f"batch, weights, buffers and the global random numbers; where other state has to move, {_HOME}; or use "
         f"LEADStrategy(cross='extrapolated'), which evaluates them once (got: {what})"
     )
+
+
+def unsaved_state(module: nn.Module, ignored: Collection[str]) -> dict[str, Any]:
+    """Name -> a print of every attribute that a loss may move and no checkpoint holds: numbers, tensors, containers.
+
+    Of layers of libraries, and of those with an extra state of their own, nothing is listed.
+    """
+    of_torch = vars(nn.Module()).keys()
+    kinds = (int, float, complex, Tensor, list, dict, set, deque, torch.Generator, random.Random)
+    prints: dict[str, Any] = {}
+    for prefix, layer in module.named_modules():
+        cls = type(layer)
+        of_user = layer is module or not cls.__module__.startswith(_LIBRARIES)
+        if of_user and cls.get_extra_state is nn.Module.get_extra_state:
+            for name, value in vars(layer).items():
+                own = name not in of_torch and not (layer is module and name in ignored)
+                if own and (value is None or isinstance(value, kinds) or type(value).__module__.startswith("numpy")):
+                    prints[f"{prefix}.{name}" if prefix else name] = _print(value, depth=3)
+    return prints
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from lightning_lead._lightning import (
     LightningModule,
     _restricted_classmethod,
     rank_zero_info,
+    rank_zero_warn,
     refuse_mixture,
 )
 from lightning_lead.calculus._chain.dual import has_compiled
@@ -57,6 +58,7 @@ from lightning_lead.training._first_look import look_before, probe_module, warn_
 from lightning_lead.training._hook_watch import HookWatch
 from lightning_lead.training._log import GameLog, is_due
 from lightning_lead.training._open_step import OpenStep, align_loops, loader_states
+from lightning_lead.training._purity import unsaved_state
 from lightning_lead.training._rank_watch import RankWatch
 from lightning_lead.training._schedulers import Schedulers
 from lightning_lead.training._trainer_checks import check_configuration, check_optimizers, check_trainer
@@ -94,6 +96,12 @@ class LeadMixin(LightningModule):
 
     last_step: PlayedStep  # there is none before the first game step
 
+    _passing: ClassVar[tuple[str, ...]] = (
+        *("last_step", "_schedulers", "is_repeat"),
+        *("_hparams", "_hparams_initial", "_hparams_name", "_log_hyperparams"),
+    )
+    """Attributes of the class that no resumed run misses, besides those of `__init__` here."""
+
     is_repeat: bool = False
     """True while a loss is evaluated again on the batch of a turn: state of one's own is to stay as it is."""
 
@@ -124,6 +132,7 @@ class LeadMixin(LightningModule):
         self._turns_made = 0
         self._stepped_in, self._loaders = 0, None
         self._epochs_ended, self._epoch_end_missing = 0, False
+        self._unsaved: dict[str, Any] | None = None
         self._turns_played = Counter[str]()
         self._built: list[list[dict[str, Any]]] = []
         self.hooks_run: set[str] = set()
@@ -358,8 +367,26 @@ class LeadMixin(LightningModule):
             self._batch_losses(turns[-1].micro_batches[0], mix_seed(seed, 0)),
             live,
             probe,
-            ignored=vars(LeadMixin()).keys(),
+            ignored=self._own_attributes(),
         )
+
+    def _own_attributes(self) -> set[str]:
+        """The names of attributes that belong to Lightning and to this package."""
+        passing = {name for cls in type(self).__mro__ for name in vars(cls).get("_passing", ())}
+        return passing | vars(LeadMixin()).keys()
+
+    def _warn_of_unsaved(self) -> None:
+        """Name, once in a fit, what has moved since its beginning and is not in the checkpoint."""
+        before, self._unsaved = self._unsaved, None
+        if before is None or type(self).on_save_checkpoint.__module__ != __name__:  # that of the user knows better
+            return
+        after = unsaved_state(self, self._own_attributes())
+        if moved := sorted(name for name in after.keys() | before.keys() if after.get(name) != before.get(name)):
+            rank_zero_warn(
+                f"{', '.join(moved)} moved in training and will not be in the checkpoint: a run that is resumed begins "
+                "with the values of before, and differs from this one where a loss depends on them; use "
+                "register_buffer(), or save them in on_save_checkpoint() and read them in on_load_checkpoint()"
+            )
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         probe_module(self, self._oracle(turns[-1], live, seed, probing=True), self.game.rule)
@@ -377,6 +404,13 @@ class LeadMixin(LightningModule):
 
     def _follow_step(self) -> None:
         """Move what belongs to a game step besides the players, before anybody else sees that it is complete."""
+
+    def _findings(self) -> dict[str, Any]:
+        """Return what the first look has found, for a checkpoint."""
+        return {}
+
+    def _take_findings(self, saved: Mapping[str, Any]) -> None:
+        """Take over what the first look of the run before has found."""
 
     def _completes(self) -> bool:
         """Return True if turns depend on those before in a step by weights, buffers and the game's state alone."""
@@ -502,7 +536,9 @@ class LeadMixin(LightningModule):
         restore_implementation(self.trainer.optimizers, self._built)
         check_optimizers(self.trainer, self._live(), self.game.rule)
         self._schedulers = Schedulers(self.trainer)
-        self._loaders = loader_states(self.trainer)
+        with suppress(Exception):  # somebody's loader may know no position before its first batch
+            self._loaders = loader_states(self.trainer)
+        self._unsaved = unsaved_state(self, self._own_attributes())
         if self._epoch_end_missing:  # a checkpoint of an epoch's last batch, behind which Lightning goes on
             for optimizer in self.trainer.optimizers:
                 optimizer._opt_called = True  # type: ignore[attr-defined]  # torch warns of schedulers that come first
@@ -538,6 +574,7 @@ class LeadMixin(LightningModule):
                 "turns": dict(self._turns_played),
                 "game": self.game.state_dict(),
                 "description": self.game.description,
+                **self._findings(),
             }
             if current is not None:
                 # of Lightning's weight averaging the live weights are elsewhere
@@ -550,6 +587,8 @@ class LeadMixin(LightningModule):
         complete = current is None and self._trainer is not None and self._stepped_in == self._batches_taken()
         ended = align_loops(checkpoint, complete=complete, loaders=self._loaders)
         checkpoint[KEY]["epoch_end_missing"] = ended and self._epochs_ended == self.current_epoch
+        if self._stepped_in:
+            self._warn_of_unsaved()
         name_games(checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}))
         self.hooks_run.add("on_save_checkpoint")
 
@@ -566,6 +605,7 @@ class LeadMixin(LightningModule):
         self.game.load_state_dict(saved["game"])
         self._noise_seed, self._resumed = saved["noise_seed"], True
         self._turns_made = saved.get("turns_made", 0)
+        self._take_findings(saved)
         self._epoch_end_missing = saved.get("epoch_end_missing", False)
         self._turns_played = Counter(saved.get("turns", self._turns_until(checkpoint["global_step"])))
         self.hooks_run.add("on_load_checkpoint")

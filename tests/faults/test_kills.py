@@ -1,4 +1,4 @@
-"""Runs that are killed at any moment, resumed from their newest whole checkpoint, end where the uninterrupted one does."""
+"""Runs that are killed at any moment, and resumed from their newest whole checkpoint, end as the uninterrupted one."""
 
 from __future__ import annotations
 

@@ -193,3 +193,62 @@ def test_an_earlier_version_refuses_a_step_that_it_would_begin_anew(tmp_path):
 
     fit(model("extrapolated"), Clock(save))
     assert layouts == {0: {1}, 1: {2}, 2: {2}}
+
+
+class Poison(Callback):
+    """Batches that are not finite, of some steps."""
+
+    def __init__(self, *steps):
+        self.steps = steps
+
+    def on_train_batch_start(self, trainer, gan, batch, index):
+        if trainer.global_step in self.steps:
+            batch[0].mul_(float("nan"))
+
+
+class SaveEach(Callback):
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt", weights_only=False)
+
+
+@pytest.mark.parametrize("kind", some(GAMES, 4))
+def test_a_resume_that_begins_with_a_skipped_step_is_the_uninterrupted_run(kind, tmp_path):
+    """What the first look finds on samples that are not finite is nothing: the run goes on by what it had found."""
+    for steps in ((4, 5), (0, 1, 3)):
+        expected = fit(model(kind), Poison(*steps), SaveEach(tmp_path))
+        assert expected["game"]["skipped"]
+        for step in (2, 4, 5):
+            found = fit(model(kind), Poison(*steps), ckpt=tmp_path / f"{step}.ckpt", seed=77)
+            assert not differing(found, expected), (steps, step)
+
+
+class Late(nn.Module):
+    """Passes samples on one by one; from a forward on, or until then, it centres them."""
+
+    def __init__(self, since, until):
+        super().__init__()
+        self.since, self.until = since, until
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        if self.training:
+            self.calls += 1
+        return x - x.mean(0) if self.since < int(self.calls) <= self.until else x
+
+
+@pytest.mark.parametrize(("since", "until"), [(9, 1000), (0, 9)], ids=["begins", "ends"])
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
+def test_a_discriminator_that_has_changed_is_differentiated_the_same_way_after_a_resume(
+    since, until, activation, tmp_path
+):
+    def changing():
+        gan = model("exact")
+        gan.discriminator = nn.Sequential(nn.Linear(2, 6), Late(since, until), activation(), nn.Linear(6, 1)).double()
+        return gan
+
+    expected = fit(changing(), SaveEach(tmp_path))
+    for step in range(1, STEPS):
+        assert not differing(fit(changing(), ckpt=tmp_path / f"{step}.ckpt", seed=77), expected), step
