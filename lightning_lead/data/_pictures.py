@@ -7,6 +7,7 @@ bytes, and transparency it drops.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,16 +16,36 @@ from lightning_lead._errors import ConfigurationError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["check_mode", "mode_of", "opaque"]
+__all__ = ["check_mode", "files_below", "mode_of", "opaque"]
 
 _EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 _DEEP = re.compile(";(16|32)[A-Z]")  # ";16" alone is a packed pixel, of five or six bits a channel
 _TRANSPARENT = {"LA", "PA", "RGBA", "RGBa"}
 
 
+def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Everything below a folder but folders, also behind links to folders; a link to a folder around it is an error.
+
+    Links that lead nowhere are among them.
+    """
+    here = folder.resolve()
+    if here in above:
+        raise ConfigurationError(
+            f"Cannot read the pictures below {folder} because it is a link to a folder in which it lies itself, so "
+            f"there is no end; remove the link (got a link to {here})"
+        )
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            yield from files_below(entry, (*above, here))
+        else:
+            yield entry
+
+
 def mode_of(image: Image.Image) -> str:
     """The mode of a picture; of deeper colours, which Pillow has no mode for, that of the file, as "RGB;16B"."""
     for *_, settings in getattr(image, "tile", []):  # of a decoder; the mode in the file comes first
+        if image.format == "PPM" and isinstance(settings, tuple) and settings[1] > 255:
+            return f"{image.mode}, values up to {settings[1]}"  # Pillow scales them down
         raw = settings[0] if isinstance(settings, tuple) else settings
         if isinstance(raw, str) and _DEEP.search(raw):
             return raw

@@ -13,9 +13,10 @@ from torch import Tensor
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_count
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._lightning import rank_zero_info
 from lightning_lead.data._image_base import AbstractImageDataModule
 from lightning_lead.data._image_cache import cached_images
-from lightning_lead.data._pictures import check_mode, mode_of, opaque
+from lightning_lead.data._pictures import check_mode, files_below, mode_of, opaque
 
 __all__ = ["ImageFolderDataModule"]
 
@@ -30,6 +31,7 @@ class ImageFolderDataModule(AbstractImageDataModule):
     antialiasing) and cropped in the middle; float32 (n, channels, image_size, image_size) in [−1, 1] in a batch. That
     is done once: the result is kept, and made again if a file is added, removed or changed.
 
+    Links to pictures and to folders are followed. Hidden files and folders are left out, and the log says how many.
     Pictures of more than 8 bits a channel are refused, and those that are transparent somewhere: what belongs behind
     them is not known.
 
@@ -169,21 +171,28 @@ def _group(file: Path, folder: str) -> str:
 
 
 def _pictures(folder: Path, cache: Path | None) -> list[Path]:
-    """Files with a picture's ending, by name; hidden ones and the cache left out."""
+    """Files with a picture's ending, by name, also behind links; without the cache, and hidden ones, which are counted."""
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     if not folder.is_dir():
         raise ConfigurationError(
             f"Cannot read pictures because there is no such folder; correct folder= (got {folder})"
         )
-    found = [
+    pictures = [
         file
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in IMG_EXTENSIONS
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and file.is_file()
-        and (cache is None or cache not in file.parents)
+        for file in sorted(files_below(folder))
+        if file.suffix.lower() in IMG_EXTENSIONS and (cache is None or cache not in file.parents)
     ]
+    found = []
+    for file in pictures:
+        if any(part.startswith(".") for part in file.relative_to(folder).parts):
+            continue
+        if not file.exists():
+            raise ConfigurationError(f"Cannot read {file} because it is a link that leads nowhere; mend or remove it")
+        found.append(file)
+    kept = set(found)
+    if hidden := [file for file in pictures if file not in kept]:
+        rank_zero_info(f"{len(hidden)} hidden pictures below {folder} are left out, the first of them {hidden[0]}")
     if not found:
         raise ConfigurationError(
             f"Cannot train on {folder} because there is no picture in it or in its subfolders; pass a folder with "

@@ -15,7 +15,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
-from lightning_lead.data._pictures import check_mode, mode_of, opaque
+from lightning_lead.data._pictures import check_mode, files_below, mode_of, opaque
 
 __all__ = ["PNGFolder"]
 
@@ -52,7 +52,7 @@ class PNGFolder(Dataset[Tensor]):
             raise ConfigurationError(
                 f"Cannot read images because there is no folder {self.folder}; pass one with PNG files"
             )
-        found = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        found = sorted(files_below(self.folder))
         self.paths = [path for path in found if path.suffix.lower() == ".png"]
         others = sorted({path.suffix for path in found if path.suffix.lower() in _OTHERS})
         if others or not self.paths:

@@ -522,3 +522,40 @@ def test_stl10_is_fetched_if_it_is_not_whole_and_never_put_together_in_memory(
     whole = tmp_path / "stl10_binary" / "unlabeled_X.bin"
     whole.write_bytes(whole.read_bytes()[:-1])  # a killed process left half of it
     assert run() == 2
+
+
+def test_linked_classes_and_pictures_are_read_and_loops_are_refused(tmp_path, caplog):
+    for name in ("there/cats", "there/dogs", "data/birds"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "1.PNG")
+    data = tmp_path / "data"
+    (data / "cats").symlink_to(tmp_path / "there" / "cats")
+    (data / "dogs").symlink_to(tmp_path / "there" / "dogs")
+    (data / "birds" / "2.png").symlink_to(tmp_path / "there" / "dogs" / "1.PNG")
+    (data / "birds" / "._1.png").write_text("of another system")
+    with caplog.at_level("INFO"):
+        module = ImageFolderDataModule(folder=str(data), image_size=4)
+    assert module.classes == ("birds", "cats", "dogs")
+    assert len(module._files) == 4
+    assert "1 hidden pictures" in caplog.text
+    (data / "cats" / "back").symlink_to(tmp_path)
+    with pytest.raises(ConfigurationError, match="a link to a folder in which it lies itself"):
+        ImageFolderDataModule(folder=str(data), image_size=4)
+    (data / "cats" / "back").unlink()
+    (data / "dogs" / "3.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(ConfigurationError, match="3.png because it is a link that leads nowhere"):
+        ImageFolderDataModule(folder=str(data), image_size=4)
+
+
+@pytest.mark.parametrize("head", [b"P6\n2 2\n65535\n", b"P6\n2 2\n1023\n", b"P5\n2 2\n65535\n"])
+def test_portable_pixmaps_of_more_than_8_bits_are_refused(head, tmp_path):
+    (tmp_path / "a.ppm").write_bytes(head + bytes(24))
+    data = ImageFolderDataModule(folder=str(tmp_path), image_size=2, cache=str(tmp_path / "cache"))
+    with pytest.raises(ConfigurationError, match="more than 8 bits a channel"):
+        data.load("train")
+
+
+def test_a_portable_pixmap_of_8_bits_is_read(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6\n2 2\n255\n" + bytes(range(12)))
+    data = ImageFolderDataModule(folder=str(tmp_path), image_size=2, cache=str(tmp_path / "cache"))
+    assert data.load("train")[0].permute(0, 2, 3, 1).flatten().tolist() == list(range(12))
