@@ -171,7 +171,7 @@ def _group(file: Path, folder: str) -> str:
 
 
 def _pictures(folder: Path, cache: Path | None) -> list[Path]:
-    """Files with a picture's ending, by name, also behind links; without the cache, and hidden ones, which are counted."""
+    """Files with a picture's ending, by name, also behind links; hidden ones are counted and left out, as the cache."""
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     if not folder.is_dir():

@@ -106,6 +106,7 @@ class GameStrategy:
             point: the players' parameters.
         """
         if self._restored and self.state:
+            _check_memory(self.state, point)
             self.state = _to_device(self.state, next(iter(point.values()))[0].device)
         else:
             self.state = self.rule.init(point)
@@ -200,6 +201,22 @@ class GameStrategy:
         self.skipped, in_a_row = state.get("skipped", 0), state.get("skipped_in_a_row")
         # once it was one number for both players, which does not tell whose turns they were: counted anew
         self._in_a_row = dict(in_a_row) if isinstance(in_a_row, Mapping) else {}
+
+
+def _check_memory(value: Any, point: Point) -> None:
+    """Refuse a loaded state whose tensors under a player's name are not those of its parameters."""
+    for name, item in value.items() if isinstance(value, Mapping) else ():
+        tensors = isinstance(item, (tuple, list)) and item and all(isinstance(each, Tensor) for each in item)
+        if name not in point or not tensors:
+            _check_memory(item, point)
+            continue
+        ours, theirs = ([list(each.shape) for each in vector] for vector in (point[name], item))
+        if ours != theirs or not all(each.is_floating_point() for each in item):
+            raise CheckpointMismatchError(
+                f"Cannot resume because the rule's memory of {name!r} in the checkpoint is not one of its parameters; "
+                f"take another copy of the checkpoint, or an earlier one (got shapes {theirs} instead of {ours}, of "
+                f"{', '.join(sorted({str(each.dtype) for each in item}))})"
+            )
 
 
 def _give(parameter: Tensor, direction: Tensor) -> None:

@@ -167,3 +167,20 @@ def test_a_checkpoint_without_a_game_is_refused_in_a_fit_and_serves_elsewhere(wh
     with pytest.warns(UserWarning, match="callbacks used to create"):
         tiny_trainer(1).validate(gan, loader(), ckpt_path=tmp_path / "plain.ckpt", verbose=False)
     assert torch.equal(gan.generator[0].weight, checkpoint["state_dict"]["generator.0.weight"])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda anchor: anchor.__setitem__("generator", anchor["generator"][:-1]),
+        lambda anchor: anchor.__setitem__("generator", [t.flatten()[:1] for t in anchor["generator"]]),
+        lambda anchor: anchor.__setitem__("discriminator", [t.long() for t in anchor["discriminator"]]),
+    ],
+    ids=["count", "shape", "integers"],
+)
+def test_a_memory_that_does_not_fit_is_refused(spoil, whole, tmp_path):
+    checkpoint = torch.load(whole[0] / "step=3.ckpt", weights_only=True)
+    spoil(checkpoint["lightning_lead"]["game"]["state"]["anchor"])
+    torch.save(checkpoint, tmp_path / "spoilt.ckpt")
+    with pytest.raises(CheckpointMismatchError, match="the rule's memory of"):
+        fit(whole[0], 9, gan=model(), ckpt=tmp_path / "spoilt.ckpt", prefix="spoilt-")
