@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import Callback, Trainer
+from lightning_lead.training._saved_game import SavedGame
 
 __all__ = ["HookWatch"]
 
@@ -38,6 +39,8 @@ class HookWatch(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Look for the hooks before the first batch, and for one of a checkpoint before the next batch."""
+        if isinstance(pl_module, SavedGame):
+            pl_module.note_generators()
         self._require(pl_module, "on_train_start", "optimizers and schedulers were not checked")
         if self._saved:
             self._require(pl_module, "on_save_checkpoint", "the checkpoint holds no game, and no fit can go on from it")

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from lightning_lead._lightning import Trainer
 from lightning_lead.calculus.swap import Swap
+from lightning_lead.checkpoints._generators import read_states
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
 
@@ -33,6 +34,7 @@ class OpenStep:
         live: name -> the players' parameters.
         optimizers: that move them.
         swap: of these parameters.
+        generators: `checkpoints._generators.read_states()` before the batch.
     """
 
     def __init__(
@@ -42,9 +44,12 @@ class OpenStep:
         live: Mapping[str, Sequence[Tensor]],
         optimizers: Sequence[Optimizer],
         swap: Swap,
+        generators: tuple[Any, Any],
     ) -> None:
         self._module, self._game, self._live = module, game, live
         self._optimizers, self._swap = optimizers, swap
+        self.generators = [generators, generators]
+        """Their states before the batch, and at the beginning of the turn."""
         # slots, not tensors: a forward may put another tensor in the place of a buffer
         layers = [(prefix, layer._buffers) for prefix, layer in module.named_modules()]
         self._slots = [(prefix, held, name) for prefix, held in layers for name in held if held[name] is not None]
@@ -60,6 +65,7 @@ class OpenStep:
         if index == self.turns_made:  # begun before the first look
             return
         self.turns_made, self.memory = index, self._game.state_dict()
+        self.generators[1] = read_states()
         buffers = [held[name] for _, held, name in self._slots]
         if not self._copies:
             self._copies = [torch.empty_like(buffer) for buffer in buffers]

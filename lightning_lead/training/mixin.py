@@ -16,14 +16,11 @@ from torch.optim import Optimizer
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_clip, check_positive
-from lightning_lead._distributed import broadcast_buffers, mean_over_ranks
+from lightning_lead._distributed import mean_over_ranks
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead._lightning import (
     Callback,
-    LightningModule,
-    _restricted_classmethod,
     rank_zero_info,
-    rank_zero_warn,
     refuse_mixture,
 )
 from lightning_lead.calculus._chain.dual import has_compiled
@@ -35,21 +32,16 @@ from lightning_lead.calculus.lookahead import Lookahead
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.swap import Swap
 from lightning_lead.checkpoints._game import (
-    KEY,
-    MID_STEP_VERSION,
-    VERSION,
-    check_same_parameters,
     implementations,
-    parameter_shapes,
     restore_implementation,
-    saved_game,
 )
-from lightning_lead.checkpoints._whole import refuse_damaged, use_whole_files
+from lightning_lead.checkpoints._generators import read_states
+from lightning_lead.checkpoints._whole import use_whole_files
 from lightning_lead.engine._batches import batch_size, split_batch
 from lightning_lead.engine._probe import naming_suspects
 from lightning_lead.engine.lead_strategy import LEADStrategy
 from lightning_lead.engine.losses import BatchLosses
-from lightning_lead.engine.named_rules import as_game, name_games
+from lightning_lead.engine.named_rules import as_game
 from lightning_lead.engine.step import GameStep, PlayedStep
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn, check_turns, without_frozen
@@ -57,16 +49,17 @@ from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training._first_look import look_before, probe_module, warn_if_apart
 from lightning_lead.training._hook_watch import HookWatch
 from lightning_lead.training._log import GameLog, is_due
-from lightning_lead.training._open_step import OpenStep, align_loops, loader_states
+from lightning_lead.training._open_step import OpenStep, loader_states
 from lightning_lead.training._purity import unsaved_state
 from lightning_lead.training._rank_watch import RankWatch
+from lightning_lead.training._saved_game import SavedGame
 from lightning_lead.training._schedulers import Schedulers
 from lightning_lead.training._trainer_checks import check_configuration, check_optimizers, check_trainer
 
 __all__ = ["LeadMixin"]
 
 
-class LeadMixin(LightningModule):
+class LeadMixin(SavedGame):
     """Game steps for any LightningModule that implements `players()` and `player_losses(batch)`.
 
     Put it first among the bases of a LightningModule and call `super().__init__(game=...)`. All random numbers of a
@@ -129,7 +122,9 @@ class LeadMixin(LightningModule):
         self._game_log = GameLog()
         self._playing: list[tuple[int, bool]] = []
         self._open: OpenStep | None = None
+        self._before_batch = read_states()
         self._turns_made = 0
+        self._generators: Tensor | None = None
         self._stepped_in, self._loaders = 0, None
         self._epochs_ended, self._epoch_end_missing = 0, False
         self._unsaved: dict[str, Any] | None = None
@@ -226,7 +221,8 @@ class LeadMixin(LightningModule):
         if begins and not made:  # what the other player did while this one waited is no move in the game
             self._start_game(live)
         swap = Swap(self, live)
-        self._open = current = OpenStep(self, self.game, live, self.trainer.optimizers, swap)
+        self._open = current = OpenStep(self, self.game, live, self.trainer.optimizers, swap, self._before_batch)
+        self._set_generators(of_turn=True)
         current.begin_turn(made, turns[made])
         if first or begins:
             self._graphs.clear()
@@ -321,11 +317,6 @@ class LeadMixin(LightningModule):
             for parameter in live[player]:
                 optimizer.state.pop(parameter, None)
 
-    def sync_buffers(self) -> None:
-        """Give every rank the buffers of rank 0; all ranks must call it."""
-        if self._trainer is not None:
-            broadcast_buffers([self], self.trainer.strategy)
-
     def _compare_ranks(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]]) -> None:
         if self.trainer.world_size > 1 and (watch := RankWatch.of(self.trainer)) is not None:
             watch.before_game_step(self, turns, live)
@@ -375,19 +366,6 @@ class LeadMixin(LightningModule):
         passing = {name for cls in type(self).__mro__ for name in vars(cls).get("_passing", ())}
         return passing | vars(LeadMixin()).keys()
 
-    def _warn_of_unsaved(self) -> None:
-        """Name, once in a fit, what has moved since its beginning and is not in the checkpoint."""
-        before, self._unsaved = self._unsaved, None
-        if before is None or type(self).on_save_checkpoint.__module__ != __name__:  # that of the user knows better
-            return
-        after = unsaved_state(self, self._own_attributes())
-        if moved := sorted(name for name in after.keys() | before.keys() if after.get(name) != before.get(name)):
-            rank_zero_warn(
-                f"{', '.join(moved)} moved in training and will not be in the checkpoint: a run that is resumed begins "
-                "with the values of before, and differs from this one where a loss depends on them; use "
-                "register_buffer(), or save them in on_save_checkpoint() and read them in on_load_checkpoint()"
-            )
-
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         probe_module(self, self._oracle(turns[-1], live, seed, probing=True), self.game.rule)
 
@@ -398,27 +376,8 @@ class LeadMixin(LightningModule):
         """Return the game step from which on both players move; one alone moves before."""
         return 0
 
-    def _turns_until(self, step: int) -> dict[str, int]:
-        """Return how often each player has moved before a game step, for a checkpoint that does not say it."""
-        return {}
-
     def _follow_step(self) -> None:
         """Move what belongs to a game step besides the players, before anybody else sees that it is complete."""
-
-    def _findings(self) -> dict[str, Any]:
-        """Return what the first look has found, for a checkpoint."""
-        return {}
-
-    def _take_findings(self, saved: Mapping[str, Any]) -> None:
-        """Take over what the first look of the run before has found."""
-
-    def _completes(self) -> bool:
-        """Return True if turns depend on those before in a step by weights, buffers and the game's state alone."""
-        return True
-
-    def _batches_taken(self) -> int:
-        """Return how many batches the fit has taken from its loader."""
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
     def _warn_if_apart(self) -> None:
         if all(moves for _, moves in self._playing):
@@ -497,12 +456,6 @@ class LeadMixin(LightningModule):
 
     # ---- Lightning hooks --------------------------------------------------------------------------------------------
 
-    @_restricted_classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **settings: Any) -> Any:
-        """Make a module of a checkpoint as Lightning does, if the file is undamaged."""
-        refuse_damaged(checkpoint_path)
-        return super().load_from_checkpoint(checkpoint_path, *args, **settings)
-
     def configure_callbacks(self) -> list[Callback]:
         """Refuse what cannot work, in the first hook of a fit; return a callback that looks for forgotten hooks.
 
@@ -544,6 +497,7 @@ class LeadMixin(LightningModule):
                 optimizer._opt_called = True  # type: ignore[attr-defined]  # torch warns of schedulers that come first
             self._schedulers.step("epoch", self.current_epoch)
         self._epochs_ended, self._epoch_end_missing = self.current_epoch, False
+        self._set_generators(of_turn=False)
         self.hooks_run.add("on_train_start")
 
     def on_train_epoch_end(self) -> None:
@@ -555,60 +509,6 @@ class LeadMixin(LightningModule):
     def on_validation_start(self) -> None:
         """Make ranks' running statistics agree; in training they drift apart."""
         self.sync_buffers()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the game: rule, play, state, seed, and the players' shapes. All ranks must save.
-
-        Within a batch it is the checkpoint of the beginning of the turn that is being made, and a fit that goes on from
-        it completes the game step.
-        """
-        if (watch := RankWatch.of(self.trainer)) is not None:
-            watch.compare("a checkpoint", self)
-        self.sync_buffers()
-        current = self._open
-        with nullcontext() if current is None else current.at_rest():
-            checkpoint[KEY] = {
-                "version": VERSION,
-                "players": parameter_shapes(self, self._live()),
-                "noise_seed": self._noise_seed,
-                "turns": dict(self._turns_played),
-                "game": self.game.state_dict(),
-                "description": self.game.description,
-                **self._findings(),
-            }
-            if current is not None:
-                # of Lightning's weight averaging the live weights are elsewhere
-                current.write(checkpoint.get("current_model_state", checkpoint["state_dict"]))
-                checkpoint[KEY]["game"] = current.memory
-                if current.torn or (current.turns_made and not self._completes()):
-                    checkpoint[KEY] |= {"version": MID_STEP_VERSION, "torn": True}
-                elif current.turns_made:
-                    checkpoint[KEY] |= {"version": MID_STEP_VERSION, "turns_made": current.turns_made}
-        complete = current is None and self._trainer is not None and self._stepped_in == self._batches_taken()
-        ended = align_loops(checkpoint, complete=complete, loaders=self._loaders)
-        checkpoint[KEY]["epoch_end_missing"] = ended and self._epochs_ended == self.current_epoch
-        if self._stepped_in:
-            self._warn_of_unsaved()
-        name_games(checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}))
-        self.hooks_run.add("on_save_checkpoint")
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """In a fit, load the game, if it is the same one; elsewhere only the weights matter.
-
-        Raises:
-            CheckpointMismatchError: other networks, another rule, another play, or a checkpoint without a game.
-        """
-        if self._trainer is None or self.trainer.state.fn != "fit":
-            return  # only the weights are wanted
-        saved = saved_game(checkpoint)
-        check_same_parameters(saved["players"], parameter_shapes(self, self._live()))
-        self.game.load_state_dict(saved["game"])
-        self._noise_seed, self._resumed = saved["noise_seed"], True
-        self._turns_made = saved.get("turns_made", 0)
-        self._take_findings(saved)
-        self._epoch_end_missing = saved.get("epoch_end_missing", False)
-        self._turns_played = Counter(saved.get("turns", self._turns_until(checkpoint["global_step"])))
-        self.hooks_run.add("on_load_checkpoint")
 
 
 def _moving(live: Mapping[str, Sequence[Tensor]]) -> list[tuple[int, bool]]:
