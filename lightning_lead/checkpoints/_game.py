@@ -16,8 +16,11 @@ __all__ = [
     "KEY",
     "MID_STEP_VERSION",
     "VERSION",
+    "check_optimizer_states",
+    "check_optimizer_kinds",
     "check_same_parameters",
     "implementations",
+    "optimizer_record",
     "parameter_shapes",
     "saved_description",
     "saved_game",
@@ -107,6 +110,46 @@ def check_same_parameters(saved: _Shapes, mine: _Shapes) -> None:
             f"checkpoint, the first of {len(differing)} that differ; build the network that wrote it, with the same "
             f"layers frozen and, on the command line, the same --model...= overrides (got {now})"
         )
+
+
+def optimizer_record(optimizers: Iterable[Optimizer]) -> list[dict[str, Any]]:
+    """Say of which kind each optimizer is, and of how many parameters it keeps a state."""
+    return [{"kind": type(optimizer).__name__, "states": len(optimizer.state)} for optimizer in optimizers]
+
+
+def check_optimizer_kinds(optimizers: Sequence[Optimizer], saved: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse optimizers of other kinds than those of an `optimizer_record`, before their states are loaded."""
+    before, now = ([each["kind"] for each in record] for record in (saved, optimizer_record(optimizers)))
+    if before != now:
+        raise CheckpointMismatchError(
+            "Cannot resume because the checkpoint is of other optimizers; return the same from "
+            f"configure_optimizers(), {' and '.join(before) or 'none'} (got {' and '.join(now) or 'none'})"
+        )
+
+
+def check_optimizer_states(optimizers: Sequence[Optimizer], saved: Sequence[Mapping[str, Any]] | None) -> None:
+    """Refuse states that do not fit their parameters, or are fewer than were saved; `saved` is None if nobody knows."""
+    for k, optimizer in enumerate(optimizers):
+        kind, expected = type(optimizer).__name__, len(optimizer.state) if saved is None else saved[k]["states"]
+        if len(optimizer.state) != expected:
+            raise CheckpointMismatchError(
+                f"Cannot resume because states of {kind} are missing in the checkpoint, {expected} of them were saved; "
+                f"take another one (got {len(optimizer.state)})"
+            )
+        states = [(p, state) for p, state in optimizer.state.items() if isinstance(state, dict)]
+        moments = _MOMENTS & {key for _, state in states for key in state}
+        for parameter, state in states:
+            for key in sorted(moments):
+                value, shape = state.get(key, "nothing"), parameter.shape
+                if value is not None and (not isinstance(value, Tensor) or value.shape != shape):
+                    got = tuple(value.shape) if isinstance(value, Tensor) else value
+                    raise CheckpointMismatchError(
+                        f"Cannot resume because {key} of {kind} is not of the shape of its parameter, {tuple(shape)}; "
+                        f"build network and optimizers as the run that wrote the checkpoint did (got {got})"
+                    )
+
+
+_MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "sum", "exp_inf"}
 
 
 def implementations(optimizers: Iterable[Optimizer]) -> list[list[dict[str, Any]]]:

@@ -197,6 +197,11 @@ class GameStrategy:
                     f"Cannot resume because the checkpoint was written with {what} {state[what]!r}; "
                     f"use the same {what}, or start a new run from its weights (got {what} {mine!r})"
                 )
+        if not isinstance(state["state"], Mapping):
+            raise CheckpointMismatchError(
+                f"Cannot resume because the checkpoint has no memory of {self.rule.name}; take one that a fit has "
+                f"saved (got {state['state']!r})"
+            )
         self.state, self._restored = dict(state["state"]) or None, True
         self.skipped, in_a_row = state.get("skipped", 0), state.get("skipped_in_a_row")
         # once it was one number for both players, which does not tell whose turns they were: counted anew

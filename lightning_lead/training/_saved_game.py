@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._distributed import broadcast_buffers, gather_in_order
+from lightning_lead._errors import CheckpointMismatchError
 from lightning_lead._lightning import LightningModule, _restricted_classmethod, rank_zero_warn
 from lightning_lead.checkpoints._game import (
     KEY,
     MID_STEP_VERSION,
     VERSION,
+    check_optimizer_states,
     check_same_parameters,
+    optimizer_record,
     parameter_shapes,
     saved_game,
 )
@@ -39,6 +42,7 @@ class SavedGame(LightningModule):
     _noise_seed: int | None
     _resumed: bool  # between the loading of a checkpoint and the start of its fit
     _open: OpenStep | None  # the game step that is under way
+    _restored: tuple[int, Any] | None  # game step and optimizers of the checkpoint, until they are restored
     _turns_played: Counter[str]
     _turns_made: int  # of the step that is played next
     _before_batch: tuple[Any, Any]  # states of Python's and numpy's generators
@@ -73,6 +77,7 @@ class SavedGame(LightningModule):
                 "turns": dict(self._turns_played),
                 "game": self.game.state_dict(),
                 "description": self.game.description,
+                "optimizers": optimizer_record(self.trainer.optimizers if self._trainer is not None else ()),
                 **self._findings(),
             }
             if current is not None:
@@ -108,6 +113,7 @@ class SavedGame(LightningModule):
         self.game.load_state_dict(saved["game"])
         self._noise_seed, self._resumed = saved["noise_seed"], True
         self._turns_made = saved.get("turns_made", 0)
+        self._restored = checkpoint["global_step"], saved.get("optimizers")
         generators = saved.get("generators")  # of every rank, if there were as many
         if generators is not None and len(generators) == self.trainer.world_size:
             self._generators = generators[self.trainer.global_rank]
@@ -127,6 +133,19 @@ class SavedGame(LightningModule):
             set_states(states[int(of_turn)])
         if of_turn:
             self._generators = None
+
+    def _check_restored(self) -> None:
+        """Refuse to go on if what Lightning was to restore is not what was saved."""
+        restored, self._restored = self._restored, None
+        if restored is None:
+            return
+        step, optimizers = restored
+        if step != self.trainer.global_step:
+            raise CheckpointMismatchError(
+                f"Cannot resume because the checkpoint is of game step {step}, and its counts of batches are not; take "
+                f"another one (got step {self.trainer.global_step})"
+            )
+        check_optimizer_states(self.trainer.optimizers, optimizers)
 
     def sync_buffers(self) -> None:
         """Give every rank the buffers of rank 0; all ranks must call it."""

@@ -32,6 +32,7 @@ from lightning_lead.calculus.lookahead import Lookahead
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.swap import Swap
 from lightning_lead.checkpoints._game import (
+    check_optimizer_kinds,
     implementations,
     restore_implementation,
 )
@@ -116,6 +117,7 @@ class LeadMixin(SavedGame):
         self._noise_seed: int | None = None
         self._noise = PrivateNoise()
         self._resumed = False
+        self._restored: tuple[int, Any] | None = None
         self._probed = False
         self._graphs: dict[str, LossGraph] = {}
         self._joint = False
@@ -476,6 +478,9 @@ class LeadMixin(SavedGame):
         self._start_game(self._live())
         if not self._resumed:
             self._turns_played.clear()
+            self._restored = None
+        elif self._restored is not None and self._restored[1] is not None:
+            check_optimizer_kinds(self.trainer.optimizers, self._restored[1])
         if not self._resumed or self._noise_seed is None:
             self._noise_seed = int(torch.randint(2**62, ()).item())
         self._noise_seed = int(self.trainer.strategy.broadcast(self._noise_seed))
@@ -486,6 +491,7 @@ class LeadMixin(SavedGame):
 
     def on_train_start(self) -> None:
         """Restore optimizers' implementations, and check optimizers."""
+        self._check_restored()
         restore_implementation(self.trainer.optimizers, self._built)
         check_optimizers(self.trainer, self._live(), self.game.rule)
         self._schedulers = Schedulers(self.trainer)

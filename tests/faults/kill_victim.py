@@ -36,7 +36,7 @@ from lightning_lead import (
     LeadMixin,
     LEADStrategy,
 )
-from lightning_lead._files import check_undamaged
+from lightning_lead.checkpoints._whole import refuse_damaged
 from lightning_lead.data import ResumableDataLoader
 from lightning_lead.objectives import R1, LeCam
 
@@ -169,7 +169,7 @@ def newest(folder: Path) -> Path | None:
     """The newest checkpoint that is whole."""
     for file in sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
         try:
-            check_undamaged(file)
+            refuse_damaged(file)
         except ConfigurationError:
             continue
         return file
