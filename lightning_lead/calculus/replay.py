@@ -7,15 +7,16 @@ vectors or a codebook. It must compute by those of the first evaluation.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-__all__ = ["ForwardRecord", "frozen_buffers"]
+__all__ = ["ForwardRecord", "Recomputation", "frozen_buffers"]
 
 
 @contextmanager
@@ -120,6 +121,54 @@ class ForwardRecord:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+class Recomputation:
+    """Leaves buffers as they are where activation checkpointing runs a forward again, in a reverse pass.
+
+    A batch norm in a checkpointed part would count every batch twice, and as often again as derivatives are taken. The
+    hooks that see to it are on the layers that hold buffers, until `remove`.
+
+    Args:
+        module: that holds the layers.
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.checkpoint import checkpoint
+        >>> norm, x = nn.BatchNorm1d(2), torch.randn(8, 2, requires_grad=True)
+        >>> watch = Recomputation(norm)
+        >>> checkpoint(norm, x, use_reentrant=False).square().sum().backward()
+        >>> norm.num_batches_tracked.item(), watch.found
+        (1, True)
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.found = False
+        """True once a forward was run again in a reverse pass."""
+        self._frozen: dict[nn.Module, AbstractContextManager[None]] = {}
+        self._handles = []
+        for layer in module.modules():
+            if next(layer.named_buffers(recurse=False), None) is not None:
+                self._handles.append(layer.register_forward_pre_hook(self._enter, prepend=True))
+                self._handles.append(layer.register_forward_hook(self._leave, always_call=True))
+
+    def __deepcopy__(self, memo: object) -> Recomputation:
+        return self  # hooks of a copied layer do the same
+
+    def _enter(self, layer: nn.Module, *_: object) -> None:
+        if torch._C._current_graph_task_id() != -1:
+            self.found = True
+            self._frozen[layer] = frozen = frozen_buffers(layer)
+            frozen.__enter__()
+
+    def _leave(self, layer: nn.Module, *_: object) -> None:
+        if (frozen := self._frozen.pop(layer, None)) is not None:
+            frozen.__exit__(None, None, None)
+
+    def remove(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
 
 
 def _spectral_norms(module: nn.Module) -> list[tuple[nn.Module, tuple[str, str]]]:

@@ -420,7 +420,8 @@ class LeadGANModule(AdversarialLosses, LeadModule):
             return
         self.is_repeat = True  # users' state stays as it is
         try:
-            found = self._find_structure(turns[-1].micro_batches[0], live, seed)
+            with self._recomputing(look=True):
+                found = self._find_structure(turns[-1].micro_batches[0], live, seed)
         finally:
             self.is_repeat = False
         self._structure = audited(self._structure, found, self.game.rule, self.global_step)

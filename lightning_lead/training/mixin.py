@@ -30,6 +30,7 @@ from lightning_lead.calculus._rng import PrivateNoise, mix_seed
 from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.lookahead import Lookahead
 from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.calculus.replay import Recomputation
 from lightning_lead.calculus.swap import Swap
 from lightning_lead.checkpoints._game import (
     check_optimizer_kinds,
@@ -121,6 +122,7 @@ class LeadMixin(SavedGame):
         self._probed = False
         self._graphs: dict[str, LossGraph] = {}
         self._joint = False
+        self._recomputation: Recomputation | None = None
         self._game_log = GameLog()
         self._playing: list[tuple[int, bool]] = []
         self._open: OpenStep | None = None
@@ -232,7 +234,8 @@ class LeadMixin(SavedGame):
             if not self.game.rule.needs.evaluates_once:  # of other rules the first turns tell what has to be known
                 self.is_repeat = True
                 try:
-                    self._look_before(turns, live, seed)
+                    with self._recomputing(look=True):
+                        self._look_before(turns, live, seed)
                 finally:
                     self.is_repeat = False
                 self._compare_ranks(turns, live)
@@ -254,7 +257,7 @@ class LeadMixin(SavedGame):
             before_player=self.on_before_player_step,
             step_optimizer=self._step_optimizer,
         )
-        with naming_suspects(self):
+        with naming_suspects(self), self._recomputing(look=first):
             self.last_step = played = step.play(begin=made)
         self._turns_played.update(played.turns)
         # not where an exception has ended the step: a checkpoint that is saved then is one of its middle
@@ -440,6 +443,18 @@ class LeadMixin(SavedGame):
         candidates = wrapped if isinstance(wrapped, list) else [wrapped]
         (counting,) = (c for c in candidates if getattr(c, "optimizer", c) is optimizer)
         counting.step()
+
+    @contextmanager
+    def _recomputing(self, *, look: bool) -> Iterator[None]:
+        """Let no reverse pass move buffers; looks for activation checkpointing first, and on steps that are logged."""
+        if self._recomputation is None and (look or self._inspected()) and not has_compiled(self):
+            self._recomputation = Recomputation(self)
+        try:
+            yield
+        finally:
+            if self._recomputation is not None and not self._recomputation.found:
+                self._recomputation.remove()
+                self._recomputation = None
 
     def _repeated(self) -> bool:
         """Return True if this step evaluates a batch more than once, so that what a forward moves must be kept."""
