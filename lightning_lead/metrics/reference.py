@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -59,8 +60,9 @@ class ReferenceImages:
         """Yield this rank's chunks k, with k mod world_size = rank, as bytes (n, C, H, W).
 
         Random transforms of the dataset draw from a noise of their own, the same every time. Raises a
-        ConfigurationError where values are outside the range, or no images.
+        ConfigurationError where values are outside the range, or no images, and warns where all are in one half of it.
         """
+        extremes: list[float] = []
         for k, start in enumerate(range(0, len(self), batch_size)):
             if k % world_size != rank:
                 continue
@@ -72,7 +74,10 @@ class ReferenceImages:
                     f"Cannot compare with {self.name} because it holds no images; pass reference=, a tensor "
                     f"(N, C, H, W) or a dataset of images (got {got})"
                 )
+            if images.is_floating_point():
+                extremes += [float(images.min()), float(images.max())]
             yield to_uint8(images, value_range)
+        _warn_of_half(self.name, extremes, value_range)
 
     def _read(self, start: int, stop: int) -> Any:
         if isinstance(self._source, Tensor):
@@ -81,6 +86,19 @@ class ReferenceImages:
         if self._unpack is not None:
             return self._unpack(batch)[0]
         return batch[0] if isinstance(batch, (list, tuple)) else batch
+
+
+def _warn_of_half(name: str, values: list[float], value_range: tuple[float, float]) -> None:
+    """Warn of images whose range was mistaken: no score would be that of anybody else."""
+    low, high = value_range
+    middle = (low + high) / 2
+    if values and min(values) < max(values) and (min(values) >= middle or max(values) <= middle):
+        warnings.warn(
+            f"All values of {name} lie between {min(values):.4g} and {max(values):.4g}, in one half of the declared "
+            f"value_range=({low:g}, {high:g}); declare the range that they have, as (0, 1), or scores compare with no "
+            "others",
+            stacklevel=2,
+        )
 
 
 class ImageHash:

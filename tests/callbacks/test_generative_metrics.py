@@ -334,6 +334,13 @@ def test_reals_outside_the_range(fit, metrics):
     refused(r"leave the declared value_range=\(0, 1\).*got values from -0\.9", lambda: fit(metrics(value_range=(0, 1))))
 
 
+def test_reals_in_one_half_of_the_range(kit, fit, metrics):
+    """Data in [0, 1] under the default (-1, 1) is scored without a complaint of the range, and like nobody else's."""
+    for images in (kit.images().abs(), -kit.images().abs()):
+        with pytest.warns(UserWarning, match=r"in one half of the declared value_range=\(-1, 1\)"):
+            fit(metrics(reference=images))
+
+
 def test_samples_outside_the_range_at_the_start(kit, fit, metrics):
     model = kit.gan(kit.TinyGenerator(gain=1.5))
     refused(r"leave the declared value_range=\(-1, 1\)", lambda: fit(metrics(), model=model))
@@ -431,6 +438,7 @@ def test_the_reference_of_a_data_module(kit, fit, metrics):
     assert protocol["num_reference"] == 55
 
 
+@pytest.mark.filterwarnings("ignore:All values of Noisy given as reference lie:UserWarning")
 def test_datasets_with_random_transforms_are_read_the_same_way_every_time(kit, fit, metrics):
     class Noisy(torch.utils.data.Dataset):
         def __len__(self):
