@@ -79,7 +79,6 @@ _HOMES = {
     ".strategies": "DeepSpeedStrategy FSDPStrategy ModelParallelStrategy",
     ".utilities": "rank_zero_info rank_zero_warn",
     ".utilities.data": "extract_batch_size",
-    ".utilities.model_helpers": "_restricted_classmethod",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -131,7 +131,11 @@ class RankNotes:
             if self.reasons:
                 raise RuntimeError(f"Cannot go on because {self._named(self.reasons)}")
             if time.monotonic() - began > self._limit:
-                raise RuntimeError(f"Cannot go on because another rank has not come for {self._limit:.0f} s")
+                late = [r for key, r in zip(keys, self.others, strict=True) if not self._store.check([key])]
+                raise RuntimeError(
+                    f"Cannot go on because {', '.join(f'rank {r}' for r in late)} has not come for {self._limit:.0f} s "
+                    "to where ranks compare what they do next; see what it waits for"
+                )
             time.sleep(pause)
             pause = min(0.05, 2 * pause)
 

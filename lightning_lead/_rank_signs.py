@@ -24,10 +24,14 @@ class MainThread:
     def __init__(self) -> None:
         self._thread, self._moved = threading.get_ident(), time.monotonic()
         self._place: tuple[tuple[int, int], ...] = ()
+        self._looked = -STUCK
 
     def waits_in(self) -> str | None:
         """Name the collective in which it has not moved for a while; to be asked again and again."""
-        frames = self._frames()
+        now, frames = time.monotonic(), self._frames()
+        if now - self._looked > STUCK:  # since then it may have moved, and frames are named anew
+            self._moved = now
+        self._looked = now
         place = tuple((id(frame), int(frame.f_lasti)) for frame in frames)
         if place != self._place:
             self._place, self._moved = place, time.monotonic()
@@ -36,12 +40,12 @@ class MainThread:
 
     @property
     def stands(self) -> bool:
-        """Whether it has not moved for a while."""
+        """True if it has not moved for a while."""
         return time.monotonic() - self._moved > STUCK
 
     @property
     def saves(self) -> bool:
-        """Whether it saves a checkpoint."""
+        """True while it saves a checkpoint."""
         return any(frame.f_code.co_name == "save_checkpoint" for frame in self._frames())
 
     def _frames(self) -> list[Any]:

@@ -68,10 +68,9 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
         return _parser().parse_args(words)  # which shows the help and exits
     if first is None or not (first.startswith("-") or first in _SUBCOMMANDS):
         near = difflib.get_close_matches(first or "", _SUBCOMMANDS, n=1)
-        raise ConfigurationError(
-            f"Cannot run {first or 'nothing'} because it is no command; "
-            + (f"did you mean {near[0]}?" if near else f"choose one of {', '.join(_SUBCOMMANDS)}")
-        )
+        what = "because no command is given" if first is None else f"{first} because there is no such command"
+        known = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(_SUBCOMMANDS)}"
+        raise ConfigurationError(f"Cannot run {what}; {known}")
     if first == "compare":
         from lightning_lead.compare import compare
 

@@ -145,7 +145,7 @@ class Recomputation:
     def __init__(self, module: nn.Module) -> None:
         self.found = False
         """True once a forward was run again in a reverse pass."""
-        self._frozen: dict[nn.Module, AbstractContextManager[None]] = {}
+        self._frozen: dict[nn.Module, list[AbstractContextManager[None]]] = {}
         self._handles = []
         for layer in module.modules():
             if next(layer.named_buffers(recurse=False), None) is not None:
@@ -158,12 +158,13 @@ class Recomputation:
     def _enter(self, layer: nn.Module, *_: object) -> None:
         if torch._C._current_graph_task_id() != -1:
             self.found = True
-            self._frozen[layer] = frozen = frozen_buffers(layer)
+            frozen = frozen_buffers(layer)
             frozen.__enter__()
+            self._frozen.setdefault(layer, []).append(frozen)  # a layer may call itself
 
     def _leave(self, layer: nn.Module, *_: object) -> None:
-        if (frozen := self._frozen.pop(layer, None)) is not None:
-            frozen.__exit__(None, None, None)
+        if open_ := self._frozen.get(layer):
+            open_.pop().__exit__(None, None, None)
 
     def remove(self) -> None:
         """Take the hooks away."""

@@ -60,7 +60,7 @@ class RunFolders(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Choose folders on rank 0, from which Lightning tells the others; nothing is made or moved yet."""
         use_whole_files(trainer)
-        if not trainer.is_global_zero:
+        if stage != "fit" or self._runs or not trainer.is_global_zero:
             return
         found: dict[Path, list[Any]] = dict(local_folders(trainer))
         segments = [folder for folder in found if any(isinstance(s, SegmentCheckpoint) for s in found[folder])]
@@ -91,8 +91,9 @@ class RunFolders(Callback):
                 saver._save_last_checkpoint(trainer, saver._monitor_candidates(trainer))
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Drop links to what has been removed after the last save."""
+        """Drop links to what has been removed after the last save, and follow no more saves."""
         self._link_all()
+        vars(trainer).pop("save_checkpoint", None)
 
     @staticmethod
     def _name(log: str | None, resumed: Path | None, folders: Sequence[Path], segments: Sequence[Path]) -> str:

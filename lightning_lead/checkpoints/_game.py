@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -113,8 +114,22 @@ def check_same_parameters(saved: _Shapes, mine: _Shapes) -> None:
 
 
 def optimizer_record(optimizers: Iterable[Optimizer]) -> list[dict[str, Any]]:
-    """Say of which kind each optimizer is, and of how many parameters it keeps a state."""
-    return [{"kind": type(optimizer).__name__, "states": len(optimizer.state)} for optimizer in optimizers]
+    """Say of which kind each optimizer is, of how many parameters it keeps a state, and of which shapes."""
+    return [
+        {"kind": type(optimizer).__name__, "states": len(optimizer.state), "shapes": _shapes_of(optimizer)}
+        for optimizer in optimizers
+    ]
+
+
+def _shapes_of(optimizer: Optimizer) -> str:
+    """Print the shapes of an optimizer's states, parameter by parameter; counts may be numbers or tensors."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    shapes = [
+        sorted((key, list(v.shape)) for key, v in state.items() if isinstance(v, Tensor) and key != "step")
+        for state in (optimizer.state.get(p, {}) for p in parameters)
+        if isinstance(state, dict)
+    ]
+    return hashlib.sha256(repr(shapes).encode()).hexdigest()
 
 
 def check_optimizer_kinds(optimizers: Sequence[Optimizer], saved: Sequence[Mapping[str, Any]]) -> None:
@@ -128,28 +143,19 @@ def check_optimizer_kinds(optimizers: Sequence[Optimizer], saved: Sequence[Mappi
 
 
 def check_optimizer_states(optimizers: Sequence[Optimizer], saved: Sequence[Mapping[str, Any]] | None) -> None:
-    """Refuse states that do not fit their parameters, or are fewer than were saved; `saved` is None if nobody knows."""
-    for k, optimizer in enumerate(optimizers):
-        kind, expected = type(optimizer).__name__, len(optimizer.state) if saved is None else saved[k]["states"]
-        if len(optimizer.state) != expected:
+    """Refuse states that are not those of an `optimizer_record`, in number or shapes; None if there is no record."""
+    for before, now in zip(saved or (), optimizer_record(optimizers), strict=False):
+        if before["states"] != now["states"]:
             raise CheckpointMismatchError(
-                f"Cannot resume because states of {kind} are missing in the checkpoint, {expected} of them were saved; "
-                f"take another one (got {len(optimizer.state)})"
+                f"Cannot resume because states of {now['kind']} are missing in the checkpoint, {before['states']} were "
+                f"saved; take another one (got {now['states']})"
             )
-        states = [(p, state) for p, state in optimizer.state.items() if isinstance(state, dict)]
-        moments = _MOMENTS & {key for _, state in states for key in state}
-        for parameter, state in states:
-            for key in sorted(moments):
-                value, shape = state.get(key, "nothing"), parameter.shape
-                if value is not None and (not isinstance(value, Tensor) or value.shape != shape):
-                    got = tuple(value.shape) if isinstance(value, Tensor) else value
-                    raise CheckpointMismatchError(
-                        f"Cannot resume because {key} of {kind} is not of the shape of its parameter, {tuple(shape)}; "
-                        f"build network and optimizers as the run that wrote the checkpoint did (got {got})"
-                    )
-
-
-_MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "sum", "exp_inf"}
+        if before["shapes"] != now["shapes"]:
+            raise CheckpointMismatchError(
+                f"Cannot resume because the states of {now['kind']} are not of the shapes that were saved, or belong "
+                "to other parameters; build network and optimizers as the run that wrote the checkpoint did, or take "
+                f"another one (got {now['states']} states)"
+            )
 
 
 def implementations(optimizers: Iterable[Optimizer]) -> list[list[dict[str, Any]]]:

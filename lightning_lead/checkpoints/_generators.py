@@ -13,15 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["pack_states", "read_states", "set_states"]
+__all__ = ["have_moved", "pack_states", "read_states", "set_states"]
 
 _PYTHON, _NUMPY = 625, 624  # words of a Mersenne twister, with and without its position
 
 
 def read_states() -> tuple[Any, Any]:
-    """Return both states, as the libraries have them; None of a numpy that nobody has imported."""
+    """Return both states, as the libraries have them; None of numpy where it is not imported."""
     numpy: Any = sys.modules.get("numpy")
     return random.getstate(), None if numpy is None else numpy.random.get_state()
+
+
+def have_moved(states: tuple[Any, Any]) -> bool:
+    """Tell if either generator has moved since `read_states` has returned its state."""
+    of_python, of_numpy = read_states()
+    before = states[1]
+    if (of_numpy is None) != (before is None) or of_python != states[0]:
+        return True
+    return of_numpy is not None and (of_numpy[2:] != before[2:] or (of_numpy[1] != before[1]).any())
 
 
 def pack_states(states: tuple[Any, Any]) -> Tensor:

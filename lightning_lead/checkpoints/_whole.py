@@ -68,7 +68,7 @@ def refuse_damaged(path: Any) -> None:
     if not isinstance(system, LocalFileSystem) or not file.is_file():  # of shards, or not on this machine
         return
     with file.open("rb") as content:
-        if content.read(2) == b"\x80\x02":
+        if content.read(1) == b"\x80":
             return
     try:
         with zipfile.ZipFile(file) as archive:

@@ -48,10 +48,11 @@ def without_frozen(turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]]) 
     return moving
 
 
-def check_turns(turns: Sequence[Turn]) -> None:
+def check_turns(turns: Sequence[Turn], *, alone: bool = True) -> None:
     """Refuse a game step without a turn, batches without samples, and batches that networks have made.
 
-    No derivative reaches the players by a batch that has a graph, and a mean over no samples is no number.
+    No derivative reaches the players by a batch that has a graph, and a mean over no samples is no number. Of several
+    ranks one may be without samples: not `alone`, it does not count.
 
     Raises:
         ConfigurationError: no turns, or a tensor of a micro-batch has a graph, or the first one has no samples.
@@ -63,7 +64,7 @@ def check_turns(turns: Sequence[Turn]) -> None:
         )
     for turn in turns:
         firsts = (next(tensors_of(batch), None) for batch in turn.micro_batches)
-        if any(first is not None and first.dim() and not len(first) for first in firsts):
+        if alone and any(first is not None and first.dim() and not len(first) for first in firsts):
             raise ConfigurationError(
                 f"Cannot play the turn of {' and '.join(turn.players)} because its batch is empty; let the loader "
                 "leave such batches out, or yield None, which Lightning skips"

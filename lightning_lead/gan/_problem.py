@@ -185,7 +185,7 @@ class GANProblem(AdversarialLosses, PenalisedLosses):
             )
         # several logits per sample, as of patches, and one for several samples that are packed into one, are fine
         of, n = logits.shape[0] if logits.dim() else 0, len(samples)
-        if logits.dim() == 0 or of == 0 or (of == 1 and n > 1) or (of % n and n % of):
+        if logits.dim() == 0 or (n and (of == 0 or (of == 1 and n > 1) or (of % n and n % of))):
             raise ConfigurationError(
                 f"Cannot use what {type(self.discriminator).__name__} returns because losses are means over logits, "
                 f"and it returns none per sample; make it return {n}, without a mean (got {tuple(logits.shape)})"

@@ -6,6 +6,7 @@ It decides how derivatives are computed, never what they are.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_lead._errors import first_line
-from lightning_lead._lightning import rank_zero_info, rank_zero_warn
+from lightning_lead._lightning import rank_zero_info
 from lightning_lead.calculus._chain.links import DISCRIMINATOR, GENERATOR, Structure
 from lightning_lead.calculus._chain.piecewise_check import why_not_piecewise_linear
 from lightning_lead.calculus._float32 import full_float32
@@ -25,7 +26,7 @@ from lightning_lead.engine._probe import made_up_cross
 from lightning_lead.gan._chain_losses import GANLosses
 from lightning_lead.rules.base import AbstractGameRule
 
-__all__ = ["MakeLosses", "PROBED", "audited", "find_structure", "of_both", "report_structure"]
+__all__ = ["MakeLosses", "PROBED", "assumed", "audited", "find_structure", "of_both", "report_structure"]
 
 PROBED = 16
 """Samples on which the structure is found, before the first step."""
@@ -86,13 +87,17 @@ def of_both(saved: Structure, found: Structure) -> Structure:
         saved: of the run that wrote the checkpoint.
         found: on the first samples after the resume.
     """
-    untold = {found.not_chained, found.not_piecewise_linear} & set(_UNTOLD)
     # what assumes less of the losses is right as well
-    return saved if untold or _assumed(saved) <= _assumed(found) else found
+    return saved if _untold(found) or assumed(saved) <= assumed(found) else found
 
 
-def _assumed(structure: Structure) -> int:
+def assumed(structure: Structure) -> int:
+    """Count what is taken for granted of the losses: 0, 1 or 2 things."""
     return int(structure.chained) + int(structure.piecewise_linear)
+
+
+def _untold(found: Structure) -> bool:
+    return bool({found.not_chained, found.not_piecewise_linear} & set(_UNTOLD))
 
 
 def report_structure(found: Structure, rule: AbstractGameRule) -> None:
@@ -113,14 +118,17 @@ def audited(known: Structure, found: Structure, rule: AbstractGameRule, step: in
 
     A faster one is left aside: what is slower is right as well, and a change of ways changes the rounding.
     """
-    if found.chained and (found.piecewise_linear or not known.piecewise_linear):
+    if _untold(found):
+        return known
+    if assumed(known) <= assumed(found):
         _log.debug("Audit at step %d: derivatives by the structure are those of the losses as a whole", step)
         return known
     reason = found.not_chained or found.not_piecewise_linear
-    rank_zero_warn(
+    warnings.warn(
         f"The losses have changed in a way that no check of a turn has seen: {reason}. Directions of {rule.name} "
         f"between the audit before and that of step {step} may be off; from here on they are taken "
-        f"{'by dual numbers' if found.chained else 'of the losses as a whole'}"
+        f"{'by dual numbers' if found.chained else 'of the losses as a whole'}",
+        stacklevel=2,
     )
     return found
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive, check_rates
+from lightning_lead._distributed import combine
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable
 from lightning_lead.calculus._chain.links import Structure
@@ -29,7 +30,7 @@ from lightning_lead.gan._penalties import as_penalties, check_generator_penalty,
 from lightning_lead.gan._penalty_probe import probe_penalty
 from lightning_lead.gan._problem import AdversarialLosses, GANProblem, HookedProblem
 from lightning_lead.gan._settings import check_batch, check_last_batch, check_schedule
-from lightning_lead.gan._structure import PROBED, audited, find_structure, of_both, report_structure
+from lightning_lead.gan._structure import PROBED, assumed, audited, find_structure, of_both, report_structure
 from lightning_lead.gan.augmentation import adaptive_parts, check_augment
 from lightning_lead.objectives import AbstractGeneratorPenalty, AbstractPenalty, adversarial_objective
 from lightning_lead.rules.base import AbstractGameRule
@@ -424,7 +425,12 @@ class LeadGANModule(AdversarialLosses, LeadModule):
                 found = self._find_structure(turns[-1].micro_batches[0], live, seed)
         finally:
             self.is_repeat = False
-        self._structure = audited(self._structure, found, self.game.rule, self.global_step)
+        after = audited(self._structure, found, self.game.rule, self.global_step)
+        least = combine(torch.tensor(float(assumed(after)), device=self.device), "min")
+        if assumed(after) > float(least):  # another rank has found more
+            reason = "another rank has found a change"
+            after = Structure(None, reason) if float(least) else Structure(reason, None)
+        self._structure = after
 
     def _find_structure(self, batch: Any, live: Mapping[str, Sequence[Tensor]], seed: int) -> Structure:
         if self.problem.overridden or not isinstance(batch, GANBatch):

@@ -89,7 +89,7 @@ class ReferenceImages:
 
 
 def _warn_of_half(name: str, values: list[float], value_range: tuple[float, float]) -> None:
-    """Warn of images whose range was mistaken: no score would be that of anybody else."""
+    """Warn of images whose range was mistaken: scores would compare with no others."""
     low, high = value_range
     middle = (low + high) / 2
     if values and min(values) < max(values) and (min(values) >= middle or max(values) <= middle):

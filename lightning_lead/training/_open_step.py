@@ -8,6 +8,7 @@ but the count of them. Only in the middle of an optimizer's step there is no way
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -34,7 +35,7 @@ class OpenStep:
         live: name -> the players' parameters.
         optimizers: that move them.
         swap: of these parameters.
-        generators: `checkpoints._generators.read_states()` before the batch.
+        generators: `checkpoints._generators.read_states()` before the batch; None if they do not move in it.
     """
 
     def __init__(
@@ -44,18 +45,20 @@ class OpenStep:
         live: Mapping[str, Sequence[Tensor]],
         optimizers: Sequence[Optimizer],
         swap: Swap,
-        generators: tuple[Any, Any],
+        generators: tuple[Any, Any] | None,
     ) -> None:
         self._module, self._game, self._live = module, game, live
         self._optimizers, self._swap = optimizers, swap
-        self.generators = [generators, generators]
+        self.generators = [] if generators is None else [generators, generators]
         """Their states before the batch, and at the beginning of the turn."""
         # slots, not tensors: a forward may put another tensor in the place of a buffer
         layers = [(prefix, layer._buffers) for prefix, layer in module.named_modules()]
         self._slots = [(prefix, held, name) for prefix, held in layers for name in held if held[name] is not None]
-        self._copies: list[Tensor] = []
+        self._copies: list[Tensor | None] = [None] * len(self._slots)
         self._moving: list[Tensor] = []
         self._versions: list[int] = []
+        self.stepped = False
+        """True once an optimizer has stepped in this turn, also one that writes where no count of versions shows it."""
         self.turns_made = -1
         self.memory: dict[str, Any] = {}
         """The game's state at the beginning of the turn."""
@@ -64,21 +67,24 @@ class OpenStep:
         """Keep what the turn will move before its optimizer steps."""
         if index == self.turns_made:  # begun before the first look
             return
-        self.turns_made, self.memory = index, self._game.state_dict()
-        self.generators[1] = read_states()
-        buffers = [held[name] for _, held, name in self._slots]
-        if not self._copies:
-            self._copies = [torch.empty_like(buffer) for buffer in buffers]
-        for dtype in {buffer.dtype for buffer in buffers}:  # one launch for all of them
-            pairs = [(c, b) for c, b in zip(self._copies, buffers, strict=True) if b.dtype == dtype]
-            torch._foreach_copy_([c for c, _ in pairs], [b.detach() for _, b in pairs])
+        self.turns_made, self.memory, self.stepped = index, self._game.state_dict(), False
+        if self.generators:
+            self.generators[1] = read_states()
+        buffers = [held.get(name) for _, held, name in self._slots]
+        for k, buffer in enumerate(buffers):  # a loss may put a tensor of another shape there, or none
+            if not _alike(self._copies[k], buffer):
+                self._copies[k] = None if buffer is None else torch.empty_like(buffer)
+        pairs = [(c, b.detach()) for c, b in zip(self._copies, buffers, strict=True) if c is not None and b is not None]
+        for dtype in {buffer.dtype for _, buffer in pairs}:  # one launch for all of them
+            copies, originals = zip(*((c, b) for c, b in pairs if b.dtype == dtype), strict=True)
+            torch._foreach_copy_(copies, originals)
         self._moving = [parameter for player in turn.players for parameter in self._live[player]]
         self._versions = self._written()
 
     @property
     def torn(self) -> bool:
         """True from the first write of an optimizer on, until the turn is over."""
-        return self._versions != self._written()
+        return self.stepped or self._versions != self._written()
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
@@ -89,8 +95,9 @@ class OpenStep:
     def write(self, weights: MutableMapping[str, Any]) -> None:
         """Put the weights as they are, and the buffers as the turn found them, into a state_dict."""
         buffers = {
-            f"{prefix}.{name}" if prefix else name: copy
-            for (prefix, _, name), copy in zip(self._slots, self._copies, strict=True)
+            f"{prefix}.{name}" if prefix else name: kept
+            for (prefix, _, name), kept in zip(self._slots, self._copies, strict=True)
+            if kept is not None
         }
         for name, value in {**dict(self._module.named_parameters(remove_duplicate=False)), **buffers}.items():
             if isinstance(weights.get(name), Tensor) and weights[name].shape == value.shape:
@@ -108,10 +115,19 @@ class OpenStep:
         return [tensor._version for tensor in (*self._moving, *kept)]
 
 
+def _alike(kept: Tensor | None, buffer: Tensor | None) -> bool:
+    if kept is None or buffer is None:
+        return kept is buffer
+    return (kept.shape, kept.dtype, kept.device) == (buffer.shape, buffer.dtype, buffer.device)
+
+
 def loader_states(trainer: Trainer) -> Any:
     """Return the positions of the training loaders, as a checkpoint of Lightning has them; None if they keep none."""
-    loader = trainer.fit_loop._combined_loader
-    return None if loader is None else loader._state_dicts() or None
+    loader = getattr(trainer.fit_loop, "_combined_loader", None)
+    try:  # a loader of somebody else's may know no position before its first batch
+        return copy.deepcopy(loader._state_dicts()) or None if loader is not None else None
+    except Exception:
+        return None
 
 
 def align_loops(checkpoint: Mapping[str, Any], *, complete: bool, loaders: Any) -> bool:

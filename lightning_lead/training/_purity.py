@@ -126,8 +126,11 @@ def _sums(tensor: Tensor) -> Any:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         return id(tensor)
     wide = torch.complex128 if tensor.is_complex() else torch.float64
-    values = tensor.detach().to("cpu", wide)
-    return tuple(tensor.shape), str(values.sum().item()), str(values.norm().item())  # as text NaN equals NaN
+    total, squares = torch.zeros((), dtype=wide), torch.zeros((), dtype=torch.float64)
+    for part in tensor.detach().reshape(-1).split(2**20):  # a queue of features may be larger than what is left
+        values = part.to("cpu", wide)
+        total, squares = total + values.sum(), squares + values.abs().square().sum()
+    return tuple(tensor.shape), str(total.item()), str(squares.item())  # as text NaN equals NaN
 
 
 def _items(value: Any) -> Iterator[Any]:

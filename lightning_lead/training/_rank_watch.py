@@ -11,7 +11,7 @@ import itertools
 import signal
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,8 @@ class RankWatch(Callback):
 
     def __init__(self) -> None:
         self._notes: RankNotes | None = None
+        self.failed = ""
+        """Why this fit has failed, here or on another rank."""
 
     @staticmethod
     def put_first(trainer: Any) -> None:
@@ -106,6 +108,7 @@ class RankWatch(Callback):
         """Open the notes of this fit; Lightning's wrapper would hang, or worse, on parameters that differ."""
         if stage != "fit" or trainer.world_size == 1 or not torch.distributed.is_initialized():
             return
+        self.failed = ""
         fit = int(trainer.strategy.broadcast(next(_fits)))
         groups: Any = torch.distributed.distributed_c10d
         store = groups.PrefixStore(f"lightning_lead/{fit}", groups._get_default_store())
@@ -145,15 +148,15 @@ class RankWatch(Callback):
         """Tell the other ranks; or, if a collective has failed because of another rank, say whose fault it was."""
         if self._notes is None:
             return
-        reason = None
+        self.failed, reason = first_line(exception), None
         if in_collective(exception):
             reason = self._notes.explain()
         else:
-            said = first_line(cast(Exception, exception))
+            said = first_line(exception)
             named = type(exception).__name__.replace("SIGTERMException", "SIGTERM")
             self._notes.fail(f"failed: {named}" + (f": {said}" if said != type(exception).__name__ else ""))
         if reason is not None and reason not in str(exception):
-            exception.args = (f"Cannot go on because {reason} [{first_line(cast(Exception, exception))[:200]}]",)
+            exception.args = (f"Cannot go on because {reason} [{first_line(exception)[:200]}]",)
         ended = getattr(getattr(trainer, "_signal_connector", None), "received_sigterm", False)
         if isinstance(exception, SystemExit) and exception.code is None and ended:
             exception.code = 128 + signal.SIGTERM  # Lightning's has none, by which a rank that was ended would succeed
@@ -209,9 +212,14 @@ def _parameters(module: nn.Module, of: Sequence[Tensor] | None) -> dict[str, str
 
 def _norms(module: nn.Module) -> dict[str, float]:
     """Name -> norm, of every parameter."""
-    named = {name: p.detach() for name, p in module.named_parameters() if not nn.parameter.is_lazy(p)}
-    norms = [torch.linalg.vector_norm(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in named.values()]
-    return dict(zip(named, torch.stack([n.float() for n in norms]).tolist(), strict=True)) if norms else {}
+    norms: dict[torch.device, dict[str, Tensor]] = {}
+    for name, p in module.named_parameters():
+        if not (nn.parameter.is_lazy(p) or p.is_meta):
+            continuous = p.detach() if p.is_floating_point() or p.is_complex() else p.detach().float()
+            wide = torch.promote_types(continuous.dtype, torch.float32)
+            norms.setdefault(p.device, {})[name] = torch.linalg.vector_norm(continuous, dtype=wide).float()
+    each = [zip(found, torch.stack([*found.values()]).tolist(), strict=True) for found in norms.values()]
+    return {name: value for pairs in each for name, value in pairs}
 
 
 def _optimizer(optimizer: Any) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._distributed import broadcast_buffers, gather_in_order
-from lightning_lead._errors import CheckpointMismatchError
-from lightning_lead._lightning import LightningModule, _restricted_classmethod, rank_zero_warn
+from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
+from lightning_lead._lightning import LightningModule, rank_zero_warn
 from lightning_lead.checkpoints._game import (
     KEY,
     MID_STEP_VERSION,
@@ -34,6 +34,10 @@ from lightning_lead.training._rank_watch import RankWatch
 __all__ = ["SavedGame"]
 
 
+# Lightning's own refuses calls on an instance, whose weights would not change
+_of_classes: Any = type(vars(LightningModule)["load_from_checkpoint"])
+
+
 class SavedGame(LightningModule):
     """A module whose game is in its checkpoints; `LeadMixin` plays it, and keeps the attributes."""
 
@@ -45,7 +49,8 @@ class SavedGame(LightningModule):
     _restored: tuple[int, Any] | None  # game step and optimizers of the checkpoint, until they are restored
     _turns_played: Counter[str]
     _turns_made: int  # of the step that is played next
-    _before_batch: tuple[Any, Any]  # states of Python's and numpy's generators
+    _draws: bool  # game steps have been seen to move Python's or numpy's generator
+    _before_batch: tuple[Any, Any] | None  # their states, where they may be needed: reading takes 60 µs
     _generators: Tensor | None  # the same in a checkpoint, and of the beginning of the turn that it was saved in
     _stepped_in: int  # batches taken when the last game step was complete
     _loaders: Any  # their positions then
@@ -53,7 +58,7 @@ class SavedGame(LightningModule):
     _epoch_end_missing: bool
     _unsaved: dict[str, Any] | None  # state at the beginning of the fit that no checkpoint holds
 
-    @_restricted_classmethod
+    @_of_classes
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **settings: Any) -> Any:
         """Make a module of a checkpoint as Lightning does, if the file is undamaged."""
         refuse_damaged(checkpoint_path)
@@ -66,6 +71,11 @@ class SavedGame(LightningModule):
         it completes the game step.
         """
         if (watch := RankWatch.of(self.trainer)) is not None:
+            if watch.failed:
+                raise ConfigurationError(
+                    "Cannot save because the fit has failed, and a checkpoint takes all ranks; go on from the one "
+                    f"before (got {watch.failed})"
+                )
             watch.compare("a checkpoint", self)
         self.sync_buffers()
         current = self._open
@@ -89,7 +99,7 @@ class SavedGame(LightningModule):
                 elif current.turns_made:
                     checkpoint[KEY] |= {"version": MID_STEP_VERSION, "turns_made": current.turns_made}
         complete = current is None and self._trainer is not None and self._stepped_in == self._batches_taken()
-        generators = [read_states()] if current is None else current.generators
+        generators = [read_states()] if current is None else current.generators or [read_states()] * 2
         row = torch.stack([pack_states(states) for states in generators])[None]
         several = self._trainer is not None and self.trainer.world_size > 1
         checkpoint[KEY]["generators"] = gather_in_order(row.to(self.device), 1).cpu() if several else row
@@ -123,8 +133,13 @@ class SavedGame(LightningModule):
         self.hooks_run.add("on_load_checkpoint")
 
     def note_generators(self) -> None:
-        """Read the states that a checkpoint within this batch begins with; before the batch's first hook."""
-        self._before_batch = read_states()
+        """Read the states that a checkpoint within this batch begins with; before the batch's first hook.
+
+        As long as steps have not moved them, they are at any moment of a step what they were before it. That is looked
+        at in the first step and where one is logged.
+        """
+        due = self._draws or self._looks_closer()
+        self._before_batch = read_states() if due else None
 
     def _set_generators(self, *, of_turn: bool) -> None:
         """Set Python's and numpy's generators as a checkpoint has them: before the first batch, and before its turn."""
@@ -155,7 +170,7 @@ class SavedGame(LightningModule):
     def _warn_of_unsaved(self) -> None:
         """Name, once in a fit, what has moved since its beginning and is not in the checkpoint."""
         before, self._unsaved = self._unsaved, None
-        if before is None or type(self).on_save_checkpoint.__module__ != __name__:  # that of the user knows better
+        if before is None or type(self).on_save_checkpoint.__module__ != __name__:  # the user's own decides
             return
         after = unsaved_state(self, self._own_attributes())
         if moved := sorted(name for name in after.keys() | before.keys() if after.get(name) != before.get(name)):
@@ -183,6 +198,9 @@ class SavedGame(LightningModule):
     def _batches_taken(self) -> int:
         """Return how many batches the fit has taken from its loader."""
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+
+    def _looks_closer(self) -> bool:
+        raise NotImplementedError
 
     def _live(self) -> dict[str, list[nn.Parameter]]:
         raise NotImplementedError

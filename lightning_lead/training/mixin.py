@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -37,7 +37,7 @@ from lightning_lead.checkpoints._game import (
     implementations,
     restore_implementation,
 )
-from lightning_lead.checkpoints._generators import read_states
+from lightning_lead.checkpoints._generators import have_moved
 from lightning_lead.checkpoints._whole import use_whole_files
 from lightning_lead.engine._batches import batch_size, split_batch
 from lightning_lead.engine._probe import naming_suspects
@@ -126,7 +126,7 @@ class LeadMixin(SavedGame):
         self._game_log = GameLog()
         self._playing: list[tuple[int, bool]] = []
         self._open: OpenStep | None = None
-        self._before_batch = read_states()
+        self._draws, self._before_batch = False, None
         self._turns_made = 0
         self._generators: Tensor | None = None
         self._stepped_in, self._loaders = 0, None
@@ -211,7 +211,7 @@ class LeadMixin(SavedGame):
         seed = mix_seed(self._noise_seed or 0, self.trainer.global_rank, self.trainer.global_step)
         with self.private_noise(seed):
             turns = without_frozen(self.game_turns(batch), live)
-        check_turns(turns)
+        check_turns(turns, alone=self.trainer.world_size == 1)
         self._compare_ranks(turns, live)
         if made >= len(turns):
             raise CheckpointMismatchError(
@@ -260,6 +260,8 @@ class LeadMixin(SavedGame):
         with naming_suspects(self), self._recomputing(look=first):
             self.last_step = played = step.play(begin=made)
         self._turns_played.update(played.turns)
+        if self._before_batch is not None:
+            self._draws = self._draws or have_moved(self._before_batch)
         # not where an exception has ended the step: a checkpoint that is saved then is one of its middle
         self._open, self._stepped_in = None, self._batches_taken()
         if meets_first:
@@ -382,7 +384,7 @@ class LeadMixin(SavedGame):
         return 0
 
     def _follow_step(self) -> None:
-        """Move what belongs to a game step besides the players, before anybody else sees that it is complete."""
+        """Move what belongs to a game step besides the players, before hooks and callbacks see that it is complete."""
 
     def _warn_if_apart(self) -> None:
         if all(moves for _, moves in self._playing):
@@ -438,11 +440,13 @@ class LeadMixin(SavedGame):
         """Step through Lightning, for its hooks; by its wrapper, which counts a global step, once per game step."""
         if not last:
             self.trainer.strategy.optimizer_step(optimizer, lambda: None)
-            return
-        wrapped = self.optimizers()
-        candidates = wrapped if isinstance(wrapped, list) else [wrapped]
-        (counting,) = (c for c in candidates if getattr(c, "optimizer", c) is optimizer)
-        counting.step()
+        else:
+            wrapped = self.optimizers()
+            candidates = wrapped if isinstance(wrapped, list) else [wrapped]
+            (counting,) = (c for c in candidates if getattr(c, "optimizer", c) is optimizer)
+            counting.step()
+        if self._open is not None:
+            self._open.stepped = True
 
     @contextmanager
     def _recomputing(self, *, look: bool) -> Iterator[None]:
@@ -462,6 +466,10 @@ class LeadMixin(SavedGame):
         if needs.evaluates_once:
             return simultaneous and not self._joint
         return needs.repeats_batch or simultaneous or self._inspected()
+
+    def _looks_closer(self) -> bool:
+        """Return True on steps in which it is looked for what others would pay for in every step."""
+        return not self._probed or self._inspected()
 
     def _inspected(self) -> bool:
         """Return True on steps that are logged, which alone need norms and cosines."""
@@ -501,6 +509,9 @@ class LeadMixin(SavedGame):
         self._noise_seed = int(self.trainer.strategy.broadcast(self._noise_seed))
         self._resumed, self._probed, self._game_log = False, False, GameLog()
         self._open, self._stepped_in, self._loaders = None, 0, None
+        if self._recomputation is not None:
+            self._recomputation.remove()
+            self._recomputation = None
         self._built = implementations(self.trainer.optimizers)  # between this hook and the next they are restored
         self.hooks_run.add("on_fit_start")
 
@@ -510,8 +521,7 @@ class LeadMixin(SavedGame):
         restore_implementation(self.trainer.optimizers, self._built)
         check_optimizers(self.trainer, self._live(), self.game.rule)
         self._schedulers = Schedulers(self.trainer)
-        with suppress(Exception):  # somebody's loader may know no position before its first batch
-            self._loaders = loader_states(self.trainer)
+        self._loaders = loader_states(self.trainer)
         self._unsaved = unsaved_state(self, self._own_attributes())
         if self._epoch_end_missing:  # a checkpoint of an epoch's last batch, behind which Lightning goes on
             for optimizer in self.trainer.optimizers:

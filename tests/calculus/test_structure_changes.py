@@ -284,3 +284,14 @@ def test_an_audit_of_what_stays_changes_no_bit(form, norm, caplog):
         "Audit at step 4",
         "Audit at step 6",
     ]
+
+
+@pytest.mark.parametrize("form", ["opponent", "own"])
+def test_an_audit_on_a_batch_that_is_not_finite_tells_nothing(form):
+    gan = GAN(game=GAMES[form](), audit_every=3)
+    points = tiny_points()
+    points[3 * 16] = float("nan")  # in the batch of the audit
+    torch.manual_seed(1)
+    tiny_trainer(STEPS, log_every_n_steps=100).fit(gan, DataLoader(TensorDataset(points), 16))
+    assert gan._structure.piecewise_linear
+    assert gan.game.skipped > 0

@@ -94,7 +94,7 @@ MODULES = {
     "LBFGS": (optimized_by(torch.optim.LBFGS), "optimizer"),
     "SparseAdam": (optimized_by(torch.optim.SparseAdam), "SparseAdam"),
     "maximize": (optimized_by(lambda groups: torch.optim.Adam(groups, maximize=True)), "maximize"),
-    "no optimizer": (optimized_by(lambda groups: None), "configure_optimizers"),
+    "no optimizer": (optimized_by(lambda groups: None), "optimizer"),
     "sparse gradients": (Table, "sparse"),
     "an empty batch": (lambda game: tiny_gan(game=game), "empty"),
 }

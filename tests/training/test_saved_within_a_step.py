@@ -8,11 +8,11 @@ from bitwise import differing
 from pairs import some
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, OnExceptionCheckpoint
-from tiny import tiny_gan, tiny_points, tiny_trainer
+from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_points, tiny_trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_lead import CheckpointMismatchError, GeneratorEMA, LEADStrategy
+from lightning_lead import CheckpointMismatchError, GeneratorEMA, LeadGANModule, LEADStrategy
 from lightning_lead.data import ResumableDataLoader
 
 STEPS = 7  # of 3 batches an epoch
@@ -252,3 +252,23 @@ def test_a_discriminator_that_has_changed_is_differentiated_the_same_way_after_a
     expected = fit(changing(), SaveEach(tmp_path))
     for step in range(1, STEPS):
         assert not differing(fit(changing(), ckpt=tmp_path / f"{step}.ckpt", seed=77), expected), step
+
+
+class Banks(LeadGANModule):
+    """Keeps features in buffers that grow, vanish, and change their type."""
+
+    def __init__(self, *networks, **settings):
+        super().__init__(*networks, **settings)
+        self.register_buffer("bank", torch.zeros(1, 2, dtype=torch.float64))
+        self.register_buffer("other", torch.zeros(2))
+
+    def on_game_step_end(self, batch):
+        self.bank = torch.cat([self.bank, batch[0][:2]])
+        self.other = None if self.global_step == 2 else torch.ones(self.global_step, dtype=torch.float64)
+
+
+def test_buffers_may_grow_and_vanish():
+    module = Banks(*tiny_networks(), game=LEADStrategy(cross="extrapolated"))
+    tiny_trainer(4).fit(module, tiny_loader(24))
+    assert len(module.bank) == 9
+    assert module.other.shape == (4,)
