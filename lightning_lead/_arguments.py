@@ -6,24 +6,35 @@ Ranges, and choices among names, are the constructor's own to check.
 from __future__ import annotations
 
 import functools
+import numbers
 import reprlib
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["check_arguments"]
 
 _PLAIN: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    int: ("an integer", lambda v: isinstance(v, int) and not isinstance(v, bool)),
-    float: ("a number", lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)),
-    bool: ("True or False", lambda v: isinstance(v, bool)),
+    int: ("an integer", lambda v: isinstance(v, numbers.Integral) and not isinstance(v, bool)),
+    float: ("a number", lambda v: _is_number(v)),
+    bool: ("True or False", lambda v: isinstance(v, bool) or type(v).__name__ in ("bool", "bool_")),  # numpy's
     str: ("a text", lambda v: isinstance(v, str)),
     types.NoneType: ("None", lambda v: v is None),
     Any: ("anything", lambda v: True),
 }
+
+
+def _is_number(value: Any) -> bool:
+    """True of Python's and numpy's numbers, and of a tensor that holds one, as optimizers take for learning rates."""
+    if isinstance(value, Tensor):
+        return value.dim() == 0 and not value.is_complex() and value.dtype != torch.bool
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def check_arguments(cls: type, values: Mapping[str, Any], *, but: Collection[str] = ()) -> None:

@@ -159,8 +159,8 @@ def check_optimizer_states(optimizers: Sequence[Optimizer], saved: Sequence[Mapp
 
 
 def implementations(optimizers: Iterable[Optimizer]) -> list[list[dict[str, Any]]]:
-    """List the settings by which each optimizer steps its param groups (fused, foreach, ...), as it was built."""
-    return [[{k: g[k] for k in _IMPLEMENTATION if k in g} for g in optimizer.param_groups] for optimizer in optimizers]
+    """List the settings of each optimizer's param groups, as it was built."""
+    return [[{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups] for optimizer in optimizers]
 
 
 @torch.no_grad()
@@ -174,7 +174,7 @@ def restore_implementation(optimizers: Iterable[Optimizer], built: Sequence[Sequ
     for optimizer, settings in zip(optimizers, built, strict=True):
         for group, wanted in zip(optimizer.param_groups, settings, strict=False):  # a callback may have added some
             was_on_device = _counts_on_device(group)
-            group.update(wanted)
+            group.update({k: v for k, v in wanted.items() if k in _IMPLEMENTATION})
             moved = _counts_on_device(group) != was_on_device
             for parameter in group["params"]:
                 state = optimizer.state.get(parameter)

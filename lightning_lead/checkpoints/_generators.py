@@ -1,7 +1,8 @@
 """The states of Python's and numpy's global generators, in a checkpoint.
 
 Torch's random numbers of a game step are a function of its seed. What a loss or a hook draws from the other two goes on
-after a resume where it stood, at no price in between.
+after a resume where it stood, at no price in between. Torch's own outside of a step is not kept: every iterator of a
+loader draws from it, and a resumed run makes others.
 """
 
 from __future__ import annotations
@@ -18,22 +19,21 @@ __all__ = ["have_moved", "pack_states", "read_states", "set_states"]
 _PYTHON, _NUMPY = 625, 624  # words of a Mersenne twister, with and without its position
 
 
-def read_states() -> tuple[Any, Any]:
+States = tuple[Any, Any]
+
+
+def read_states() -> States:
     """Return both states, as the libraries have them; None of numpy where it is not imported."""
     numpy: Any = sys.modules.get("numpy")
     return random.getstate(), None if numpy is None else numpy.random.get_state()
 
 
-def have_moved(states: tuple[Any, Any]) -> bool:
+def have_moved(states: States) -> bool:
     """Tell if either generator has moved since `read_states` has returned its state."""
-    of_python, of_numpy = read_states()
-    before = states[1]
-    if (of_numpy is None) != (before is None) or of_python != states[0]:
-        return True
-    return of_numpy is not None and (of_numpy[2:] != before[2:] or (of_numpy[1] != before[1]).any())
+    return not torch.equal(pack_states(read_states()), pack_states(states))
 
 
-def pack_states(states: tuple[Any, Any]) -> Tensor:
+def pack_states(states: States) -> Tensor:
     """Return states as numbers, (1254,): float64 holds 32-bit words exactly."""
     (_, words, gauss), of_numpy = states
     row = [*words, gauss is not None, gauss or 0.0]

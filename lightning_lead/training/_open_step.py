@@ -45,7 +45,7 @@ class OpenStep:
         live: Mapping[str, Sequence[Tensor]],
         optimizers: Sequence[Optimizer],
         swap: Swap,
-        generators: tuple[Any, Any] | None,
+        generators: Any,
     ) -> None:
         self._module, self._game, self._live = module, game, live
         self._optimizers, self._swap = optimizers, swap

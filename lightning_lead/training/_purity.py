@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 from collections import deque
@@ -133,12 +134,21 @@ def _sums(tensor: Tensor) -> Any:
     return tuple(tensor.shape), str(total.item()), str(squares.item())  # as text NaN equals NaN
 
 
+_ENDS = 64
+
+
+def _last(value: Any, count: int) -> list[Any]:
+    return [] if isinstance(value, (set, frozenset)) else [value[k] for k in range(-count, 0)]
+
+
 def _items(value: Any) -> Iterator[Any]:
     if isinstance(value, Mapping):
         for pair in value.items():
             yield from pair
     elif isinstance(value, (list, tuple, set, frozenset, deque)):
-        yield from value
+        yield len(value)
+        # of a long one its ends: a pool moves there, and a print of all would take seconds
+        yield from value if len(value) <= 2 * _ENDS else [*itertools.islice(value, _ENDS), *_last(value, _ENDS)]
     else:
         yield id(value)
         for name, item in getattr(value, "__dict__", {}).items():

@@ -233,4 +233,5 @@ def _optimizer(optimizer: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.tolist()
-    return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
+    text = value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
+    return type(value).__name__ if " at 0x" in str(text) else text

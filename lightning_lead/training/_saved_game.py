@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_lead._distributed import broadcast_buffers, gather_in_order
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
-from lightning_lead._lightning import LightningModule, rank_zero_warn
+from lightning_lead._lightning import LightningModule, rank_zero_info, rank_zero_warn
 from lightning_lead.checkpoints._game import (
     KEY,
     MID_STEP_VERSION,
@@ -28,7 +28,6 @@ from lightning_lead.checkpoints._whole import refuse_damaged
 from lightning_lead.engine.named_rules import name_games
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.training._open_step import OpenStep, align_loops
-from lightning_lead.training._purity import unsaved_state
 from lightning_lead.training._rank_watch import RankWatch
 
 __all__ = ["SavedGame"]
@@ -45,18 +44,19 @@ class SavedGame(LightningModule):
     hooks_run: set[str]
     _noise_seed: int | None
     _resumed: bool  # between the loading of a checkpoint and the start of its fit
+    _built: list[list[dict[str, Any]]]  # settings of the optimizers' groups, before those of a checkpoint
     _open: OpenStep | None  # the game step that is under way
     _restored: tuple[int, Any] | None  # game step and optimizers of the checkpoint, until they are restored
     _turns_played: Counter[str]
     _turns_made: int  # of the step that is played next
     _draws: bool  # game steps have been seen to move Python's or numpy's generator
-    _before_batch: tuple[Any, Any] | None  # their states, where they may be needed: reading takes 60 µs
+    _before_batch: Any  # their states, where they may be needed: reading takes 60 µs
     _generators: Tensor | None  # the same in a checkpoint, and of the beginning of the turn that it was saved in
     _stepped_in: int  # batches taken when the last game step was complete
     _loaders: Any  # their positions then
     _epochs_ended: int
     _epoch_end_missing: bool
-    _unsaved: dict[str, Any] | None  # state at the beginning of the fit that no checkpoint holds
+    _unsaved: set[str]  # attributes that the first game step has moved, and that no checkpoint holds
 
     @_of_classes
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **settings: Any) -> Any:
@@ -149,6 +149,11 @@ class SavedGame(LightningModule):
         if of_turn:
             self._generators = None
 
+    def _begin_fit(self) -> None:
+        """Forget what an earlier fit has left, also one that has failed after it loaded a checkpoint."""
+        self._resumed, self._restored, self._turns_made, self._generators = False, None, 0, None
+        self._epoch_end_missing, self._unsaved, self._draws = False, set(), False
+
     def _check_restored(self) -> None:
         """Refuse to go on if what Lightning was to restore is not what was saved."""
         restored, self._restored = self._restored, None
@@ -161,6 +166,15 @@ class SavedGame(LightningModule):
                 f"another one (got step {self.trainer.global_step})"
             )
         check_optimizer_states(self.trainer.optimizers, optimizers)
+        names = ["betas", "momentum", "weight_decay", "eps"] + ([] if self.trainer.lr_scheduler_configs else ["lr"])
+        for built, optimizer in zip(self._built, self.trainer.optimizers, strict=True):
+            for mine, group in zip(built, optimizer.param_groups, strict=False):
+                for name in names:
+                    if name in mine and mine[name] != group.get(name):
+                        rank_zero_info(
+                            f"The run goes on with {name}={group.get(name)} of its checkpoint, not with {mine[name]}, "
+                            f"as {type(optimizer).__name__} was built; set it in on_train_start() to change it"
+                        )
 
     def sync_buffers(self) -> None:
         """Give every rank the buffers of rank 0; all ranks must call it."""
@@ -168,12 +182,9 @@ class SavedGame(LightningModule):
             broadcast_buffers([self], self.trainer.strategy)
 
     def _warn_of_unsaved(self) -> None:
-        """Name, once in a fit, what has moved since its beginning and is not in the checkpoint."""
-        before, self._unsaved = self._unsaved, None
-        if before is None or type(self).on_save_checkpoint.__module__ != __name__:  # the user's own decides
-            return
-        after = unsaved_state(self, self._own_attributes())
-        if moved := sorted(name for name in after.keys() | before.keys() if after.get(name) != before.get(name)):
+        """Name, once in a fit, what its first game step has moved and is not in the checkpoint."""
+        moved, self._unsaved = sorted(self._unsaved), set()
+        if moved and type(self).on_save_checkpoint.__module__ == __name__:  # the user's own decides
             rank_zero_warn(
                 f"{', '.join(moved)} moved in training and will not be in the checkpoint: a run that is resumed begins "
                 "with the values of before, and differs from this one where a loss depends on them; use "

@@ -131,7 +131,7 @@ class LeadMixin(SavedGame):
         self._generators: Tensor | None = None
         self._stepped_in, self._loaders = 0, None
         self._epochs_ended, self._epoch_end_missing = 0, False
-        self._unsaved: dict[str, Any] | None = None
+        self._unsaved = set[str]()
         self._turns_played = Counter[str]()
         self._built: list[list[dict[str, Any]]] = []
         self.hooks_run: set[str] = set()
@@ -228,9 +228,8 @@ class LeadMixin(SavedGame):
         self._open = current = OpenStep(self, self.game, live, self.trainer.optimizers, swap, self._before_batch)
         self._set_generators(of_turn=True)
         current.begin_turn(made, turns[made])
-        if first or begins:
-            self._graphs.clear()
         if first:
+            self._graphs.clear()
             if not self.game.rule.needs.evaluates_once:  # of other rules the first turns tell what has to be known
                 self.is_repeat = True
                 try:
@@ -242,6 +241,8 @@ class LeadMixin(SavedGame):
             self._probed = True
         else:
             self._audit(turns, live, seed)
+        if begins:  # after the look of a run that is resumed here: the uninterrupted one has none
+            self._graphs.clear()
         meets_first = begins or (first and self._waits_until() <= self.trainer.global_step)
         lookahead = Lookahead(live, self.trainer.optimizers, clip=self.clip)
         step = GameStep(
@@ -257,8 +258,12 @@ class LeadMixin(SavedGame):
             before_player=self.on_before_player_step,
             step_optimizer=self._step_optimizer,
         )
-        with naming_suspects(self), self._recomputing(look=first):
+        before = unsaved_state(self, self._own_attributes()) if first else {}
+        with naming_suspects(self), self._recomputing(look=first or begins):
             self.last_step = played = step.play(begin=made)
+        if first:
+            after = unsaved_state(self, self._own_attributes())
+            self._unsaved |= {name for name in after.keys() | before.keys() if after.get(name) != before.get(name)}
         self._turns_played.update(played.turns)
         if self._before_batch is not None:
             self._draws = self._draws or have_moved(self._before_batch)
@@ -489,6 +494,7 @@ class LeadMixin(SavedGame):
         use_whole_files(self.trainer)
         if self.trainer.state.fn != "fit":
             return []
+        self._begin_fit()
         check_trainer(self.trainer, self.game.rule)
         check_configuration(self)
         self.hooks_run.clear()
@@ -522,7 +528,6 @@ class LeadMixin(SavedGame):
         check_optimizers(self.trainer, self._live(), self.game.rule)
         self._schedulers = Schedulers(self.trainer)
         self._loaders = loader_states(self.trainer)
-        self._unsaved = unsaved_state(self, self._own_attributes())
         if self._epoch_end_missing:  # a checkpoint of an epoch's last batch, behind which Lightning goes on
             for optimizer in self.trainer.optimizers:
                 optimizer._opt_called = True  # type: ignore[attr-defined]  # torch warns of schedulers that come first
