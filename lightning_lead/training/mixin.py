@@ -77,6 +77,7 @@ class LeadMixin(SavedGame):
         ConfigurationError: a setting out of its range.
 
     Example:
+        >>> from lightning_lead._lightning import LightningModule  # of pytorch_lightning, or of lightning.pytorch
         >>> class Saddle(LeadMixin, LightningModule):
         ...     def __init__(self):
         ...         super().__init__(game=LEADStrategy(coupling=0.5))

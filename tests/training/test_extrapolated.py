@@ -126,7 +126,7 @@ def with_block(block):
 
 
 def checkpointed_batch_norm(reentrant):
-    """Its statistics move in the forward pass and once more where the backward pass runs it again."""
+    """Its statistics move in the forward pass, and not once more where the backward pass runs it again."""
     generator, discriminator = tiny_networks()
     block = (Reentrant if reentrant else Recomputed)(nn.BatchNorm1d(6), nn.Linear(6, 6)).double()
     generator.insert(2, block)
@@ -200,6 +200,9 @@ def test_weights_and_buffers_are_those_of_a_loop_written_by_hand(name, inner):
     torch.manual_seed(8)
     networks = NETWORKS[name]()
     plain = copy.deepcopy(networks) if name != "compiled" else tiny_networks()
+    for block in nn.ModuleList(plain).modules():  # in a loop a checkpointed batch norm moves twice
+        if isinstance(block, Recomputed):
+            block.__class__ = Residual
     start = everything(*networks)
     latents = trained(module(networks, discriminator_steps=inner))
     by_hand(plain, latents, inner=inner)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -39,7 +41,8 @@ def main(folder: str, steps: int, kill_at: int) -> None:
     callbacks = [saver, GeneratorEMA(halflife_images=100), KillAt(kill_at)]
     trainer = tiny_trainer(steps, callbacks=callbacks, enable_checkpointing=True)
     last = Path(folder) / "last.ckpt"
-    torch.manual_seed(4 if not last.exists() else 1234)
+    for seed in (torch.manual_seed, random.seed, np.random.seed):
+        seed(4 if not last.exists() else 1234)
     data = GaussiansDataModule(num_points=256, batch_size=64)
     trainer.fit(model, data, ckpt_path=last if last.exists() else None)
 
