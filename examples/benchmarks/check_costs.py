@@ -1,6 +1,6 @@
 """What the checks of every game step cost: its time with them, by that without, on two pairs of networks.
 
-    python examples/benchmarks/check_costs.py [--steps N] [--games NAME ...] [--networks NAME ...]
+    python examples/benchmarks/check_costs.py [--steps N] [--games NAME ...] [--networks NAME ...] [--batch N]
 
 Steps with and without the checks take turns in one run on one thread. Without them nothing looks at turns, at losses,
 at what a shortcut assumes, at hooks, schedulers and arguments. The ratio is that of the medians; the last column is an
@@ -107,13 +107,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--games", nargs="+", default=GAMES)
+    parser.add_argument("--batch", type=int, default=64, help="images of a batch of the SNGAN")
     parser.add_argument("--networks", nargs="+", default=["digits", "sngan1"])
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     print("| networks | game | ms without checks | with | ratio | audits |\n|---|---|---|---|---|---|")
-    every = workloads(64, on_gpu=False)
+    every = workloads(arguments.batch, on_gpu=False)
     for name in arguments.networks:
         workload = every[name]
         for game in arguments.games:
