@@ -1,4 +1,4 @@
-"""What is wrong with arguments or a recipe, in one line: jsonargparse prints the usage, and all types it has tried."""
+"""Errors of arguments and recipes in one line: jsonargparse prints the usage, and all types that it has tried."""
 
 from __future__ import annotations
 

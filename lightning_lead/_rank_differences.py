@@ -1,4 +1,4 @@
-"""In what ranks differ that are about to do something, and who has what."""
+"""Differences between ranks that are about to do something, and who has what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ranks tell each other beside their collectives: where they stand, and why one of them ends.
+"""Notes that ranks leave each other beside their collectives: where they stand, and why one of them ends.
 
 A collective in which a rank is missing, or has come with something else, waits for half an hour, or brings the process
 down without a word. So ranks compare what they are about to do before, and say why they end, through the key-value
@@ -182,7 +182,7 @@ class RankNotes:
             if self.rank == 0:  # which keeps the store, as a rule
                 self._linger("seen")
             return self._named(reasons) if reasons else None
-        except Exception:
+        except Exception:  # the store does not answer
             return self._named(self.reasons or {0: KEEPER_GONE})
 
     def _linger(self, what: str) -> None:

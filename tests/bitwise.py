@@ -1,4 +1,4 @@
-"""What a run leaves behind, compared bit for bit."""
+"""Comparison, bit for bit, of what runs leave behind."""
 
 from __future__ import annotations
 

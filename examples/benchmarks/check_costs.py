@@ -1,4 +1,4 @@
-"""What the checks of every game step cost: its time with them, by that without, on two pairs of networks.
+"""The cost of the checks of every game step: its time with them, by that without, on two pairs of networks.
 
     python examples/benchmarks/check_costs.py [--steps N] [--games NAME ...] [--networks NAME ...] [--batch N]
 

@@ -1,4 +1,4 @@
-"""Where the checkpoints of a run of the command line are: in a folder of its own, within the one that the recipe names.
+"""Folders of the checkpoints of runs of the command line: one for each run, within the one that the recipe names.
 
     runs/digits/checkpoints                       `dirpath` of the recipe's ModelCheckpoint
     runs/digits/checkpoints/version_3/last.ckpt   the file; the log of the same run is .../version_3 as well
@@ -37,7 +37,7 @@ def local_folders(trainer: Any) -> dict[Path, list[ModelCheckpoint]]:
 
 
 def last_checkpoint(trainer: Any) -> Path | None:
-    """What Lightning takes for `ckpt_path="last"`: the newest in those folders."""
+    """Return the newest in those folders, which Lightning takes for `ckpt_path="last"`."""
     found = [path for folder in local_folders(trainer) for path in folder.glob("last*.ckpt") if path.exists()]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 

@@ -48,7 +48,7 @@ class RankWatch(Callback):
     def __init__(self) -> None:
         self._notes: RankNotes | None = None
         self.failed = ""
-        """Why this fit has failed, here or on another rank."""
+        """The reason for which this fit has failed, here or on another rank."""
 
     @staticmethod
     def put_first(trainer: Any) -> None:

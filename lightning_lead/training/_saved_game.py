@@ -1,4 +1,4 @@
-"""What a game has in a Lightning checkpoint, and how a fit goes on from it."""
+"""The game in a Lightning checkpoint, and the fit that goes on from it."""
 
 from __future__ import annotations
 
@@ -209,6 +209,8 @@ class SavedGame(LightningModule):
     def _batches_taken(self) -> int:
         """Return how many batches the fit has taken from its loader."""
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+
+    # ---- what the class that plays implements -----------------------------------------------------------------------
 
     def _looks_closer(self) -> bool:
         raise NotImplementedError

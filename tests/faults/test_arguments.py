@@ -45,7 +45,7 @@ VALUES: dict[str, Any] = {
     "object": object(),
 }
 TAKEN = {int: {"minus"}, float: {"minus", "number"}, bool: {"true"}, str: {"text"}, types.NoneType: {"None"}}
-"""What the plain types take, whatever its range."""
+"""Values that the plain types take, whatever their range."""
 SIGNED = {"seed", "charge", "kappa"}
 """Numbers that may be negative."""
 RENAMED = {"alpha": ("LEAD", "LEADStrategy")}
@@ -159,7 +159,7 @@ def cases() -> list[tuple[str, str, str]]:
 
 
 def outcome(owner: str, name: str, key: str) -> tuple[str, str]:
-    """What became of it, and what was said."""
+    """Return what became of it, and what was said."""
     arguments = {**built().get(owner, {}), name: VALUES[key]}
     try:
         constructors()[owner](**arguments)
