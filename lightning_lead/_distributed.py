@@ -29,6 +29,7 @@ __all__ = [
     "keeps_all_samples",
     "mean_over_ranks",
     "rank_and_world_size",
+    "share_of_ranks",
     "shared_blocks",
 ]
 
@@ -67,6 +68,38 @@ def mean_over_ranks(strategy: Any, batch_size: int) -> Callable[[Vector], Vector
         return tuple(torch.view_as_complex(m) if t.is_complex() else m for m, t in zip(means, vector, strict=True))
 
     return reduce
+
+
+def share_of_ranks(strategy: Any, batch_size: int) -> Callable[[Vector], Vector]:
+    """The counterpart of `mean_over_ranks` for a player that each rank has its own of, as a δ for each of its samples.
+
+    Its gradient of the joint loss is this rank's, times this rank's share of all samples. If one rank's vector is not
+    finite, none is, so that all ranks skip the turn.
+
+    Args:
+        strategy: Lightning's strategy (`trainer.strategy`).
+        batch_size: samples of this rank.
+
+    Returns:
+        A function from this rank's vector to its share; on one process, the identity.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> share_of_ranks(SimpleNamespace(world_size=1), 4)((torch.ones(2),))
+        (tensor([1., 1.]),)
+    """
+    if getattr(strategy, "world_size", 1) == 1:
+        return no_reduction
+
+    def share(vector: Vector) -> Vector:
+        # a product with zero is zero, or NaN where the vector is not finite: the sum over ranks carries it to all
+        broken = torch.stack([(tensor * 0).sum().double() for tensor in vector]).sum()
+        counts = torch.stack([torch.full_like(broken, batch_size), broken])
+        torch.distributed.all_reduce(counts)
+        part = batch_size / counts[0] + counts[1]
+        return tuple(tensor * part.to(tensor.dtype) for tensor in vector)
+
+    return share
 
 
 def keeps_all_samples(loader: Any) -> bool:

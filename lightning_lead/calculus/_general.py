@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_lead._errors import DifferentiationError
 from lightning_lead._types import Point, Vector
 from lightning_lead.calculus._graph import LossGraph, read_graph
-from lightning_lead.calculus._players import leaves_of, moved_back, opponent_of, weighted_sum
+from lightning_lead.calculus._players import joined, leaves_of, moved_back, opponents_of, parted, weighted_sum
 from lightning_lead.calculus._terms import COUPLED, Contexts, CrossTerm, Direction, Divisible, HessianTerm, Losses
 from lightning_lead.calculus._third import refuse_wrong_norms
 from lightning_lead.calculus.derivatives import cross_term, gradient, hessian_product
@@ -41,7 +41,7 @@ class GeneralDerivatives:
     ) -> None:
         self._losses, self._names, self._contexts, self._exhaustive = losses, tuple(names), contexts, exhaustive
         self._graphs, self._joint, self._lenient = graphs, joint, lenient
-        self._kept: tuple[Point, dict[str, Direction]] = {}, {}  # directions that were found with the other player's
+        self._kept: tuple[Point, dict[str, Direction]] = {}, {}  # directions that were found with another player's
 
     def direction(
         self, player: str, point: Point, cross: CrossTerm | None, *, replay: bool, current: bool = False
@@ -52,15 +52,15 @@ class GeneralDerivatives:
         exact = cross is not None and cross.form != "difference"
         subtracts = cross is not None and not exact
         divided = cross is not None and cross.fraction < 1
-        opponent = opponent_of(player, self._names) if len(self._names) > 1 else player  # descent knows no opponent
-        # the opponent's too, for a loss that takes a derivative by them; not where `backward()` would take one
-        own, other = leaves_of(point[player]), leaves_of(point[opponent], requires_grad=not self._backward_of(player))
-        wanted = frozenset({player, opponent} if cross is not None and cross.form == "opponent" else {player})
+        others = joined(point, opponents_of(player, self._names))  # of a player that is alone none
+        # the opponents' too, for a loss that takes a derivative by them; not where `backward()` would take one
+        own, other = leaves_of(point[player]), leaves_of(others, requires_grad=not self._backward_of(player))
+        wanted = frozenset(self._names if cross is not None and cross.form == "opponent" else {player})
         # a difference of gradients needs the forward in full precision too
         contexts, losses = self._contexts, self._losses
         forward: Callable[[], AbstractContextManager[object]] = contexts.full_float32 if subtracts else nullcontext
         reverse = contexts.full_float32 if subtracts else contexts.full_precision
-        here = self._ordered(player, own, other)
+        here = self._ordered(player, own, other, point)
         with torch.enable_grad(), contexts.swap(here):
             with forward():
                 values = losses(here, frozenset({player}) if divided else wanted, replay=replay)
@@ -78,14 +78,14 @@ class GeneralDerivatives:
                         now = self._gradient(player, values, own, other)
             with reverse():
                 if exact:
-                    term = self._exact(player, opponent, values, own, other, cross)
+                    term = self._exact(player, values, here, cross)
                 else:
-                    term = self._difference(player, losses, own, other, now, cross)
+                    term = self._difference(player, losses, here, now, cross)
         grad = tuple(g.detach() for g in grad)
         return Direction(weighted_sum([(1.0, grad), (cross.weight, term)]), loss, grad, term)
 
     def _jointly(self, player: str, point: Point, *, replay: bool) -> Direction:
-        """g_i, and the other player's, which is kept until it is asked for, from one evaluation of both losses."""
+        """g_i, and the other players', which are kept until they are asked for, from one evaluation of all losses."""
         at, kept = self._kept
         if player in kept and all(point[name] is at[name] for name in self._names):
             return kept.pop(player)
@@ -95,11 +95,11 @@ class GeneralDerivatives:
             values = self._losses(here, frozenset(self._names), replay=replay)
             with self._contexts.full_precision():
                 for left, name in reversed(list(enumerate(self._names))):
-                    other = here[opponent_of(name, self._names)] if len(self._names) > 1 else ()
+                    other = joined(here, opponents_of(name, self._names))
                     grad = self._gradient(name, values, here[name], other, retain_graph=left > 0)
                     found[name] = Direction(tuple(g.detach() for g in grad), values[name].detach())
                     for leaf in (leaf for leaves in here.values() for leaf in leaves):
-                        leaf.grad = None  # `backward()` fills those of the other player as well
+                        leaf.grad = None  # `backward()` fills those of the other players as well
         self._kept = point, found
         return found.pop(player)
 
@@ -114,17 +114,18 @@ class GeneralDerivatives:
                 return hessian_product(values, here, here[player], terms)
 
     def interacts(self, player: str, point: Point) -> bool:
-        """True if the loss depends on the opponent, also where that is detached; by replays that leave no trace."""
-        opponent = opponent_of(player, self._names)
+        """True if the loss depends on an opponent, also where that is detached; by replays that leave no trace."""
+        opponents = opponents_of(player, self._names)
         here = {name: leaves_of(vector) for name, vector in point.items()}
         with torch.enable_grad(), self._contexts.swap(here):
             values = self._losses(here, frozenset({player}), replay=True)
             with suppress(DifferentiationError):
-                gradient(values[player], here[opponent], by_backward=self._backward_of(player))
+                gradient(values[player], joined(here, opponents), by_backward=self._backward_of(player))
                 return True
         # No gradient: is the loss another number where the opponent stands elsewhere? The step is far enough for every
         # precision. A loss that is not the same number twice, as nan, counts as dependent.
-        here[opponent] = tuple((1.25 * p.detach() + 0.125).requires_grad_() for p in here[opponent])
+        for name in opponents:
+            here[name] = tuple((1.25 * p.detach() + 0.125).requires_grad_() for p in here[name])
         with torch.enable_grad(), self._contexts.swap(here):
             elsewhere = self._losses(here, frozenset({player}), replay=True)
         return not torch.equal(values[player].detach(), elsewhere[player].detach())
@@ -147,47 +148,80 @@ class GeneralDerivatives:
     def _backward_of(self, player: str) -> bool:
         return player in self._graphs and self._graphs[player].by_backward
 
-    def _exact(
-        self, player: str, opponent: str, values: Mapping[str, Tensor], own: Vector, other: Vector, cross: CrossTerm
-    ) -> Vector:
-        """c_i = ∓∇_i ⟨∇_j L, Δ_j⟩, L being the opponent's loss or the own one, or the part of it where players meet."""
-        of, sign = (opponent, -1.0) if cross.form == "opponent" else (player, 1.0)
-        label = f"the gradient of {of!r}'s loss with respect to {opponent!r}"
-        loss = values.get(COUPLED + of, values[of])
-        if not loss.requires_grad and COUPLED + of in values:
-            return tuple(torch.zeros_like(p) for p in own)  # a part that has not begun yet
-        refuse_wrong_norms(loss, f"the loss of player {of!r}", own, other)
-        # double backward: the graph of the opponent's gradient is differentiated once more
-        try:
-            field = gradient(loss, other, create_graph=True, label=label)
-            product = cross_term(field, own, cross.displacement, label=label, exhaustive=self._exhaustive)
-        except DifferentiationError:
-            # a loss that ignores its opponent, as before an adversarial term begins, has no cross term; where the loss
-            # does depend on the opponent, but through a detach, a zero would be wrong
-            if self.interacts(of, self._ordered(player, own, other)):
-                if not self._lenient:
-                    raise
-                warnings.warn(
-                    f"The loss of player {of!r} reaches {(opponent if of == player else player)!r} through a detach "
-                    f"from now on, as old fakes do; such a turn of {player!r} is played without a cross term",
-                    stacklevel=1,
-                )
-            product = tuple(torch.zeros_like(p) for p in own)
-        return weighted_sum([(sign, product)])
+    def _exact(self, player: str, values: Mapping[str, Tensor], here: Point, cross: CrossTerm) -> Vector:
+        """c_i, one product: Σ_j −∇_i ⟨∇_j L_j, Δ_j⟩ over the opponents j, or +∇_i ⟨∇_{−i} L_i, Δ_{−i}⟩ of all at once.
 
-    def _difference(
-        self, player: str, losses: Losses, own: Vector, other: Vector, now: Vector, cross: CrossTerm
-    ) -> Vector:
-        """c_i = g_i now minus g_i against the opponent as it was."""
+        Each loss is taken as a whole, or the part of it in which the players meet, if it is told apart.
+        """
+        own, opponents = here[player], opponents_of(player, self._names)
+        moves = parted(cross.displacement, here, opponents)
+        pairs = [(j, (j,)) for j in opponents] if cross.form == "opponent" else [(player, opponents)]
+        field: list[Tensor] = []
+        displacement: list[Tensor] = []
+        for of, by in pairs:  # the loss of one player, differentiated by others
+            found = self._field(player, of, by, values, here)
+            if found is not None:
+                field += found
+                displacement += [tensor for name in by for tensor in moves[name]]
+        product: Vector | None = None
+        if field:
+            of = " and ".join(repr(of) for of, _ in pairs)
+            label = f"the gradient of {of}'s loss with respect to {' and '.join(map(repr, opponents))}"
+            try:
+                product = cross_term(tuple(field), own, tuple(displacement), label=label, exhaustive=self._exhaustive)
+            except DifferentiationError as error:
+                for of, _ in pairs:
+                    self._refuse_detached(error, player, of, here)
+        if product is None:
+            product = tuple(torch.zeros_like(p) for p in own)
+        return weighted_sum([(-1.0 if cross.form == "opponent" else 1.0, product)])
+
+    def _field(
+        self, player: str, of: str, by: Sequence[str], values: Mapping[str, Tensor], here: Point
+    ) -> Vector | None:
+        """∇_by L_of with its graph, or None where it is no function of the players that would meet in it."""
+        loss, at = values.get(COUPLED + of, values[of]), joined(here, by)
+        if not loss.requires_grad and COUPLED + of in values:
+            return None  # a part that has not begun yet
+        refuse_wrong_norms(loss, f"the loss of player {of!r}", here[player], at)
+        try:
+            # double backward: the graph of the opponent's gradient is differentiated once more
+            label = f"the gradient of {of!r}'s loss with respect to {' and '.join(map(repr, by))}"
+            return gradient(loss, at, create_graph=True, label=label)
+        except DifferentiationError as error:
+            self._refuse_detached(error, player, of, here)
+            return None
+
+    def _refuse_detached(self, error: DifferentiationError, player: str, of: str, here: Point) -> None:
+        """Raise the error, or warn, if a loss that gave no cross term depends on the players, but through a detach.
+
+        A loss that ignores its opponents, as before an adversarial term begins, has no cross term; there a zero is
+        right.
+        """
+        if not self.interacts(of, here):
+            return
+        if not self._lenient:
+            raise error
+        who = player if of != player else " and ".join(opponents_of(player, self._names))
+        warnings.warn(
+            f"The loss of player {of!r} reaches {who!r} through a detach from now on, as old fakes do; such a turn of "
+            f"{player!r} is played without a cross term",
+            stacklevel=1,
+        )
+
+    def _difference(self, player: str, losses: Losses, here: Point, now: Vector, cross: CrossTerm) -> Vector:
+        """c_i = g_i now minus g_i against the opponents as they were."""
+        own, other = here[player], joined(here, opponents_of(player, self._names))
         earlier_other = leaves_of(moved_back(other, cross.displacement), requires_grad=not self._backward_of(player))
-        here = self._ordered(player, own, earlier_other)
-        with self._contexts.swap(here):
-            values = losses(here, frozenset({player}), replay=True)
+        there = self._ordered(player, own, earlier_other, here)
+        with self._contexts.swap(there):
+            values = losses(there, frozenset({player}), replay=True)
             earlier = self._gradient(player, values, own, other, where=" against the earlier opponent")
         return weighted_sum([(1.0, now), (-1.0, earlier)])
 
-    def _ordered(self, player: str, own: Vector, other: Vector) -> dict[str, Vector]:
-        return {name: own if name == player else other for name in self._names}
+    def _ordered(self, player: str, own: Vector, other: Vector, point: Point) -> dict[str, Vector]:
+        parts = parted(other, point, opponents_of(player, self._names))
+        return {name: own if name == player else parts[name] for name in self._names}
 
 
 def _part(losses: Losses, fraction: float) -> Losses:

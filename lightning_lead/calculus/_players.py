@@ -1,6 +1,7 @@
-"""The two players of a game and the vectors that hold their parameters.
+"""The players of a game and the vectors that hold their parameters.
 
-A game here has exactly two players. Each owns a `Vector`, one tensor per parameter, and the two never share a tensor.
+Each owns a `Vector`, one tensor per parameter, and no two share a tensor. To one player of several all others are one
+opponent, whose vector is theirs one after the other, in the order of play.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError, DifferentiationError
-from lightning_lead._types import Vector
+from lightning_lead._types import Point, Vector
 
 __all__ = [
     "check_players",
     "extrapolated",
     "inner",
+    "joined",
     "laid_out_like",
     "leaves_of",
     "listed",
     "moved_back",
     "norm",
     "opponent_of",
+    "opponents_of",
+    "parted",
     "snapshot",
     "weighted_sum",
     "zeros_for_none",
@@ -51,12 +55,46 @@ def opponent_of(player: str, names: Sequence[str]) -> str:
     return second if player == first else first
 
 
-def check_players(players: Mapping[str, Sequence[Tensor]], *, alone: bool = False) -> None:
-    """Refuse anything but two players with parameters of their own; with `alone`, one player will do as well."""
-    if len(players) != 2 and not (alone and len(players) == 1):
+def opponents_of(player: str, names: Iterable[str]) -> tuple[str, ...]:
+    """All players but one, in the order of play."""
+    return tuple(name for name in names if name != player)
+
+
+def joined(point: Point, names: Iterable[str]) -> Vector:
+    """The vectors of some players, one after the other."""
+    return tuple(tensor for name in names for tensor in point[name])
+
+
+def parted(vector: Vector, point: Point, names: Sequence[str]) -> dict[str, Vector]:
+    """Player -> its part of a vector that `joined` could have returned for these names."""
+    parts, start = {}, 0
+    for name in names:
+        stop = start + len(point[name])
+        parts[name] = vector[start:stop]
+        start = stop
+    return parts
+
+
+def check_players(
+    players: Mapping[str, Sequence[Tensor]], *, rule: str, alone: bool = False, several: bool = False
+) -> None:
+    """Refuse players without parameters, parameters of two, and another number of players than a rule can play.
+
+    Args:
+        players: name -> parameters.
+        rule: its name, for messages.
+        alone: one player will do.
+        several: more than two players will do.
+    """
+    if len(players) < (1 if alone else 2):
         raise ConfigurationError(
-            f"Cannot play with {len(players)} players because the cross term couples exactly two; "
-            f"return two entries from players() (got {list(players)})"
+            f"Cannot play {rule} with {len(players)} players because it takes two who meet; return two entries from "
+            f"players(), or use game='GradientDescent' for one player (got {list(players)})"
+        )
+    if len(players) > 2 and not several:
+        raise ConfigurationError(
+            f"Cannot play {rule} with {len(players)} players because it is defined for two; use LEADStrategy(), "
+            f"game='ExtraAdam' or another of docs/players.md (got {list(players)})"
         )
     for name, parameters in players.items():
         if not parameters:
@@ -89,9 +127,9 @@ def listed(players: Mapping[str, Iterable[nn.Parameter]]) -> dict[str, list[nn.P
 
 def _refuse_shared(players: Mapping[str, Sequence[Tensor]]) -> None:
     owned = [{id(p) for p in parameters} for parameters in players.values()]
-    if len(owned) == 2 and (shared := owned[0] & owned[1]):
+    if shared := sum(map(len, owned)) - len(set().union(*owned)):
         raise ConfigurationError(
-            f"Cannot separate the players because they share {len(shared)} parameter(s); give each network its own"
+            f"Cannot separate the players because they share {shared} parameter(s); give each network its own"
         )
 
 

@@ -21,6 +21,7 @@ from lightning_lead._checks import check_clip
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Vector
 from lightning_lead.calculus._players import laid_out_like, weighted_sum
+from lightning_lead.constraints import AbstractConstraint
 
 __all__ = ["Lookahead", "momentum_lag"]
 
@@ -58,6 +59,7 @@ class Lookahead:
         players: name -> live parameters.
         optimizers: that own them.
         clip: largest norm of a player's direction, as the training step clips it; or None.
+        constraints: player -> the set that its parameters stay in, also where they would be after a step.
 
     Example:
         >>> import torch
@@ -68,10 +70,16 @@ class Lookahead:
     """
 
     def __init__(
-        self, players: Mapping[str, Sequence[Tensor]], optimizers: Sequence[Optimizer], *, clip: float | None = None
+        self,
+        players: Mapping[str, Sequence[Tensor]],
+        optimizers: Sequence[Optimizer],
+        *,
+        clip: float | None = None,
+        constraints: Mapping[str, AbstractConstraint] | None = None,
     ) -> None:
         check_arguments(Lookahead, locals())
         check_clip(clip)
+        self.constraints = dict(constraints or {})
         self._players, self._optimizers, self._clip = players, optimizers, clip
         self._remembered: list[tuple[Optimizer, Tensor, dict[str, Any]]] = []
 
@@ -149,7 +157,10 @@ class Lookahead:
         for player in directions:
             before = tuple(p.detach() for p in self._players[player])
             after = tuple(copies[id(p)].detach() for p in self._players[player])
-            result[player] = after if fraction == 1 else weighted_sum([(1 - fraction, before), (fraction, after)])
+            after = after if fraction == 1 else weighted_sum([(1 - fraction, before), (fraction, after)])
+            if (constraint := self.constraints.get(player)) is not None:
+                after = tuple(constraint.move(b, a) for b, a in zip(before, after, strict=True))
+            result[player] = after
         return result
 
     def hand_over(self, *, keep: bool = True) -> None:

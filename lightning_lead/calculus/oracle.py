@@ -48,7 +48,7 @@ __all__ = ["GameOracle"]
 
 
 class GameOracle:
-    """Derivatives of a two-player game on one batch.
+    """Derivatives of a game of two or more players on one batch.
 
     Args:
         point: the players' parameters; name -> vector, in the order of play.
@@ -66,6 +66,8 @@ class GameOracle:
             entry at its first gradient; by default no graph is read.
         joint: plain gradients of both players at the current point come from one evaluation of both losses.
         lenient: where a loss reaches the opponent through a detach, leave the cross term out with a warning.
+        local: player -> what is done with its vectors in the place of `reduce`, for players that each rank has its own
+            of, as a perturbation of each sample.
 
     Attributes:
         evaluations: the numbers of "gradients" and "hessian_products" that were asked for; an exact cross term is one
@@ -100,6 +102,7 @@ class GameOracle:
         graphs: dict[str, LossGraph] | None = None,
         joint: bool = False,
         lenient: bool = False,
+        local: Mapping[str, Callable[[Vector], Vector]] | None = None,
     ) -> None:
         check_arguments(GameOracle, locals())
         self.point: dict[str, Vector]
@@ -109,6 +112,7 @@ class GameOracle:
         self.notes: dict[str, float] = {}
         self._weights = list(weights) if weights is not None else [1.0 / len(losses)] * len(losses)
         self._reduce, self._inspect, self._lookahead = reduce, inspect, lookahead
+        self._local_reductions = dict(local or {})
         self._evaluated: set[int] = set()  # the micro-batches that have had their real forward
         self._contexts = contexts = Contexts(swap, full_precision)
         self.graphs = dict.fromkeys(self.names, LossGraph(False, True)) if graphs is None else graphs
@@ -160,7 +164,7 @@ class GameOracle:
             statistics.append((weight, stats))
         if not replay:
             self.statistics[player] = average_statistics(statistics)
-        return self._reduce(weighted_sum(directions))
+        return self._reduced(player, weighted_sum(directions))
 
     def hessian_product(self, player: str, terms: Sequence[HessianTerm], *, at: Point | None = None) -> Vector:
         """Σ (∂²L_loss / ∂θ_player ∂θ_column) · vector: products of Hessian blocks, in one double backward pass.
@@ -187,13 +191,18 @@ class GameOracle:
             (weight, general.hessian_product(player, point, terms))
             for weight, general in zip(self._weights, self._generals, strict=True)
         ]
-        return self._reduce(weighted_sum(products))
+        return self._reduced(player, weighted_sum(products))
 
     def ahead(
         self, directions: Mapping[str, Vector], *, fraction: float = 1.0, remember: bool = False
     ) -> dict[str, Vector]:
         """The point where the optimizers would take the players; one without a direction stays. See `Lookahead`."""
         return self.point | self._moves().ahead(directions, fraction=fraction, remember=remember)
+
+    def feasible(self, player: str, vector: Vector) -> Vector:
+        """The nearest point of the set that the player's parameters stay in; without a constraint, the point itself."""
+        constraint = self._lookahead.constraints.get(player) if self._lookahead is not None else None
+        return vector if constraint is None else tuple(constraint.project(tensor) for tensor in vector)
 
     def rates(self, player: str) -> tuple[float, ...]:
         """The learning rate of each of the player's parameters."""
@@ -217,6 +226,9 @@ class GameOracle:
         A rule whose players both evaluate elsewhere calls this before its first gradient; then they share fakes there.
         """
         self.point = {name: tuple(p.detach() for p in vector) for name, vector in point.items()}
+
+    def _reduced(self, player: str, vector: Vector) -> Vector:
+        return self._local_reductions.get(player, self._reduce)(vector)
 
     def _local(
         self, player: str, k: int, at: Point | None, cross: CrossTerm | None, replay: bool

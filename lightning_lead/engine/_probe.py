@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError, DifferentiationError, HigherDerivativeError, first_line
 from lightning_lead.calculus._float32 import full_float32
-from lightning_lead.calculus._players import norm, opponent_of
+from lightning_lead.calculus._players import joined, norm, opponent_of, opponents_of
 from lightning_lead.calculus._terms import CrossTerm, HessianTerm
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.rules.base import AbstractGameRule
@@ -55,7 +55,7 @@ def probe_game(oracle: GameOracle, module: nn.Module, rule: AbstractGameRule) ->
         player = oracle.names[0]
         raise DifferentiationError(
             f"Cannot form the cross term of player {player!r} because its loss does not depend on "
-            f"{opponent_of(player, oracle.names)!r}, nor the other's on {player!r}; "
+            f"{' or '.join(map(repr, opponents_of(player, oracle.names)))}, nor any other's on its opponents; "
             "the players must meet in one loss (is an output detached, or an opponent left out of the loss?)"
         )
 
@@ -88,7 +88,7 @@ def _check_zero_sum(oracle: GameOracle, rule: AbstractGameRule) -> None:
 
 def made_up_cross(oracle: GameOracle, player: str, rule: AbstractGameRule, *, weight: float) -> CrossTerm:
     """Return a cross term as the rule asks for it, for a displacement that is made up."""
-    displacement = tuple(1e-3 * p + 1e-6 for p in oracle.point[opponent_of(player, oracle.names)])
+    displacement = tuple(1e-3 * p + 1e-6 for p in joined(oracle.point, opponents_of(player, oracle.names)))
     return CrossTerm(weight, displacement, rule.needs.form if rule.needs.second_order else "difference")
 
 

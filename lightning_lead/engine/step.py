@@ -1,8 +1,9 @@
 """One game step: every turn takes a direction from its rule, and the optimizers move along it.
 
-    for each turn:   d = rule(oracle of the turn's batch);   θ ← optimizer(θ, d);   the rule may adjust θ
+    for each turn:   d = rule(oracle of the turn's batch);   θ ← optimizer(θ, d);   the rule may adjust θ;   θ ← P(θ)
 
-The opponent of a later turn has moved already: that is alternating play. A simultaneous game has one turn, of both.
+P is the player's constraint, if it has one. The opponent of a later turn has moved already: that is alternating play. A
+simultaneous game has one turn, of all players.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, final
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_clip
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._types import Vector
 from lightning_lead.calculus._rng import mix_seed
 from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.lookahead import Lookahead
@@ -50,7 +53,8 @@ class GameStep:
         turns: the moves, in order, with their micro-batches.
         live: name -> the players' parameters, which are moved in place.
         optimizers: that hold these parameters; each moves once per turn of a player that it holds.
-        lookahead: the optimizers' next step, for rules that look ahead; made of the same optimizers.
+        lookahead: the optimizers' next step, for rules that look ahead; made of the same optimizers. It also has the
+            players' constraints, which move parameters back after each turn.
         make_oracle: (turn, seed) -> the derivatives of that turn.
         seed: of all random numbers of the step.
         clip: largest norm of a player's direction, > 0, or None.
@@ -133,9 +137,9 @@ class GameStep:
         A skipped turn has none: no hook and no clip, and the optimizers' step moves nothing, but counts.
         """
         adjusts = self._game.rule.needs.adjusts_weights and not skipped
-        before = {}
-        if adjusts:
-            before = {name: tuple(p.detach().clone() for p in params) for name, params in self._live.items()}
+        constrained = [] if skipped else [name for name in turn.players if name in self._lookahead.constraints]
+        kept = self._live if adjusts else constrained
+        before = {name: tuple(p.detach().clone() for p in self._live[name]) for name in kept}
         if self._before_player is not None and not skipped:
             for name in turn.players:
                 self._before_player(name)
@@ -151,6 +155,15 @@ class GameStep:
             parameter.grad = None
         if adjusts:
             self._game.adjust_weights(before, self._live, turn.players)
+        for name in constrained:
+            self._constrain(name, before[name])
+
+    @torch.no_grad()
+    def _constrain(self, name: str, before: Vector) -> None:
+        """Move a player back into its set, in place; at rest on the edge it stays where it was, bit for bit."""
+        constraint = self._lookahead.constraints[name]
+        for parameter, start in zip(self._live[name], before, strict=True):
+            parameter.copy_(constraint.move(start, parameter))
 
     def _owners(self, players: Sequence[str], moving: set[int]) -> list[Optimizer]:
         owners = [o for o in self._optimizers if any(id(p) in moving for g in o.param_groups for p in g["params"])]

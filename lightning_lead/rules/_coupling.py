@@ -47,10 +47,10 @@ def check_coupling(coupling: Any) -> Coupling:
     if isinstance(coupling, str) and coupling == "auto":
         return "auto"
     numbers = list(coupling.values()) if isinstance(coupling, Mapping) else [coupling, coupling]
-    if len(numbers) != 2 or not all(map(_is_coupling, numbers)):
+    if len(numbers) < 2 or not all(map(_is_coupling, numbers)):
         raise ConfigurationError(
             "Cannot use coupling because it must be a finite number ≥ 0 (a negative one adds to the spin), one for "
-            "each of the two players by name, or 'auto', which follows the optimizer's momentum; try 'auto' "
+            "each of the players by name, or 'auto', which follows the optimizer's momentum; try 'auto' "
             f"(got {coupling!r})"
         )
     return {k: float(a) for k, a in coupling.items()} if isinstance(coupling, Mapping) else float(coupling)

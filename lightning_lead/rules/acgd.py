@@ -66,7 +66,12 @@ class ACGD(AbstractGameRule):
         self._local = LocalSolver.checked(solver, tolerance, max_iterations)
         self.solver, self.tolerance, self.max_iterations = self._local
         self.needs = RuleNeeds(
-            second_order=True, repeats_batch=True, uses_opponent=True, requires_sgd=True, zero_sum=solver == "cg"
+            second_order=True,
+            repeats_batch=True,
+            uses_opponent=True,
+            requires_sgd=True,
+            zero_sum=solver == "cg",
+            unconstrained=True,
         )
         self.beta = require_number("beta", beta, low=0, high=1, closed=False, why="it averages squares")
         self.eps = require_number("eps", eps, low=0, high=float("inf"), closed=False, why="it keeps a quotient finite")

@@ -55,6 +55,9 @@ class RuleNeeds:
         reads_momentum: depends on the optimizers' momentum; fit start checks that it can be read.
         requires_sgd: θ ← θ − η d is the whole method, so an optimizer with a memory of its own is refused.
         adjusts_weights: moves the weights once more after the optimizer, by `adjust_weights`.
+        plays_several: is defined for any number of players; other rules are for two, or for one.
+        unconstrained: rests elsewhere than the game where a constraint holds a player, as a rule does whose direction
+            is no multiple of the gradient at rest; such a game is refused.
         fallback: names a rule that differentiates once, for the error of layers without a second derivative.
 
     Example:
@@ -73,6 +76,8 @@ class RuleNeeds:
     reads_momentum: bool = False
     requires_sgd: bool = False
     adjusts_weights: bool = False
+    plays_several: bool = False
+    unconstrained: bool = False
     fallback: str = "a rule that differentiates once, such as game='ExtraAdam'"
 
     def __post_init__(self) -> None:

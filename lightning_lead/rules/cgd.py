@@ -63,7 +63,12 @@ class CGD(AbstractGameRule):
         self._local = LocalSolver.checked(solver, tolerance, max_iterations)
         self.solver, self.tolerance, self.max_iterations = self._local
         self.needs = RuleNeeds(
-            second_order=True, repeats_batch=True, uses_opponent=True, requires_sgd=True, zero_sum=solver == "cg"
+            second_order=True,
+            repeats_batch=True,
+            uses_opponent=True,
+            requires_sgd=True,
+            zero_sum=solver == "cg",
+            unconstrained=True,
         )
 
     @classmethod

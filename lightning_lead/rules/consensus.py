@@ -43,7 +43,7 @@ class ConsensusOptimization(AbstractGameRule):
         True
     """
 
-    needs = RuleNeeds(second_order=True, repeats_batch=True, uses_opponent=True)
+    needs = RuleNeeds(second_order=True, repeats_batch=True, uses_opponent=True, unconstrained=True)
     affine = True
     plays = ("simultaneous", "alternating")
     cost = Cost(gradients=2, hessian_products=4)  # in simultaneous play

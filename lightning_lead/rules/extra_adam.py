@@ -39,7 +39,7 @@ class ExtraAdam(AbstractGameRule):
         True
     """
 
-    needs = RuleNeeds(repeats_batch=True, uses_opponent=True)
+    needs = RuleNeeds(repeats_batch=True, uses_opponent=True, plays_several=True)
     cost = Cost(gradients=4)
     affine = True
     plays: tuple[Play, ...] = ("simultaneous",)

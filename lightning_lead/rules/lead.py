@@ -7,7 +7,8 @@
     d_i = ∇_i L_i(θ_i, θ_j + a·Δ_j)                   extrapolated: one gradient, and no c
     d_i = whichever of exact and extrapolated         auto: extrapolated as long as the two agree
 
-Δ_j is how far the opponent has moved since player i's own previous update. d into SGD(lr=η, momentum=β) is
+Δ_j is how far the opponent has moved since player i's own previous update; of several opponents j each has its own, and
+a term is the sum over them. d into SGD(lr=η, momentum=β) is
 
     x⁺ = x + β(x − x⁻) − η ∇ₓf − α (∇²ₓᵧf)(y − y⁻),     a = α/η
     y⁺ = y + β(y − y⁻) + η ∇ᵧf + α (∇²ᵧₓf)(x − x⁻),
@@ -32,11 +33,11 @@ from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive, require_number
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import CrossForm, Point, Vector
-from lightning_lead.calculus._players import opponent_of
+from lightning_lead.calculus._players import joined, opponents_of
 from lightning_lead.calculus._terms import CrossTerm
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.rules._agreement import FormRecord, agreement
-from lightning_lead.rules._anchors import anchor_of, follow, gradient_ahead, start_anchors
+from lightning_lead.rules._anchors import follow, gradient_ahead, opponents_before, start_anchors
 from lightning_lead.rules._coupling import check_coupling, coupling_by_momentum, renamed_alpha
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
@@ -62,7 +63,7 @@ class LEAD(AbstractGameRule):
     Args:
         coupling: a in gradient units, a = α/η of the paper; dimensionless, finite, ≥ 0. a ≈ 1 looks ahead by one step
             of the opponent. "auto" sets it by the moving player's own momentum (see `rules._coupling`); one number is
-            for both players; player -> number is each one's own, as in {"discriminator": 0.5, "generator": 0.01}.
+            for all players; player -> number is each one's own, as in {"discriminator": 0.5, "generator": 0.01}.
         cross: "exact" differentiates twice; "difference" evaluates the gradient against the opponent as it was;
             "extrapolated" evaluates it once, against the opponent as it would be after `a` more moves. On
             piecewise-linear networks these are three different algorithms: autograd drops the kinks that a finite
@@ -145,6 +146,7 @@ class LEAD(AbstractGameRule):
             cancels=coupled > 0 and cross in ("difference", "auto"),
             repeats_batch=coupled > 0 and (cross == "auto" or term == "difference" or self.cross_fraction < 1),
             reads_momentum=self.coupling == "auto",
+            plays_several=True,
             form=self.form,
             cross_fraction=self.cross_fraction,
             fallback="LEADStrategy(cross='extrapolated')",
@@ -217,7 +219,7 @@ class LEAD(AbstractGameRule):
             state = self.init(oracle.point)
         directions, forms = {}, dict(state.get("forms", {}))
         for player in players:
-            before = anchor_of(opponent_of(player, oracle.names), state)
+            before = opponents_before(player, oracle.point, state)
             coupling = self._coupling_of(player, oracle, simultaneous=len(players) > 1)
             if before is None or coupling == 0:
                 directions[player] = oracle.gradient(player)
@@ -256,7 +258,7 @@ class LEAD(AbstractGameRule):
 
 
 class _Coupled(NamedTuple):
-    """A turn of a player whose opponent has come from `before`: the directions that can be asked for."""
+    """A turn of a player whose opponents have come from `before`: the directions that can be asked for."""
 
     player: str
     oracle: GameOracle
@@ -271,7 +273,7 @@ class _Coupled(NamedTuple):
         return gradient_ahead(self.oracle, self.player, self.coupling, self.before, replay=replay)
 
     def with_term(self, *, replay: bool = False) -> Vector:
-        now = self.oracle.point[opponent_of(self.player, self.oracle.names)]
+        now = joined(self.oracle.point, opponents_of(self.player, self.oracle.names))
         wide = [p.to(b.dtype) for p, b in zip(now, self.before, strict=True)]
         displacement = tuple(torch._foreach_sub(wide, self.before))
         form: CrossForm = self.rule.form if self.rule.needs.second_order else "difference"

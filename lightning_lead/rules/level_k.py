@@ -17,7 +17,6 @@ from typing import final
 from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Play, Point, Vector
-from lightning_lead.calculus._players import opponent_of
 from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.rules.base import AbstractGameRule, Cost, RuleNeeds, RuleState
 
@@ -51,7 +50,7 @@ class LevelK(AbstractGameRule):
             raise ConfigurationError(f"Cannot reason to level={level!r}; pass an integer ≥ 1, 1 is plain gradient play")
         self.level = level
         self.cost = Cost(gradients=2 * level)
-        self.needs = RuleNeeds(repeats_batch=level > 1, uses_opponent=level > 1)
+        self.needs = RuleNeeds(repeats_batch=level > 1, uses_opponent=level > 1, plays_several=True)
 
     @classmethod
     def variants(cls) -> list[AbstractGameRule]:
@@ -70,6 +69,5 @@ class LevelK(AbstractGameRule):
         for _ in range(self.level - 1):
             there, directions = oracle.ahead(directions), {}
             for player in players:
-                other = opponent_of(player, players)
-                directions[player] = oracle.gradient(player, at={**oracle.point, other: there[other]})
+                directions[player] = oracle.gradient(player, at={**there, player: oracle.point[player]})
         return directions, state

@@ -81,6 +81,8 @@ class ODEGAN(AbstractGameRule):
             repeats_batch=repeats,
             uses_opponent=repeats,
             requires_sgd=True,
+            plays_several=self.regularization == 0,
+            unconstrained=self.regularization > 0,
             fallback="ODEGAN(regularization=0)",
         )
 

@@ -40,9 +40,8 @@ class PastExtragradient(AbstractGameRule):
         True
     """
 
-    needs = RuleNeeds(
-        uses_opponent=True
-    )  # and not `displaces`: both players face one point, where they may share fakes
+    # and not `displaces`: all players face one point, where they may share fakes
+    needs = RuleNeeds(uses_opponent=True, plays_several=True)
     cost = Cost(gradients=2)
     affine = True
     plays: tuple[Play, ...] = ("simultaneous",)

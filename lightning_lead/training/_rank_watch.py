@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,6 +77,7 @@ class RankWatch(Callback):
         """
         if self._notes is None:
             return
+        own = module.local_players()  # of each rank, and of the size of its batch
         moving = [(id(p), p.requires_grad, p.dtype) for params in live.values() for p in params]
         players = [turn.players for turn in turns]
         settings = [getattr(module, name, None) for name in _SETTINGS]
@@ -85,7 +86,8 @@ class RankWatch(Callback):
 
         def describe() -> dict[str, Any]:
             where = {"is next": f"game step {module.global_step}", "of epoch": module.current_epoch}
-            whole = {name: _parameters(module, params) for name, params in listed(module.players()).items()}
+            shared = {name: params for name, params in listed(module.players()).items() if name not in own}
+            whole = {name: _parameters(module, params) for name, params in shared.items()}
             order = ", then ".join(" and ".join(each) for each in players)
             return {**where, "is the last batch of the epoch": last, "turns": order, **_game(module), **whole}
 
@@ -102,7 +104,9 @@ class RankWatch(Callback):
         if self._notes is not None:
             where = {"is next": what, "after game step": module.global_step}
             optimizers = {f"optimizer {k}": _optimizer(each) for k, each in enumerate(module.trainer.optimizers)}
-            self._notes.agree(where | more | optimizers | {"norm of": _norms(module)})
+            players = listed(module.players())
+            own = {id(p) for name in module.local_players() & players.keys() for p in players[name]}
+            self._notes.agree(where | more | optimizers | {"norm of": _norms(module, own)})
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Open the notes of this fit; Lightning's wrapper would hang, or worse, on parameters that differ."""
@@ -210,11 +214,11 @@ def _parameters(module: nn.Module, of: Sequence[Tensor] | None) -> dict[str, str
     return found
 
 
-def _norms(module: nn.Module) -> dict[str, float]:
-    """Name -> norm, of every parameter."""
+def _norms(module: nn.Module, own: Collection[int]) -> dict[str, float]:
+    """Name -> norm, of every parameter but those of this rank alone, by their ids."""
     norms: dict[torch.device, dict[str, Tensor]] = {}
     for name, p in module.named_parameters():
-        if not (nn.parameter.is_lazy(p) or p.is_meta):
+        if not (nn.parameter.is_lazy(p) or p.is_meta or id(p) in own):
             continuous = p.detach() if p.is_floating_point() or p.is_complex() else p.detach().float()
             wide = torch.promote_types(continuous.dtype, torch.float32)
             norms.setdefault(p.device, {})[name] = torch.linalg.vector_norm(continuous, dtype=wide).float()

@@ -1,4 +1,4 @@
-"""LeadMixin: two players with losses of their own, trained by a game rule under a Lightning Trainer.
+"""LeadMixin: players with losses of their own, trained by a game rule under a Lightning Trainer.
 
 One `training_step` is one game step: every player moves, and `trainer.global_step` grows by one.
 """
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_clip, check_positive
-from lightning_lead._distributed import mean_over_ranks
+from lightning_lead._distributed import mean_over_ranks, share_of_ranks
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead._lightning import (
     Callback,
@@ -39,6 +39,7 @@ from lightning_lead.checkpoints._game import (
 )
 from lightning_lead.checkpoints._generators import have_moved
 from lightning_lead.checkpoints._whole import use_whole_files
+from lightning_lead.constraints import AbstractConstraint, check_constraints
 from lightning_lead.engine._batches import batch_size, split_batch
 from lightning_lead.engine._probe import naming_suspects
 from lightning_lead.engine.lead_strategy import LEADStrategy
@@ -150,8 +151,23 @@ class LeadMixin(SavedGame):
     # ---- what a user implements -------------------------------------------------------------------------------------
 
     def players(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Return name -> parameters of each of the two players, in the order of play."""
+        """Return name -> parameters of each player, in the order of play; of two, or of more if the rule can."""
         raise NotImplementedError("Cannot play because players() is missing; return {name: parameters} for two players")
+
+    def constraints(self) -> Mapping[str, AbstractConstraint]:
+        """Override it to keep players in sets: player -> constraint; asked in every game step, after its start.
+
+        Points that a rule looks ahead to are projected as well, so that no loss meets a point outside.
+        """
+        return {}
+
+    def local_players(self) -> frozenset[str]:
+        """Override it to name players that each rank has its own of, as a perturbation of each of its samples.
+
+        Their directions are not averaged over ranks but weighted by the rank's share of the samples, and their
+        parameters may differ between ranks. A checkpoint holds those of rank 0.
+        """
+        return frozenset()
 
     def player_losses(self, batch: Any) -> Mapping[str, Tensor]:
         """Return name -> scalar loss that the player minimises, a mean over the batch; or define one per player."""
@@ -186,6 +202,16 @@ class LeadMixin(SavedGame):
             return [Turn(names, parts, size)]
         return [Turn((name,), parts, size) for name in names]
 
+    def on_game_step_start(self, batch: Any) -> None:
+        """Override it for what comes before the turns of a game step, inside of its private noise.
+
+        A player that lives for one batch is set anew here, followed by `forget_player`. A run that is resumed in the
+        middle of a game step goes on with the checkpoint's.
+
+        Args:
+            batch: from the loader.
+        """
+
     def on_before_player_step(self, player: str) -> None:
         """Override it to look at a player's direction, or to change it, in `.grad` of its parameters, once per turn.
 
@@ -211,8 +237,11 @@ class LeadMixin(SavedGame):
         made, self._turns_made = self._turns_made, 0  # of a step that a checkpoint has interrupted
         seed = mix_seed(self._noise_seed or 0, self.trainer.global_rank, self.trainer.global_step)
         with self.private_noise(seed):
+            if not made:
+                self.on_game_step_start(batch)
             turns = without_frozen(self.game_turns(batch), live)
         check_turns(turns, alone=self.trainer.world_size == 1)
+        constraints = self._constraints(live)
         self._compare_ranks(turns, live)
         if made >= len(turns):
             raise CheckpointMismatchError(
@@ -245,7 +274,7 @@ class LeadMixin(SavedGame):
         if begins:  # after the look of a run that is resumed here: the uninterrupted one has none
             self._graphs.clear()
         meets_first = begins or (first and self._waits_until() <= self.trainer.global_step)
-        lookahead = Lookahead(live, self.trainer.optimizers, clip=self.clip)
+        lookahead = Lookahead(live, self.trainer.optimizers, clip=self.clip, constraints=constraints)
         step = GameStep(
             self.game,
             turns,
@@ -342,8 +371,28 @@ class LeadMixin(SavedGame):
             return trained
         return {name: trained[name] or params for name, params in players.items()}
 
+    def _constraints(self, live: Mapping[str, Sequence[Tensor]]) -> Mapping[str, AbstractConstraint]:
+        """Return the constraints of a game step; before the first one of a fit they are checked."""
+        constraints = self.constraints()
+        if constraints and not self._probed:
+            check_constraints(constraints, live)
+            rule = self.game.rule
+            if rule.needs.unconstrained:
+                raise ConfigurationError(
+                    f"Cannot play {rule.name} with constraints because its directions do not vanish, nor point out of "
+                    f"the set, where the constrained game is at rest; use LEADStrategy(), game='ExtraAdam' or another "
+                    f"of docs/players.md (got constraints of {', '.join(map(repr, constraints))})"
+                )
+        return constraints
+
     def _start_game(self, live: Mapping[str, Sequence[nn.Parameter]]) -> None:
-        check_players(live, alone=not self.game.rule.needs.uses_opponent)
+        needs = self.game.rule.needs
+        several = needs.plays_several or not needs.uses_opponent
+        check_players(live, rule=self.game.rule.name, alone=not needs.uses_opponent, several=several)
+        if strange := self.local_players() - live.keys():
+            raise ConfigurationError(
+                f"Cannot play because local_players() names no players; choose from {list(live)} (got {set(strange)})"
+            )
         self.game.start({name: tuple(params) for name, params in live.items()})
         self._playing = _moving(live)
         for name, params in listed(self.players()).items():
@@ -352,7 +401,7 @@ class LeadMixin(SavedGame):
                     parameter.grad = None  # of before it was frozen: its optimizer would move it still
             if not any(p.requires_grad for p in params):
                 rank_zero_info(f"The player {name!r} is frozen as a whole: it stays, and the other one moves alone")
-        needs, simultaneous = self.game.rule.needs, self.game.play == "simultaneous"
+        simultaneous = self.game.play == "simultaneous"
         # a rule that displaces looks from two points; compiled code allows one reverse pass, and two losses take two
         self._joint = simultaneous and needs.evaluates_once and not needs.displaces and not has_compiled(self)
         # whatever draws from Python or numpy must draw the same again where a batch is evaluated again
@@ -411,7 +460,8 @@ class LeadMixin(SavedGame):
         if not probing:
             reduce = mean_over_ranks(self.trainer.strategy, turn.batch_size)
             settings = {"reduce": reduce, "lookahead": lookahead, "inspect": self._inspected(), "joint": self._joint}
-            settings["lenient"] = True
+            own = share_of_ranks(self.trainer.strategy, turn.batch_size)
+            settings |= {"lenient": True, "local": dict.fromkeys(self.local_players(), own)}
         return GameOracle(
             {player: tuple(params) for player, params in live.items()},
             [self._batch_losses(micro, mix_seed(seed, k)) for k, micro in enumerate(turn.micro_batches)],

@@ -1,8 +1,8 @@
-"""LeadModule: any two players, with optimizers and schedulers that need no more than their settings."""
+"""LeadModule: any players, with optimizers and schedulers that need no more than their settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,15 +20,17 @@ __all__ = ["LeadModule"]
 
 
 class LeadModule(LeadMixin):
-    """Any two players: implement `players()` and `player_losses(batch)`; the rest has defaults.
+    """Any players: implement `players()` and `player_losses(batch)`; the rest has defaults.
 
     Args:
         game: rule, play and state; or a rule; or a name, as in "ExtraAdam"; default `LEADStrategy()`, the exact term
             with a coupling that follows the optimizer's momentum.
-        optimizer: param groups -> optimizer; default Adam with betas (0, 0.9). A rule that takes plain steps, as
+        optimizer: param groups -> optimizer; default Adam with betas (0, 0.9). Or player -> such a function, for
+            players that move differently; then each has an optimizer of its own. A rule that takes plain steps, as
             `ACGD`, gets SGD in its place.
-        learning_rates: one for both players, or player -> learning rate; > 0.
-        scheduler: optimizer -> learning-rate scheduler, stepped once per game step; or None.
+        learning_rates: one for all players, or player -> learning rate; > 0.
+        scheduler: optimizer -> learning-rate scheduler, stepped once per game step; or None. Of several optimizers each
+            has one.
         clip: largest norm of a player's direction, > 0, or None.
         accumulate: number of micro-batches that a batch is split into, ≥ 1.
 
@@ -54,7 +56,7 @@ class LeadModule(LeadMixin):
         self,
         *,
         game: GameStrategy | AbstractGameRule | str | None = None,
-        optimizer: OptimizerCallable | None = None,
+        optimizer: OptimizerCallable | Mapping[str, OptimizerCallable] | None = None,
         learning_rates: float | Mapping[str, float] = 2e-4,
         scheduler: LRSchedulerCallable | None = None,
         clip: float | None = None,
@@ -68,32 +70,45 @@ class LeadModule(LeadMixin):
         self._optimizer, self._scheduler, self._rates = optimizer, scheduler, learning_rates
 
     def configure_optimizers(self) -> Any:
-        """Return one optimizer, with a named param group per player, frozen parameters included, and the scheduler."""
-        make: Callable[..., torch.optim.Optimizer] = self._optimizer or _default_optimizer
+        """Return one optimizer, with a named param group per player, or one per player; and a scheduler of each.
+
+        Frozen parameters are in their groups.
+        """
+        groups = {name: self._group(name, parameters) for name, parameters in listed(self.players()).items()}
+        for what, given in (("optimizer", self._optimizer), ("learning rate", self._rates)):
+            if isinstance(given, Mapping) and set(given) != set(groups):
+                raise ConfigurationError(
+                    f"Cannot give each player its {what}; name all players: {list(groups)} (got {list(given)})"
+                )
+        make = self._optimizer
         if self.game.rule.needs.requires_sgd:
-            make = torch.optim.SGD
-            if self._optimizer is not None:
+            if make is not None:
                 rank_zero_info(f"{self.game.rule.name} adapts its steps itself: plain SGD moves the weights")
-        groups = []
-        players = listed(self.players())
-        if isinstance(self._rates, Mapping) and set(self._rates) != set(players):
-            raise ConfigurationError(
-                f"Cannot give each player its learning rate; name both players in learning_rates: {list(players)} "
-                f"(got {list(self._rates)})"
-            )
-        for name, parameters in players.items():
-            rate = self._rates[name] if isinstance(self._rates, Mapping) else self._rates
-            groups.append({"params": parameters, "lr": rate, "name": name})
-        try:
-            optimizer = make(groups)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(
-                f"Cannot build the optimizer because it does not take param groups with a learning rate each; pass a "
-                f"function of them, as lambda groups: torch.optim.Adam(groups) (got {first_line(error)})"
-            ) from error
-        if self._scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
+            make = torch.optim.SGD
+        if isinstance(make, Mapping):
+            optimizers = [_made(make[name], [group]) for name, group in groups.items()]
+        else:
+            optimizers = [_made(make or _default_optimizer, list(groups.values()))]
+        configured: list[Any] = list(optimizers)
+        if self._scheduler is not None:
+            schedulers = [{"scheduler": self._scheduler(each), "interval": "step"} for each in optimizers]
+            pairs = zip(optimizers, schedulers, strict=True)
+            configured = [{"optimizer": optimizer, "lr_scheduler": scheduler} for optimizer, scheduler in pairs]
+        return configured[0] if len(configured) == 1 else configured
+
+    def _group(self, name: str, parameters: Sequence[torch.nn.Parameter]) -> dict[str, Any]:
+        rate = self._rates.get(name, 0.0) if isinstance(self._rates, Mapping) else self._rates
+        return {"params": parameters, "lr": rate, "name": name}
+
+
+def _made(make: Callable[..., torch.optim.Optimizer], groups: Sequence[Any]) -> torch.optim.Optimizer:
+    try:
+        return make(groups)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"Cannot build the optimizer because it does not take param groups with a learning rate each; pass a "
+            f"function of them, as lambda groups: torch.optim.Adam(groups) (got {first_line(error)})"
+        ) from error
 
 
 def _default_optimizer(groups: Iterable[Any]) -> torch.optim.Optimizer:
