@@ -41,11 +41,11 @@ def opponents_before(player: str, point: Point, state: RuleState) -> Vector | No
     """Return where a player's opponents stood when it last updated, one after the other, or None if none has moved."""
     if len(point) <= 2:
         return anchor_of(opponent_of(player, tuple(point)), state)
-    moved = state["moved"][player]
+    anchors, moved = state["anchor"][player], state["moved"][player]
     if not any(moved.values()):
         return None
-    anchors = state["anchor"][player]
-    return tuple(t for name, has in moved.items() for t in (anchors[name] if has else snapshot(point[name])))
+    before = {name: anchors[name] if moved[name] else snapshot(point[name]) for name in moved}
+    return joined(before, opponents_of(player, point))  # in the order of play, which a state need not keep
 
 
 def gradient_ahead(oracle: GameOracle, player: str, weight: float, before: Vector, *, replay: bool = False) -> Vector:

@@ -66,12 +66,14 @@ class AlexGDA(AbstractGameRule):
 
     def init(self, point: Point) -> RuleState:
         """A copy of the parameters of each player that is met elsewhere than where it is; none has moved yet."""
-        parts = dict(zip(point, (self.gamma, self.delta), strict=True))
+        parts = dict(zip(point, (self.gamma, self.delta), strict=False))  # γ = δ = 1 is for any number of players
         return start_anchors({name: point[name] for name, part in parts.items() if part != 1})
 
     def direction(
         self, oracle: GameOracle, players: Sequence[str], state: RuleState
     ) -> tuple[dict[str, Vector], RuleState]:
         """Each moving player's gradient, against the other one's point on the line of its last move."""
+        if not self.needs.uses_opponent:
+            return {player: oracle.gradient(player) for player in players}, start_anchors({})
         weights = dict(zip(oracle.names, (self.delta - 1, self.gamma - 1), strict=True))
         return gradient_by_weights(oracle, players, state, weights)
