@@ -7,12 +7,13 @@ import pytest
 import torch
 from host import Host
 from rules_under_test import label, rules_under_test
+from test_contract import exported
 from tiny import tiny_loader, tiny_trainer
 from trio_on_ranks import BATCH, GAMES, Trio, fitted, networks
 
 from lightning_lead import ConfigurationError
 from lightning_lead.engine.named_rules import game_names
-from lightning_lead.rules import LEAD, ExtraAdam, Extragradient, GradientPlay
+from lightning_lead.rules import LEAD, ODEGAN, ExtraAdam, Extragradient, GradientPlay
 
 RULES = rules_under_test()
 SEVERAL = [rule for rule in RULES if rule.needs.plays_several or not rule.needs.uses_opponent]
@@ -264,3 +265,14 @@ def test_two_processes_equal_one_and_each_has_its_own_perturbations(tmp_path):
             assert (found[game]["delta"] - alone.delta.detach()[rank::2]).abs().max() < 1e-12, game
         assert not torch.equal(ranks[0][game]["delta"], ranks[1][game]["delta"])
     assert (ranks[0]["averaged"]["networks"] - networks(fitted(GAMES[0], world_size=1, rank=0))).abs().max() > 1e-7
+
+
+def test_the_docs_say_what_each_rule_plays():
+    page = (Path(__file__).parents[2] / "docs" / "players.md").read_text(encoding="utf-8")
+    for name, rule in exported().items():
+        needs = rule().needs
+        players = "two" if not needs.plays_several else "two or more"
+        row = f"| {name} | {players if needs.uses_opponent else 'any'} | {'no' if needs.unconstrained else 'yes'} |"
+        assert row in page
+    assert ODEGAN(regularization=0).needs.plays_several
+    assert not ODEGAN(regularization=0).needs.unconstrained
