@@ -24,6 +24,7 @@ COMMANDS = {"cli", "compare", "evaluate", "recipe"}
 FORBIDDEN = {
     "calculus": {*LIGHTNING, *COMMANDS, "engine", "rules", "games", "gan", "training"},
     "rules": {*LIGHTNING, *COMMANDS, "engine", "games", "gan", "training", "torchvision"},
+    "constraints": {*LIGHTNING, *COMMANDS, "calculus", "rules", "engine", "training"},
     "games": {*LIGHTNING, *COMMANDS, "rules", "engine"},
     "objectives": {*LIGHTNING, *COMMANDS, "calculus", "rules", "engine", "gan"},
     "networks": {*LIGHTNING, *COMMANDS, "calculus", "rules", "engine", "gan", "features"},

@@ -21,7 +21,7 @@ from lightning_lead._checks import check_clip
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._types import Vector
 from lightning_lead.calculus._players import laid_out_like, weighted_sum
-from lightning_lead.constraints import AbstractConstraint
+from lightning_lead.constraints.base import AbstractConstraint
 
 __all__ = ["Lookahead", "momentum_lag"]
 

@@ -39,7 +39,7 @@ from lightning_lead.checkpoints._game import (
 )
 from lightning_lead.checkpoints._generators import have_moved
 from lightning_lead.checkpoints._whole import use_whole_files
-from lightning_lead.constraints import AbstractConstraint, check_constraints
+from lightning_lead.constraints.base import AbstractConstraint, check_constraints
 from lightning_lead.engine._batches import batch_size, split_batch
 from lightning_lead.engine._probe import naming_suspects
 from lightning_lead.engine.lead_strategy import LEADStrategy
