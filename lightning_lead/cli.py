@@ -32,7 +32,7 @@ _SUBCOMMANDS = {
     "predict": "write or return samples of a checkpoint",
     "compare": "train one recipe by several game optimizers; a table and a figure",
     "evaluate": "score a checkpoint, or a folder of images",
-    "fetch": "fetch CIFAR-10, or the network of FID",
+    "fetch": "fetch CIFAR-10, MNIST, or the network of FID",
 }
 
 

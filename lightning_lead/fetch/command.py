@@ -1,4 +1,4 @@
-"""`lightning-lead fetch cifar10|inception`."""
+"""`lightning-lead fetch cifar10|inception|mnist`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from lightning_lead.fetch._archives import CHOICES
 from lightning_lead.fetch._store import FetchError
 from lightning_lead.fetch.cifar10 import fetch_cifar10
 from lightning_lead.fetch.inception import fetch_inception
+from lightning_lead.fetch.mnist import fetch_mnist
 
 __all__ = ["fetch"]
 
-_THINGS = {"cifar10": fetch_cifar10, "inception": fetch_inception}
+_THINGS = {"cifar10": fetch_cifar10, "inception": fetch_inception, "mnist": fetch_mnist}
 
 
 def fetch(args: Sequence[str]) -> int:
@@ -38,7 +39,7 @@ def fetch(args: Sequence[str]) -> int:
         description="Fetch data or weights once, check them, and keep them where training and scoring find them.",
         epilog="A command that broke off goes on where it was. See docs/data.md.",
     )
-    about = "CIFAR-10, or the Inception network that FID is measured in"
+    about = "CIFAR-10, MNIST, or the Inception network that FID is measured in"
     parser.add_argument("thing", choices=sorted(_THINGS), help=about)
     parser.add_argument(
         "--source",
