@@ -71,7 +71,12 @@ def describe(record: Mapping[str, Any]) -> str:
 
 
 def describe_protocol(protocol: Mapping[str, Any]) -> str:
-    """Return in one line how something was measured; not what came of it."""
+    """Return in one line how something was measured; not what came of it.
+
+    A protocol of another kind than that of samples says it itself, by "summary".
+    """
+    if "summary" in protocol:
+        return str(protocol["summary"])
     ema = protocol["ema"]
     weights = "live weights"
     if ema is not None:

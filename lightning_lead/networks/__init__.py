@@ -5,10 +5,12 @@ from lightning_lead.networks._labels import ConditionalNorm
 from lightning_lead.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.networks.dcgan32 import DCGAN32Discriminator, DCGAN32Generator
 from lightning_lead.networks.mlp import MLPDiscriminator, MLPGenerator
+from lightning_lead.networks.perceptron import MLP
 from lightning_lead.networks.porting import port_generator
 from lightning_lead.networks.sngan import SNGANDiscriminator, SNGANGenerator
 
 __all__ = [
+    "MLP",
     "MLPGenerator",
     "MLPDiscriminator",
     "DCGANGenerator",

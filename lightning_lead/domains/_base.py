@@ -1,0 +1,90 @@
+"""What the modules here share: the batch, its check on the host, losses of samples, and a forward that callbacks call."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+from torch import Tensor
+
+from lightning_lead._errors import ConfigurationError
+from lightning_lead.domains._batch import DomainBatch, check_batch, domain_batch
+from lightning_lead.domains._losses import LossKind, check_loss, sample_losses
+from lightning_lead.training.module import LeadModule
+
+__all__ = ["AbstractDomainModule"]
+
+
+class AbstractDomainModule(LeadModule, abc.ABC):
+    """A module whose batches are (inputs, labels, groups)."""
+
+    takes_unlabelled = False
+    """True where labels of −1 have a meaning."""
+
+    def __init__(self, *, num_groups: int, counted: str, loss: LossKind, **settings: Any) -> None:
+        super().__init__(**settings)
+        check_loss(loss)
+        if num_groups < 2:
+            raise ConfigurationError(
+                f"Cannot build {type(self).__name__} because one environment alone does not show what varies; pass "
+                f"{counted} of two or more (got {num_groups})"
+            )
+        self.num_groups, self.loss = num_groups, loss
+
+    @abc.abstractmethod
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the prediction: logits (n, classes), or one logit or number per sample.
+
+        Args:
+            inputs: (n, ...).
+        """
+
+    def unpack_batch(self, batch: Any) -> DomainBatch:
+        """Return (inputs, labels, groups) of a batch; override it for batches of another form.
+
+        Args:
+            batch: from the loader.
+        """
+        return domain_batch(batch)
+
+    def sample_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss (n,) of each sample; override it for a loss of your own.
+
+        Args:
+            outputs: of `forward`.
+            labels: (n,).
+        """
+        return sample_losses(outputs, labels, self.loss)
+
+    def on_fit_start(self) -> None:
+        """Refuse data with another number of groups, and start the game."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        found = getattr(data, "num_groups", self.num_groups)
+        if found != self.num_groups:
+            raise ConfigurationError(
+                f"Cannot train {type(self).__name__} on {type(data).__name__} because that has another number of "
+                f"groups; set the module's to {found} (got {self.num_groups})"
+            )
+        super().on_fit_start()
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Check a training batch while it is on the host, where reading it waits for nothing."""
+        if self._trainer is not None and self.trainer.training:
+            check_batch(
+                self.unpack_batch(batch),
+                num_groups=self.num_groups,
+                classes=self.loss == "classification",
+                unlabelled=self.takes_unlabelled,
+            )
+        return super().on_before_batch_transfer(batch, dataloader_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Do nothing per batch: `DomainAccuracy` scores."""
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Do nothing per batch: `DomainAccuracy` scores."""
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Return the prediction for inputs alone, or for those of a batch."""
+        outputs: Tensor = self(batch if isinstance(batch, Tensor) else self.unpack_batch(batch).inputs)
+        return outputs

@@ -1,0 +1,79 @@
+"""Losses of single samples, and their means over groups.
+
+    one logit       log(1 + exp(−(2y − 1) f))        several logits  −log softmax(f)_y        squared  (f − y)²
+
+A sample without a label, −1, has loss 0 and is not counted.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
+
+from lightning_lead._errors import ConfigurationError
+
+__all__ = ["LossKind", "check_loss", "group_means", "labelled_mean", "predicted_classes", "sample_losses"]
+
+LossKind = Literal["classification", "squared"]
+
+
+def check_loss(loss: str) -> None:
+    """Refuse an unknown name."""
+    if loss not in ("classification", "squared"):
+        raise ConfigurationError(
+            f"Cannot train because there is no such loss; pass 'classification' or 'squared' (got {loss!r})"
+        )
+
+
+def sample_losses(outputs: Tensor, labels: Tensor, kind: LossKind) -> Tensor:
+    """Return the loss of each sample, (n,).
+
+    Args:
+        outputs: (n, k) logits, of which one alone is that of class 1 of two; or (n,) or (n, 1).
+        labels: (n,).
+        kind: "classification" or "squared".
+    """
+    single = outputs.dim() == 1 or (outputs.dim() == 2 and outputs.shape[1] == 1)
+    if outputs.dim() not in (1, 2) or len(outputs) != len(labels):
+        raise ConfigurationError(
+            f"Cannot compare outputs with labels because they are not one row per sample; return ({len(labels)}, "
+            f"classes) from the network (got {tuple(outputs.shape)})"
+        )
+    if single:
+        outputs = outputs.reshape(-1)
+    if kind == "squared":
+        if not single:
+            raise ConfigurationError(
+                f"Cannot take a squared error because there is one number per sample; return ({len(labels)}, 1) from "
+                f"the network (got {tuple(outputs.shape)})"
+            )
+        return (outputs - labels.to(outputs.dtype)).square()
+    if single:
+        wanted = labels.clamp(min=0).to(outputs.dtype)
+        known = (labels >= 0).to(outputs.dtype)
+        return binary_cross_entropy_with_logits(outputs, wanted, reduction="none") * known
+    return cross_entropy(outputs, labels, reduction="none", ignore_index=-1)
+
+
+def labelled_mean(losses: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean over the samples that have a label, 0 where there are none."""
+    if labels.is_floating_point():
+        return losses.mean()
+    known: Tensor = (labels >= 0).sum().clamp(min=1)
+    return losses.sum() / known
+
+
+def group_means(losses: Tensor, groups: Tensor, num_groups: int) -> Tensor:
+    """Return the mean loss of each group, (num_groups,); 0 for one without samples, as in Sagawa et al.'s code."""
+    members = one_hot(groups, num_groups).to(losses.dtype)  # no reading on the host, as a mask would need
+    return losses @ members / members.sum(0).clamp(min=1)
+
+
+def predicted_classes(outputs: Tensor) -> Tensor:
+    """Return the class (n,) of the largest logit, or by the sign of a single one."""
+    if outputs.dim() == 1 or outputs.shape[1] == 1:
+        return (outputs.reshape(-1) > 0).to(torch.int64)
+    return outputs.argmax(1)
