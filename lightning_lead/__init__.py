@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
         compare,
         constraints,
         data,
+        domains,
         engine,
         evaluate,
         features,
@@ -43,10 +44,22 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
     from lightning_lead.checkpoints import CompactCheckpointIO
     from lightning_lead.data import (
         CIFAR10DataModule,
+        ColouredDigitsDataModule,
         DigitsDataModule,
         GaussiansDataModule,
         ImageFolderDataModule,
+        LinearSEMDataModule,
+        MoonsDataModule,
+        ShiftedDigitsDataModule,
         STL10DataModule,
+    )
+    from lightning_lead.domains import (
+        DANNModule,
+        DomainAccuracy,
+        ERMModule,
+        GroupDROModule,
+        IRMGamesModule,
+        IRMv1Module,
     )
     from lightning_lead.engine.lead_strategy import LEADStrategy
     from lightning_lead.engine.strategy import GameStrategy
@@ -68,6 +81,11 @@ __all__ = [
     "AdversarialModule",
     "LeadModule",
     "LeadMixin",
+    "DANNModule",
+    "GroupDROModule",
+    "IRMGamesModule",
+    "IRMv1Module",
+    "ERMModule",
     "GANBatch",
     "Turn",
     # around it
@@ -77,6 +95,7 @@ __all__ = [
     "ImageWriter",
     "ModeCounter",
     "PairedMetrics",
+    "DomainAccuracy",
     "SegmentCheckpoint",
     "Throughput",
     "CompactCheckpointIO",
@@ -85,6 +104,10 @@ __all__ = [
     "ImageFolderDataModule",
     "DigitsDataModule",
     "GaussiansDataModule",
+    "ColouredDigitsDataModule",
+    "ShiftedDigitsDataModule",
+    "MoonsDataModule",
+    "LinearSEMDataModule",
     # errors
     "ConfigurationError",
     "DifferentiationError",
@@ -98,6 +121,7 @@ __all__ = [
     "compare",
     "constraints",
     "data",
+    "domains",
     "engine",
     "evaluate",
     "features",
@@ -122,6 +146,12 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "Turn": "lightning_lead.engine.turns",
     "LeadModule": "lightning_lead.training.module",
     "LeadMixin": "lightning_lead.training.mixin",
+    "DANNModule": "lightning_lead.domains",
+    "GroupDROModule": "lightning_lead.domains",
+    "IRMGamesModule": "lightning_lead.domains",
+    "IRMv1Module": "lightning_lead.domains",
+    "ERMModule": "lightning_lead.domains",
+    "DomainAccuracy": "lightning_lead.domains",
     "GenerativeMetrics": "lightning_lead.callbacks",
     "SampleGrid": "lightning_lead.callbacks",
     "GeneratorEMA": "lightning_lead.gan.ema",
@@ -136,6 +166,10 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "ImageFolderDataModule": "lightning_lead.data",
     "DigitsDataModule": "lightning_lead.data",
     "GaussiansDataModule": "lightning_lead.data",
+    "ColouredDigitsDataModule": "lightning_lead.data",
+    "ShiftedDigitsDataModule": "lightning_lead.data",
+    "MoonsDataModule": "lightning_lead.data",
+    "LinearSEMDataModule": "lightning_lead.data",
 }
 _SUBPACKAGES = (
     "analysis",
@@ -145,6 +179,7 @@ _SUBPACKAGES = (
     "compare",
     "constraints",
     "data",
+    "domains",
     "engine",
     "evaluate",
     "features",

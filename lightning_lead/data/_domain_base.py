@@ -71,7 +71,37 @@ def check_domain_names(owner: str, training: Sequence[str], held_out: str) -> No
 
 
 class AbstractDomainDataModule(LightningDataModule, abc.ABC):
-    """Several domains, of which one is held out."""
+    """Several domains, of which one is held out: name them in `super().__init__`, and implement `load()`.
+
+    Training batches are [inputs, labels, groups], in which a group is the number of a domain in `domains`.
+
+    Args:
+        domains: all names, in the order of `load()`; the held-out one is the last.
+        held_out: one of them, on whose labels nothing is trained.
+        batch_size: samples per training batch and rank, divided by the domains; None for all.
+        validation: share of each training domain that is kept for selection, in [0, 0.9].
+        seed: of the parts and the order, ≥ 0.
+        num_workers: loader processes, ≥ 0.
+        adapts: the held-out domain is in training batches, with labels of −1.
+        shares: "equal" of each domain in a batch, or "natural", samples of all as they come.
+        copies: consecutive samples that are one thing, and always in one part, ≥ 1.
+
+    Raises:
+        ConfigurationError: a setting out of its range.
+
+    Example:
+        >>> class Shifted(AbstractDomainDataModule):
+        ...     num_classes = 2
+        ...     def __init__(self, *, batch_size=4):
+        ...         names = ("a", "b", "c")
+        ...         super().__init__(domains=names, held_out="c", batch_size=batch_size, validation=0.5, seed=0)
+        ...     def load(self):
+        ...         labels = torch.arange(8) % 2
+        ...         return [DomainSamples(labels[:, None] + shift, labels) for shift in (0.0, 1.0, 2.0)]
+        >>> inputs, labels, groups = next(iter(Shifted().train_dataloader()))
+        >>> inputs.shape, groups.tolist(), [len(loader.dataset) for loader in Shifted().val_dataloader()]
+        (torch.Size([4, 1]), [0, 1, 0, 1], [4, 4, 8])
+    """
 
     domains: tuple[str, ...]
     train_domains: tuple[str, ...]
@@ -83,9 +113,9 @@ class AbstractDomainDataModule(LightningDataModule, abc.ABC):
         domains: Sequence[str],
         held_out: str,
         batch_size: int | None,
-        validation: float,
-        seed: int,
-        num_workers: int,
+        validation: float = 0.2,
+        seed: int = 0,
+        num_workers: int = 0,
         adapts: bool = False,
         shares: Literal["equal", "natural"] = "equal",
         copies: int = 1,
@@ -137,7 +167,7 @@ class AbstractDomainDataModule(LightningDataModule, abc.ABC):
         return found
 
     def scored_samples(self) -> Mapping[str, DomainSamples]:
-        """Return domain -> what it is scored by: what is not trained on of a training domain, and all of the held-out one.
+        """Return domain -> what it is scored by: of a training domain what is not trained on, of the held-out one all.
 
         Without a validation part a training domain is scored by the samples that it is trained on.
         """
@@ -154,7 +184,9 @@ class AbstractDomainDataModule(LightningDataModule, abc.ABC):
     def train_dataloader(self) -> ResumableDataLoader:
         """Shuffled batches of this rank, [inputs, labels, groups], that resume after any batch."""
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
-        strata: list[tuple[Tensor, ...]] = [(*part, _groups(part.size, k)) for k, part in enumerate(self.training_samples().values())]
+        strata: list[tuple[Tensor, ...]] = [
+            (*part, _groups(part.size, k)) for k, part in enumerate(self.training_samples().values())
+        ]
         if self.shares == "natural":
             strata = [tuple(torch.cat(columns) for columns in zip(*strata, strict=True))]
         dataset = _Strata(strata, seed=self.seed)

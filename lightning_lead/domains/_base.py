@@ -1,4 +1,4 @@
-"""What the modules here share: the batch, its check on the host, losses of samples, and a forward that callbacks call."""
+"""The base of the modules here: the batch, its check on the host, losses of samples, a forward that callbacks call."""
 
 from __future__ import annotations
 
@@ -16,10 +16,37 @@ __all__ = ["AbstractDomainModule"]
 
 
 class AbstractDomainModule(LeadModule, abc.ABC):
-    """A module whose batches are (inputs, labels, groups)."""
+    """A module whose batches are (inputs, labels, groups): implement `forward(inputs)`, `players()` and losses.
+
+    Args:
+        num_groups: groups are in [0, num_groups), ≥ 2.
+        counted: the argument that says how many, for messages.
+        loss: "classification" or "squared".
+        settings: further arguments of `LeadModule`.
+
+    Raises:
+        ConfigurationError: a setting out of its range; in training, a batch of another form.
+
+    Example:
+        >>> import torch
+        >>> class WorstGroup(AbstractDomainModule):
+        ...     def __init__(self):
+        ...         super().__init__(num_groups=2, counted="num_groups", loss="squared", game="GradientDescent")
+        ...         self.weights = torch.nn.Parameter(torch.zeros(3))
+        ...     def forward(self, inputs):
+        ...         return inputs @ self.weights
+        ...     def players(self):
+        ...         return {"weights": [self.weights]}
+        ...     def weights_loss(self, batch):
+        ...         inputs, labels, groups = self.unpack_batch(batch)
+        ...         losses = self.sample_losses(self(inputs), labels)
+        ...         return torch.stack([losses[groups == g].mean() for g in range(self.num_groups)]).max()
+        >>> WorstGroup()(torch.ones(2, 3)).shape
+        torch.Size([2])
+    """
 
     takes_unlabelled = False
-    """True where labels of −1 have a meaning."""
+    """Whether labels of −1 have a meaning."""
 
     def __init__(self, *, num_groups: int, counted: str, loss: LossKind, **settings: Any) -> None:
         super().__init__(**settings)

@@ -88,6 +88,4 @@ def check_batch(batch: Any, *, num_groups: int, classes: bool, unlabelled: bool)
     least, most = int(labels.min()), int(labels.max())
     if least < -1 or (least < 0 and not unlabelled) or most < 0:
         what = "each is a class, or −1 for none, and some are classes" if unlabelled else "each sample needs one"
-        raise ConfigurationError(
-            f"Cannot use labels because {what}; number the classes from 0 (got {least} to {most})"
-        )
+        raise ConfigurationError(f"Cannot use labels because {what}; number the classes from 0 (got {least} to {most})")

@@ -1,6 +1,6 @@
 """Accuracy per domain, and of the held-out one what two ways of choosing a step would report.
 
-    selected on test         max over the records t of held_out_t                          (optimistic: it has seen the test)
+    selected on test         max over the records t of held_out_t                          (optimistic)
     selected on validation   held_out at the record with the largest average_t, or worst_t, of the training domains
 
 Both stand beside each other, because they differ by tens of percent where training domains mislead; see Gulrajani and

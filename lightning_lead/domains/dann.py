@@ -5,7 +5,7 @@
 The features and the classifier are one player, the discriminator of domains the other. The sign stands in the loss and
 not in a gradient reversal layer, whose backward is the derivative of no loss: cross terms would come out wrong.
 
-With `schedule_steps` the weight grows with the game steps t:  λ_t = λ (2 / (1 + exp(−10 p)) − 1),  p = t / schedule_steps.
+With `schedule_steps` T the weight grows with the game steps t:  λ_t = λ (2 / (1 + exp(−10 t/T)) − 1).
 
 Reference: Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016, equations (9) and (10), and
 section 5.2.2 for the schedule; as a game: Acuna, Law, Zhang and Fidler, "Domain Adversarial Training: A Game

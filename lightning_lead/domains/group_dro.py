@@ -46,7 +46,7 @@ class GroupDROModule(AbstractDomainModule):
         game: rule, play and state; or a rule; or a name; default "AlternatingGDA", the algorithm of the paper.
         optimizer: of the network: param groups -> optimizer; default SGD. The weights have SGD at rate `step`.
         learning_rate: of the network, > 0.
-        scheduler: optimizer -> learning-rate scheduler of the network, stepped once per game step; or None.
+        scheduler: optimizer -> learning-rate scheduler, stepped once per game step, of the weights' steps too; or None.
         clip: largest norm of a player's direction, > 0, or None.
         accumulate: number of micro-batches that a batch is split into, ≥ 1.
 
@@ -139,7 +139,7 @@ class GroupDROModule(AbstractDomainModule):
         return self.wanted_losses(batch, frozenset({"weights", "network"}))
 
     def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
-        """Log what every game logs; where a log line is due, the weights and losses of the groups as this rank sees them."""
+        """Log what every game logs, and where a log line is due weights and losses of groups, as this rank sees them."""
         super().log_game_step(record, notes)
         if self._group_losses is None or not is_due(self.trainer, self.trainer.global_step):
             return

@@ -16,7 +16,6 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lightning_lead._arguments import check_arguments
@@ -41,6 +40,7 @@ def scale_derivatives(outputs: Tensor, labels: Tensor, kind: LossKind) -> Tensor
         kind: "classification" or "squared".
 
     Example:
+        >>> import torch
         >>> scale_derivatives(torch.tensor([[2.0]]), torch.tensor([1.0]), "squared")
         tensor([4.])
     """
@@ -68,8 +68,8 @@ class IRMv1Module(AbstractDomainModule):
         scheduler: optimizer -> learning-rate scheduler, stepped once per step; or None.
         clip: largest norm of the direction, > 0, or None.
 
-    A penalty is the square of a mean over the joint batch of all ranks. Of micro-batches there would be one for each, so
-    there is no `accumulate`.
+    A penalty is the square of a mean over the joint batch of all ranks. Micro-batches would have one each, so there is
+    no `accumulate`.
 
     Raises:
         ConfigurationError: a setting out of its range; in training, a batch of another form.
@@ -137,10 +137,10 @@ class IRMv1Module(AbstractDomainModule):
         outputs = self(inputs)
         risks = group_means(sample_losses(outputs, labels, self.loss), groups, self.num_groups)
         slopes = group_means(scale_derivatives(outputs, labels, self.loss), groups, self.num_groups)
-        return risks, self._joint(slopes, len(groups)).square()
+        return risks, self._over_ranks(slopes, len(groups)).square()
 
-    def _joint(self, slopes: Tensor, size: int) -> Tensor:
-        """Return the mean over ranks, whose derivative is that of this rank's share: the mean of all is the joint one."""
+    def _over_ranks(self, slopes: Tensor, size: int) -> Tensor:
+        """Return the mean over ranks, with the derivative of this rank's own: the mean of those is the joint one."""
         if self._trainer is None or self.trainer.world_size == 1:
             return slopes
         (mean,) = mean_over_ranks(self.trainer.strategy, size)((slopes.detach(),))

@@ -1,6 +1,6 @@
 """IRM games: a network per environment as a player, and their average as the predictor of all.
 
-    f(x) = (1/E) Σ_e f_e(x),        L_e = mean over environment e of ℓ(f(x), y),  minimised by the parameters of f_e alone
+    f(x) = (1/E) Σ_e f_e(x),        L_e = mean over environment e of ℓ(f(x), y),  minimised by the parameters of f_e
 
 An equilibrium in which no bound is active is invariant. With a bound |w| ≤ B on every coefficient of linear networks
 and two environments with independent features, the average has in each coefficient the smaller of both environments'

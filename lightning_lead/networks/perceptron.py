@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import final
 
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ class MLP(nn.Module):
                 f"(got {activation!r})"
             )
         sizes, layers = [in_features, *[width] * depth], list[nn.Module]()
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in itertools.pairwise(sizes):
             layers += [nn.Linear(before, after, bias=bias), _ACTIVATIONS[activation]()]
         if out_features is not None:
             layers.append(nn.Linear(sizes[-1], out_features, bias=bias))
