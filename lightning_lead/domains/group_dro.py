@@ -139,7 +139,7 @@ class GroupDROModule(AbstractDomainModule):
         return self.wanted_losses(batch, frozenset({"weights", "network"}))
 
     def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
-        """Log what every game logs, and where a log line is due weights and losses of groups, as this rank sees them."""
+        """Log what every game logs, and where a log line is due the groups as this rank sees them."""
         super().log_game_step(record, notes)
         if self._group_losses is None or not is_due(self.trainer, self.trainer.global_step):
             return

@@ -1,7 +1,8 @@
-"""Networks for the recipes: MLPs for points, DCGANs and ResNets for images."""
+"""Networks for the recipes: MLPs for points, DCGANs and ResNets for images, features and classifiers for domains."""
 
 from lightning_lead._lazy import renamed_attribute
 from lightning_lead.networks._labels import ConditionalNorm
+from lightning_lead.networks.conv_features import ConvFeatures
 from lightning_lead.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.networks.dcgan32 import DCGAN32Discriminator, DCGAN32Generator
 from lightning_lead.networks.mlp import MLPDiscriminator, MLPGenerator
@@ -11,6 +12,7 @@ from lightning_lead.networks.sngan import SNGANDiscriminator, SNGANGenerator
 
 __all__ = [
     "MLP",
+    "ConvFeatures",
     "MLPGenerator",
     "MLPDiscriminator",
     "DCGANGenerator",
