@@ -27,7 +27,6 @@ from lightning_lead.data.digits import DigitsDataModule
 
 __all__ = ["ColouredDigitsDataModule"]
 
-_SOURCES, _GROUPS = ("digits", "mnist"), ("environments", "label_colour")
 _TEST = {"digits": 597, "mnist": 10_000}  # images of the test environment, out of 1,797 and 60,000
 _CLASSES = (0, 1)
 
@@ -99,12 +98,6 @@ class ColouredDigitsDataModule(AbstractDomainDataModule):
         share = "it is the share of colours that are not the label's"
         self.flips = tuple(require_number("flips", flip, low=0.0, high=1.0, why=share) for flip in flips)
         self.test_flip = require_number("test_flip", test_flip, low=0.0, high=1.0, why=share)
-        for setting, value, known in (("source", source, _SOURCES), ("groups", groups, _GROUPS)):
-            if value not in known:
-                raise ConfigurationError(
-                    f"Cannot build ColouredDigitsDataModule because there is no such {setting}; pass one of "
-                    f"{', '.join(known)} (got {value!r})"
-                )
         training, held_out = [f"flip{flip:g}" for flip in self.flips], f"flip{self.test_flip:g}"
         merged = groups == "label_colour"
         check_domain_names("ColouredDigitsDataModule", [*training, "another"] if merged else training, held_out)

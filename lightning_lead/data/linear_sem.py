@@ -28,8 +28,6 @@ from lightning_lead.data._domain_base import AbstractDomainDataModule, DomainSam
 
 __all__ = ["LinearSEMDataModule"]
 
-_MODELS = ("chain", "confounded")
-
 
 @final
 class LinearSEMDataModule(AbstractDomainDataModule):
@@ -87,11 +85,6 @@ class LinearSEMDataModule(AbstractDomainDataModule):
         num_workers: int = 0,
     ) -> None:
         check_arguments(LinearSEMDataModule, locals())
-        if model not in _MODELS:
-            raise ConfigurationError(
-                f"Cannot build LinearSEMDataModule because there is no such model; pass one of {', '.join(_MODELS)} "
-                f"(got {model!r})"
-            )
         chain = model == "chain"
         why = "it is a scale" if chain else "it is a strength with a sign"
         numbers = [

@@ -15,14 +15,11 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from lightning_lead._arguments import check_arguments
-from lightning_lead._errors import ConfigurationError
 from lightning_lead.data._domain_base import AbstractDomainDataModule, DomainSamples
 from lightning_lead.data.digits import DigitsDataModule
 from lightning_lead.data.moons import check_angle, turn_matrix
 
 __all__ = ["ShiftedDigitsDataModule"]
-
-_SHIFTS = ("inverted", "rotated")
 
 
 @final
@@ -83,11 +80,6 @@ class ShiftedDigitsDataModule(AbstractDomainDataModule):
             num_workers=num_workers,
             adapts=True,
         )
-        if shift not in _SHIFTS:
-            raise ConfigurationError(
-                f"Cannot build ShiftedDigitsDataModule because there is no such shift; pass one of "
-                f"{', '.join(_SHIFTS)} (got {shift!r})"
-            )
         self.shift, self.angle = shift, check_angle(angle, "it is the angle of the target in degrees")
         self._digits = DigitsDataModule(image_size=image_size)
         self.image_shape = (1, image_size, image_size)

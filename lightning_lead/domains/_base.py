@@ -1,4 +1,4 @@
-"""The base of the modules here: the batch, its check on the host, losses of samples, a forward that callbacks call."""
+"""The base of the modules here: the batch and its check, losses of samples, and a forward that callbacks call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.domains._batch import DomainBatch, check_batch, domain_batch
-from lightning_lead.domains._losses import LossKind, check_loss, sample_losses
+from lightning_lead.domains._losses import LossKind, sample_losses
+from lightning_lead.engine.turns import Turn
 from lightning_lead.training.module import LeadModule
 
 __all__ = ["AbstractDomainModule"]
@@ -50,7 +51,6 @@ class AbstractDomainModule(LeadModule, abc.ABC):
 
     def __init__(self, *, num_groups: int, counted: str, loss: LossKind, **settings: Any) -> None:
         super().__init__(**settings)
-        check_loss(loss)
         if num_groups < 2:
             raise ConfigurationError(
                 f"Cannot build {type(self).__name__} because one environment alone does not show what varies; pass "
@@ -94,16 +94,18 @@ class AbstractDomainModule(LeadModule, abc.ABC):
             )
         super().on_fit_start()
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Check a training batch while it is on the host, where reading it waits for nothing."""
-        if self._trainer is not None and self.trainer.training:
+    def game_turns(self, batch: Any) -> list[Turn]:
+        """Return the turns of a game step, after a check of the batch; on an accelerator in the first step alone."""
+        inputs, labels, groups = self.unpack_batch(batch)
+        if groups.device.type == "cpu" or not self._probed:  # elsewhere to read it is to wait for the device
+            classes = self.loss == "classification"
             check_batch(
-                self.unpack_batch(batch),
+                (inputs, labels, groups),
                 num_groups=self.num_groups,
-                classes=self.loss == "classification",
+                classes=classes,
                 unlabelled=self.takes_unlabelled,
             )
-        return super().on_before_batch_transfer(batch, dataloader_idx)
+        return super().game_turns(batch)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do nothing per batch: `DomainAccuracy` scores."""

@@ -15,17 +15,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["LossKind", "check_loss", "group_means", "labelled_mean", "predicted_classes", "sample_losses"]
+__all__ = ["LossKind", "group_means", "labelled_mean", "predicted_classes", "sample_losses"]
 
 LossKind = Literal["classification", "squared"]
-
-
-def check_loss(loss: str) -> None:
-    """Refuse an unknown name."""
-    if loss not in ("classification", "squared"):
-        raise ConfigurationError(
-            f"Cannot train because there is no such loss; pass 'classification' or 'squared' (got {loss!r})"
-        )
 
 
 def sample_losses(outputs: Tensor, labels: Tensor, kind: LossKind) -> Tensor:

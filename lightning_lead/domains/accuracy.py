@@ -60,11 +60,6 @@ class DomainAccuracy(Callback):
     def __init__(self, *, every_n_steps: int | None = None, select: Literal["average", "worst"] = "average") -> None:
         check_arguments(DomainAccuracy, locals())
         check_positive(every_n_steps=every_n_steps)
-        if select not in ("average", "worst"):
-            raise ConfigurationError(
-                f"Cannot select by validation because there is no such choice; pass 'average' or 'worst' (got "
-                f"{select!r})"
-            )
         self.every_n_steps, self.select = every_n_steps, select
         self.history: list[dict[str, Any]] = []
         self._domains: tuple[str, ...] = ()
