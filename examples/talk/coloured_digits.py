@@ -4,9 +4,9 @@
 
 Colours are right in 80 and 90 % of training and in 10 % of the test environment, labels in 75 %. Prints test accuracies
 in percent, mean ± standard deviation over restarts, each with its own split, noise and weights: at the step that the
-test environment itself chooses, as the paper does; at the one that the training environments' validation parts choose;
-and at the last one. Beside them are the papers', on MNIST. Scikit-learn's digits have 20 copies of each image, each with
-noise of its own. Settings were chosen by seed 100, on the test environment. `--source mnist` takes torchvision's MNIST
+test environment itself chooses, as the paper does; at the one that parts of the training environments choose;
+and at the last one. Beside them are the papers', on MNIST. Of scikit-learn's digits there are 20 copies each, with noise
+of their own. Settings were chosen by seed 100, on the test environment. `--source mnist` takes torchvision's MNIST
 from `--root`, which is fetched if it is not there. Every run is kept in `coloured_digits/` and not made again; `--table`
 prints those that are there, and `--fast` sees that it runs.
 
