@@ -31,6 +31,7 @@ FORBIDDEN = {
     "engine": {*LIGHTNING, *COMMANDS, "gan", "training", "analysis", "physics", "checkpoints", "callbacks"},
     "training": {*COMMANDS, "gan", "callbacks", "metrics", "analysis", "physics"},
     "gan": {*COMMANDS, "callbacks", "metrics", "features", "data", "analysis", "physics"},
+    "domains": {*COMMANDS, "gan", "callbacks", "metrics", "features", "data", "analysis", "physics"},
     "metrics": {*COMMANDS, "gan", "training", "engine", "callbacks", "_lightning"},
     "callbacks": {*COMMANDS},
     "fetch": {*LIGHTNING, *COMMANDS},

@@ -187,3 +187,38 @@ def test_cifar10_is_judged_once_per_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert [row[:2] for row in rows] == [["Adam", "inf"], ["LEAD extrapolated, auto", "inf"]]  # too few for FID
     assert all(math.isfinite(float(row[2])) for row in rows)
     assert len(list((tmp_path / "runs").rglob("*-seed0.json"))) == len(rows)
+
+
+@pytest.mark.slow
+def test_domain_adversarial_training_by_every_rule_has_its_table_and_keeps_its_runs(tmp_path: Path, talk: Any) -> None:
+    head, *rows = rows_of(tmp_path, "dann")
+    dann = talk("dann")
+    assert [row[0] for row in rows] == list(dann.METHODS)
+    assert head[0].startswith("moons")
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
+    assert len(kept) == len(rows)
+    assert rows_of(tmp_path, "dann", "--table") == [head, *rows]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_steps_to_an_accuracy_are_those_of_a_mean_of_looks(talk: Any) -> None:
+    dann = talk("dann")
+    curve = dann.Curve(list(range(10, 110, 10)), [0.0, 0.0, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0], [1.0] * 10)
+    assert dann.steps_to(curve, 0.5) == 60  # 0, 1, .5, .5, .5 is the first mean of five that is there
+    assert dann.steps_to(curve, 0.9) == 100
+    assert dann.steps_to(curve, 0.95) == math.inf
+    assert dann.last_quarter(curve) == 1.0
+
+
+def test_every_rule_has_a_row_of_domain_adversarial_training(talk: Any) -> None:
+    from lightning_lead.engine.named_rules import find_game, game_names
+
+    rows = {find_game(method.game).rule.name for method in talk("dann").METHODS.values()}
+    assert rows == {find_game(name).rule.name for name in game_names()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "count"), [("coloured_digits", 4), ("groups", 8)])
+def test_tables_of_domains_are_printed(script: str, count: int, tmp_path: Path) -> None:
+    rows = [row for row in rows_of(tmp_path, script) if "±" not in row[0]]
+    assert sum(row[1].replace(".", "").isdigit() for row in rows) == count

@@ -4,11 +4,11 @@
 
 Colours are right in 80 and 90 % of training and in 10 % of the test environment, labels in 75 %. Prints test accuracies
 in percent, mean ± standard deviation over restarts, each with its own split, noise and weights: at the step that the
-test environment itself chooses, as the paper does; at the one that parts of the training environments choose;
-and at the last one. Beside them are the papers', on MNIST. Of scikit-learn's digits there are 20 copies each, with noise
-of their own. Settings were chosen by seed 100, on the test environment. `--source mnist` takes torchvision's MNIST
-from `--root`, which is fetched if it is not there. Every run is kept in `coloured_digits/` and not made again; `--table`
-prints those that are there, and `--fast` sees that it runs.
+test environment itself chooses, as the paper does; at the one that the training environments choose, by parts that are
+not trained on; and at the last one. Beside them are the papers' numbers, on MNIST. Of scikit-learn's digits there are
+20 copies each, with noise of their own. Settings were chosen by seed 100, on the test environment. `--source mnist`
+takes torchvision's MNIST from `--root`, which is fetched if it is not there. Every run is kept in `coloured_digits/`
+and not made again; `--table` prints those that are there, and `--fast` sees that it runs.
 
 References: Arjovsky, Bottou, Gulrajani and Lopez-Paz, "Invariant Risk Minimization", 2019, section 5.2; Ahuja et al.,
 "Invariant Risk Minimization Games", ICML 2020 (who stop early, where training accuracy falls); Gulrajani and Lopez-Paz,

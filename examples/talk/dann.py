@@ -9,7 +9,8 @@ betas (β, 0.999). The rates η were chosen by plain play of seed 100 at momentu
 
 A cell has the median over seeds of the first step whose target accuracy, a mean of five looks ten steps apart, is at
 least 95 % of the best in the table (of its means over seeds of the last quarter of a run), and behind it the mean ±
-standard deviation of the last quarter itself. "–" never got there; "2/5" is how many seeds did, where not all did.
+standard deviation of the last quarter itself. "–" never got there; "2/5" is how many seeds did, where not all did; "·" was not
+played, because the row has a momentum of its own or takes plain steps.
 Every run is kept in `dann/` and not made again; `--table` prints those that are there. `--fast` sees that it runs.
 
 References: Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016 (the game, and the moons); Acuna,
@@ -228,7 +229,7 @@ def table(study: Study, curves: Mapping[tuple[str, float], Sequence[Curve]]) -> 
         cells = [label]
         for momentum in MOMENTA:
             found = curves.get((label, momentum), [])
-            cells.append(_cell(found, SHARE * best) if found else "")
+            cells.append(_cell(found, SHARE * best) if found else "·")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
