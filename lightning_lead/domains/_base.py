@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
+from lightning_lead._distributed import combine
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.domains._batch import DomainBatch, check_batch, domain_batch
-from lightning_lead.domains._losses import LossKind, sample_losses
+from lightning_lead.domains._losses import JointCounts, LossKind, sample_losses
 from lightning_lead.engine.turns import Turn
 from lightning_lead.training.module import LeadModule
 
@@ -46,6 +49,8 @@ class AbstractDomainModule(LeadModule, abc.ABC):
         torch.Size([2])
     """
 
+    _passing: ClassVar[tuple[str, ...]] = ("_counts",)
+
     takes_unlabelled = False
     """Whether labels of −1 have a meaning."""
 
@@ -57,6 +62,7 @@ class AbstractDomainModule(LeadModule, abc.ABC):
                 f"{counted} of two or more (got {num_groups})"
             )
         self.num_groups, self.loss = num_groups, loss
+        self._counts: JointCounts | None = None  # of a game step whose losses see a part of the batch
 
     @abc.abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
@@ -106,6 +112,20 @@ class AbstractDomainModule(LeadModule, abc.ABC):
                 unlabelled=self.takes_unlabelled,
             )
         return super().game_turns(batch)
+
+    def _share_over_ranks(self, batch: Any) -> None:
+        super()._share_over_ranks(batch)
+        if self.accumulate == 1 and self.trainer.world_size == 1:
+            return
+        _, labels, groups = self.unpack_batch(batch)
+        known = labels.new_tensor(len(labels)) if labels.is_floating_point() else (labels >= 0).sum()
+        counts = [torch.full_like(groups.sum(), len(groups)), known.long(), *one_hot(groups, self.num_groups).sum(0)]
+        samples, labelled, *of_groups = combine(torch.stack(counts))
+        self._counts = JointCounts(samples, labelled, torch.stack(of_groups))
+
+    def _follow_step(self) -> None:
+        super()._follow_step()
+        self._counts = None  # a loss that is asked for outside of a game step is of its own batch
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do nothing per batch: `DomainAccuracy` scores."""

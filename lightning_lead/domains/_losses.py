@@ -3,11 +3,18 @@
     one logit       log(1 + exp(−(2y − 1) f))        several logits  −log softmax(f)_y        squared  (f − y)²
 
 A sample without a label, −1, has loss 0 and is not counted.
+
+A mean over a group is a sum over its samples in the joint batch, of all ranks and micro-batches, through their number:
+
+    ℓ_g = Σ_b Σ_{i in g of b} ℓ_i / N_g,      so that part b of n_b samples has   (N / n_b) Σ_i ℓ_i / N_g
+
+which averages over parts, by their sizes, to ℓ_g. A mean over the group in each part would not, where the parts hold
+different shares of it.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,9 +22,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["LossKind", "group_means", "labelled_mean", "predicted_classes", "sample_losses"]
+__all__ = ["JointCounts", "LossKind", "group_means", "labelled_mean", "predicted_classes", "sample_losses"]
 
 LossKind = Literal["classification", "squared"]
+
+
+class JointCounts(NamedTuple):
+    """Numbers of samples in the joint batch of a game step."""
+
+    samples: Tensor  # N, a scalar
+    labelled: Tensor  # a scalar
+    of_groups: Tensor  # N_g, (num_groups,)
 
 
 def sample_losses(outputs: Tensor, labels: Tensor, kind: LossKind) -> Tensor:
@@ -50,18 +65,35 @@ def sample_losses(outputs: Tensor, labels: Tensor, kind: LossKind) -> Tensor:
     return cross_entropy(outputs, labels, reduction="none", ignore_index=-1)
 
 
-def labelled_mean(losses: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean over the samples that have a label, 0 where there are none."""
-    if labels.is_floating_point():
-        return losses.mean()
-    known: Tensor = (labels >= 0).sum().clamp(min=1)
-    return losses.sum() / known
+def labelled_mean(losses: Tensor, labels: Tensor, counts: JointCounts | None) -> Tensor:
+    """Return the mean over the samples that have a label, 0 where there are none.
+
+    Args:
+        losses: (n,).
+        labels: (n,), −1 for none.
+        counts: of the joint batch that these samples are a part of; None if they are all.
+    """
+    known = counts.labelled if counts is not None else (labels >= 0).sum()
+    return losses.sum() * _share(losses, counts) / known.clamp(min=1)
 
 
-def group_means(losses: Tensor, groups: Tensor, num_groups: int) -> Tensor:
-    """Return the mean loss of each group, (num_groups,); 0 for one without samples, as in Sagawa et al.'s code."""
+def group_means(losses: Tensor, groups: Tensor, num_groups: int, counts: JointCounts | None) -> Tensor:
+    """Return the mean loss of each group, (num_groups,); 0 for one without samples, as in Sagawa et al.'s code.
+
+    Args:
+        losses: (n,).
+        groups: (n,).
+        num_groups: groups are in [0, num_groups).
+        counts: of the joint batch that these samples are a part of; None if they are all.
+    """
     members = one_hot(groups, num_groups).to(losses.dtype)  # no reading on the host, as a mask would need
-    return losses @ members / members.sum(0).clamp(min=1)
+    of_groups = members.sum(0) if counts is None else counts.of_groups.to(losses.dtype)
+    return losses @ members * _share(losses, counts) / of_groups.clamp(min=1)
+
+
+def _share(losses: Tensor, counts: JointCounts | None) -> Tensor | float:
+    """N / n of a part of the joint batch; of a rank without samples the number does not matter."""
+    return 1.0 if counts is None else counts.samples.to(losses.dtype) / max(1, len(losses))
 
 
 def predicted_classes(outputs: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ class DANNModule(AbstractDomainModule):
         if "domains" in wanted:
             losses["domains"] = confusion
         if "features" in wanted:
-            own = labelled_mean(self.sample_losses(self.classifier(features), labels), labels)
+            own = labelled_mean(self.sample_losses(self.classifier(features), labels), labels, self._counts)
             meeting = -self.adversarial_weight() * confusion
             losses |= {"features": own + meeting, COUPLED + "features": meeting}
         return losses

@@ -120,7 +120,8 @@ class GroupDROModule(AbstractDomainModule):
             batch: from the loader.
         """
         inputs, labels, groups = self.unpack_batch(batch)
-        return group_means(self.sample_losses(self(inputs), labels), groups, self.num_groups)
+        losses = self.sample_losses(self(inputs), labels)
+        return group_means(losses, groups, self.num_groups, self._counts)
 
     def wanted_losses(self, batch: Any, wanted: frozenset[str]) -> Mapping[str, Tensor]:
         """Return the losses in `wanted`."""

@@ -135,8 +135,8 @@ class IRMv1Module(AbstractDomainModule):
         """
         inputs, labels, groups = self.unpack_batch(batch)
         outputs = self(inputs)
-        risks = group_means(sample_losses(outputs, labels, self.loss), groups, self.num_groups)
-        slopes = group_means(scale_derivatives(outputs, labels, self.loss), groups, self.num_groups)
+        risks = group_means(sample_losses(outputs, labels, self.loss), groups, self.num_groups, self._counts)
+        slopes = group_means(scale_derivatives(outputs, labels, self.loss), groups, self.num_groups, self._counts)
         return risks, self._over_ranks(slopes, len(groups)).square()
 
     def _over_ranks(self, slopes: Tensor, size: int) -> Tensor:

@@ -116,6 +116,10 @@ class IRMGamesModule(AbstractDomainModule):
             batch: from the loader.
         """
         inputs, labels, groups = self.unpack_batch(batch)
-        own = groups == int(name.removeprefix(_PLAYER))
+        number = int(name.removeprefix(_PLAYER))
+        own = groups == number
         losses = self.sample_losses(self(inputs[own]), labels[own])
-        return losses.sum() / max(1, len(losses))
+        if self._counts is None:
+            return losses.sum() / max(1, len(losses))
+        counts = self._counts
+        return losses.sum() * counts.samples / (max(1, len(groups)) * counts.of_groups[number].clamp(min=1))

@@ -243,6 +243,7 @@ class LeadMixin(SavedGame):
         check_turns(turns, alone=self.trainer.world_size == 1)
         constraints = self._constraints(live)
         self._compare_ranks(turns, live)
+        self._share_over_ranks(batch)
         if made >= len(turns):
             raise CheckpointMismatchError(
                 f"Cannot complete the game step because the checkpoint was saved after {made} of its turns; play as "
@@ -430,6 +431,9 @@ class LeadMixin(SavedGame):
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         probe_module(self, self._oracle(turns[-1], live, seed, probing=True), self.game.rule)
+
+    def _share_over_ranks(self, batch: Any) -> None:
+        """Exchange what the losses of this game step have to know of other ranks; by default nothing."""
 
     def _audit(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
         """Look again, now and then, at what the first look has found of the losses; by default nothing is kept."""

@@ -31,12 +31,17 @@ def samples(count: int = COUNT, *, groups: int = 2, target: int | None = None) -
 def loader(
     size: int, *, world_size: int = 1, rank: int = 0, groups: int = 2, target: int | None = None
 ) -> DataLoader[Any]:
-    """Batches in order. Each of two ranks sees every second pair of a batch, so both have all groups."""
+    """Batches in order. Of two ranks the first has three quarters of the first group in a joint batch."""
     data = samples(groups=groups, target=target)
     if world_size == 1:
         return DataLoader(data, size)
-    pairs = torch.arange(len(data)).view(-1, groups)[rank::world_size].flatten()
-    share = torch.utils.data.Subset(data, pairs.tolist())
+    rows = torch.arange(len(data)).view(-1, world_size * size)
+    numbers = rows[0] % groups
+    of_first, others = rows[:, numbers == 0], rows[:, numbers > 0]
+    more = 3 * of_first.shape[1] // 4
+    fewer = size - more
+    parts = [(of_first[:, :more], others[:, :fewer]), (of_first[:, more:], others[:, fewer:])]
+    share = torch.utils.data.Subset(data, torch.cat(parts[rank], dim=1).flatten().tolist())
     return DataLoader(share, size, sampler=DistributedSampler(share, 1, 0, shuffle=False))
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.utils.data import DataLoader
 
 from lightning_lead import (
     ConfigurationError,
@@ -368,3 +369,21 @@ def test_outputs_that_do_not_fit_are_refused() -> None:
             ERMModule(net, loss=loss).player_losses((X, labels, G))
     with pytest.raises(ConfigurationError, match="squared error of classes"):
         kit.trainer(1).fit(kit.erm(loss="squared"), kit.loader(12))
+
+
+@pytest.mark.parametrize("name", ["DANN", "group DRO", "IRM games", "ERM"])
+def test_micro_batches_with_other_shares_of_the_groups_are_the_batch(name: str) -> None:
+    """The first half of each batch has three quarters of a group, so means over the halves are not those of it."""
+
+    def trained(accumulate: int) -> torch.Tensor:
+        module = kit.MODULES[name](accumulate=accumulate)
+        data = kit.samples(target=kit.target_of(name))
+        rows = torch.arange(len(data)).view(-1, 24)
+        first, second = rows[:, ::2], rows[:, 1::2]
+        order = torch.cat([first[:, :9], second[:, :3], first[:, 9:], second[:, 3:]], dim=1)
+        kit.trainer(4).fit(module, DataLoader(torch.utils.data.Subset(data, order.flatten().tolist()), 24))
+        assert module._counts is None
+        return kit.weights(module)
+
+    # sums in another order
+    torch.testing.assert_close(trained(2), trained(1), rtol=0, atol=1e-12)
