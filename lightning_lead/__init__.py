@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
         networks,
         objectives,
         physics,
+        robust,
         rules,
         training,
     )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
         ImageWriter,
         ModeCounter,
         PairedMetrics,
+        RobustAccuracy,
         SampleGrid,
         SegmentCheckpoint,
         Throughput,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
     from lightning_lead.gan.adversarial import AdversarialModule
     from lightning_lead.gan.ema import GeneratorEMA
     from lightning_lead.gan.module import LeadGANModule
+    from lightning_lead.robust.module import RobustModule
     from lightning_lead.training.mixin import LeadMixin
     from lightning_lead.training.module import LeadModule
 
@@ -66,6 +69,7 @@ __all__ = [
     "GameStrategy",
     "LeadGANModule",
     "AdversarialModule",
+    "RobustModule",
     "LeadModule",
     "LeadMixin",
     "GANBatch",
@@ -77,6 +81,7 @@ __all__ = [
     "ImageWriter",
     "ModeCounter",
     "PairedMetrics",
+    "RobustAccuracy",
     "SegmentCheckpoint",
     "Throughput",
     "CompactCheckpointIO",
@@ -108,6 +113,7 @@ __all__ = [
     "networks",
     "objectives",
     "physics",
+    "robust",
     "rules",
     "training",
     "__version__",
@@ -119,6 +125,7 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "AdversarialModule": "lightning_lead.gan.adversarial",
     "LeadGANModule": "lightning_lead.gan.module",
     "GANBatch": "lightning_lead.gan._batch",
+    "RobustModule": "lightning_lead.robust.module",
     "Turn": "lightning_lead.engine.turns",
     "LeadModule": "lightning_lead.training.module",
     "LeadMixin": "lightning_lead.training.mixin",
@@ -128,6 +135,7 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "ImageWriter": "lightning_lead.callbacks",
     "ModeCounter": "lightning_lead.callbacks",
     "PairedMetrics": "lightning_lead.callbacks",
+    "RobustAccuracy": "lightning_lead.callbacks",
     "SegmentCheckpoint": "lightning_lead.callbacks",
     "Throughput": "lightning_lead.callbacks",
     "CompactCheckpointIO": "lightning_lead.checkpoints",
@@ -155,6 +163,7 @@ _SUBPACKAGES = (
     "networks",
     "objectives",
     "physics",
+    "robust",
     "rules",
     "training",
 )
