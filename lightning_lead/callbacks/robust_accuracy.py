@@ -78,7 +78,7 @@ class RobustAccuracy(Callback):
     ) -> None:
         check_arguments(RobustAccuracy, locals())
         check_positive(every_n_steps=every_n_steps, num_samples=num_samples)
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "attacks": list(attacks),
             "epsilon": epsilon,
             "norm": norm,

@@ -180,7 +180,13 @@ class AttackSuite:
     def _right(self, unit: _UnitNetwork, x: Tensor, y: Tensor, seed: int, *, classes: int) -> Iterator[Tensor]:
         """Yield, for each attack, which of the attacked images are still classified as what they are."""
         epsilon = self.epsilon / unit.width
-        settings = {"epsilon": epsilon, "norm": self.norm, "restarts": self.restarts, "seed": seed, "classes": classes}
+        settings: dict[str, Any] = {
+            "epsilon": epsilon,
+            "norm": self.norm,
+            "restarts": self.restarts,
+            "seed": seed,
+            "classes": classes,
+        }
         for name in (*self._specs, *self._others):
             given = unit, x.clone(), y.clone()
             with private_rng(seed, x.device), torch.enable_grad():

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_range, check_rates
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable
+from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable, rank_zero_warn
 from lightning_lead.calculus.replay import frozen_buffers
 from lightning_lead.constraints import AbstractConstraint
 from lightning_lead.engine._batches import split_batch
@@ -72,8 +73,6 @@ class RobustModule(LeadModule):
         GameStrategy(GradientPlay, play='alternating')
     """
 
-    _passing: ClassVar[tuple[str, ...]] = ()
-
     def __init__(
         self,
         network: nn.Module,
@@ -98,7 +97,6 @@ class RobustModule(LeadModule):
             game=game,
             optimizer={"attack": attack_optimizer or attack.optimizer, "network": optimizer or _default_optimizer},
             learning_rates={"attack": attack.step_size, "network": learning_rate},
-            scheduler=scheduler,
             clip=clip,
             accumulate=accumulate,
         )
@@ -109,7 +107,29 @@ class RobustModule(LeadModule):
             )
         self.network, self.attack, self.loss = network, attack, robust_loss(loss)
         self.value_range, self.attack_mode = check_range(value_range), attack_mode
+        self._network_scheduler = scheduler
         attack.turns(self.game.play)  # an attack that is not defined for this play says so now
+
+    def configure_optimizers(self) -> Any:
+        """Return an optimizer for each player; the scheduler is the network's, and steps of an attack stay as long."""
+        optimizers = super().configure_optimizers()
+        if self._network_scheduler is None:
+            return optimizers
+        *others, last = optimizers if isinstance(optimizers, list) else [optimizers]  # of a rule with SGD of its own
+        scheduler = {"scheduler": self._network_scheduler(last), "interval": "step"}
+        return [*({"optimizer": each} for each in others), {"optimizer": last, "lr_scheduler": scheduler}]
+
+    def on_fit_start(self) -> None:
+        """Begin a fit, and warn of a cross term that is taken from another function than the network's loss."""
+        needs = self.game.rule.needs
+        mixed = needs.second_order and needs.form == "opponent" and self.attack_mode == "eval"
+        if mixed and any(isinstance(layer, _BatchNorm) for layer in self.network.modules()):
+            rank_zero_warn(
+                f"{self.game.rule.name} takes the network's cross term from the attack's loss, whose batch norms are "
+                "in eval mode and the network's are not, so that the game is not zero-sum: early in training the term "
+                "may be far from that of the network's own loss. Use form='own', or attack_mode='train'."
+            )
+        super().on_fit_start()
 
     # ---- hooks a subclass may override ------------------------------------------------------------------------------
 
@@ -202,7 +222,9 @@ class RobustModule(LeadModule):
             batch_idx: its number.
             dataloader_idx: its loader's number.
         """
-        return self(batch if isinstance(batch, Tensor) else self.unpack_batch(batch)[0]).argmax(1)
+        images = batch if isinstance(batch, Tensor) else self.unpack_batch(batch)[0]
+        classes: Tensor = self(images).argmax(1)
+        return classes
 
     def _samples(self, batch: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         return batch if isinstance(batch, _Samples) else (*self._checked(batch), None)
