@@ -58,7 +58,7 @@ class SignDescent(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "norm": norm, "per_sample": per_sample, "momentum": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move each parameter that has a gradient.
 
         Args:
@@ -86,11 +86,13 @@ def check_norm(norm: str) -> None:
 
 def sample_norms(rows: Tensor) -> Tensor:
     """Return the Euclidean norm of each sample, shaped (n, 1, …) so that samples can be divided by it."""
-    return rows.flatten(1).norm(dim=1).view(-1, *[1] * (rows.ndim - 1))
+    norms: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1)
+    return norms.view(-1, *[1] * (rows.ndim - 1))
 
 
 def _unit(gradient: Tensor, norm: str, *, per_sample: bool) -> Tensor:
     if norm == "linf":
         return gradient.sign()
-    size = sample_norms(gradient) if per_sample else gradient.norm()
-    return gradient / size.where(size > 0, torch.ones_like(size))
+    size: Tensor = sample_norms(gradient) if per_sample else gradient.norm()
+    unit: Tensor = gradient / size.where(size > 0, torch.ones_like(size))
+    return unit
