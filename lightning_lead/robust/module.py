@@ -30,7 +30,7 @@ from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn
 from lightning_lead.robust.base import AbstractAttack
 from lightning_lead.robust.losses import AbstractRobustLoss, CrossEntropy, robust_loss
-from lightning_lead.robust.sample_attacks import FreeAttack
+from lightning_lead.robust.sample_attacks import AbstractSampleAttack, FreeAttack
 from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training.module import LeadModule
 
@@ -118,6 +118,12 @@ class RobustModule(LeadModule):
         *others, last = optimizers if isinstance(optimizers, list) else [optimizers]  # of a rule with SGD of its own
         scheduler = {"scheduler": self._network_scheduler(last), "interval": "step"}
         return [*({"optimizer": each} for each in others), {"optimizer": last, "lr_scheduler": scheduler}]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read the game, after an attack of each batch has taken the shape of the one that was saved."""
+        if isinstance(self.attack, AbstractSampleAttack):
+            self.attack.take_shape(checkpoint.get("state_dict", {}), "attack.")
+        super().on_load_checkpoint(checkpoint)
 
     def on_fit_start(self) -> None:
         """Begin a fit, and warn of a cross term that is taken from another function than the network's loss."""

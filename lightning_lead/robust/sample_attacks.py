@@ -120,11 +120,19 @@ class AbstractSampleAttack(AbstractAttack):
         lengths = self.epsilon * torch.rand_like(sample_norms(drawn))
         return lengths * drawn / sample_norms(drawn)
 
+    def take_shape(self, saved: Mapping[str, Any], prefix: str = "") -> None:
+        """Take the shape of a checkpoint, which was saved on a batch of its own size.
+
+        Args:
+            saved: name -> tensor.
+            prefix: before the attack's own names.
+        """
+        delta = saved.get(f"{prefix}delta")
+        if isinstance(delta, Tensor) and delta.shape != self.delta.shape:
+            self.delta.data = delta.new_zeros(delta.shape, device=self.delta.device)
+
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Take the shape of the checkpoint, which was saved on a batch of its own size."""
-        saved = state_dict.get(f"{prefix}delta")
-        if isinstance(saved, Tensor) and saved.shape != self.delta.shape:
-            self.delta.data = saved.new_zeros(saved.shape, device=self.delta.device)
+        self.take_shape(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
