@@ -156,8 +156,8 @@ class AttackSuite:
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
         images, labels = images.detach(), labels.detach()
         _check_data(images, labels, self.value_range)
-        counts = torch.zeros(len(self.names), dtype=torch.int64, device=device)
         with plain_computation(device), _at_rest(network):
+            counts = torch.zeros(len(self.names), dtype=torch.int64, device=device)
             unit = _UnitNetwork(network, self.value_range)
             for block in shared_blocks(len(images), self.batch_size):
                 # copies: what a validation loader makes in inference mode takes no gradient
