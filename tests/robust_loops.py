@@ -85,9 +85,9 @@ def start_of(attack, loss, x, seed):
         return lengths * drawn / drawn.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def loop(net, attack, loss, attack_loss, network_loss, seed, *, mode="eval", steps=1):
+def loop(net, attack, loss, attack_loss, network_loss, seed, *, mode="eval", steps=1, epochs=1):
     optimizer = sgd(net.parameters())
-    for step, (x, y) in enumerate(kit.loader()):
+    for step, (x, y) in enumerate([*kit.loader()] * epochs):
         delta = project(start_of(attack, loss, x, mix_seed(seed, 0, step)), x, attack.epsilon, attack.norm)
         frozen = copy.deepcopy(net).train(mode == "train")  # whose statistics are thrown away
         for _ in range(steps):

@@ -266,7 +266,7 @@ def _own_data(trainer: Trainer) -> tuple[Any, str]:
     loaders = trainer.test_dataloaders if testing else trainer.val_dataloaders
     name = "test data" if testing else "validation data"
     datamodule: Any = getattr(trainer, "datamodule", None)
-    if not loaders and datamodule is not None:
+    if loaders is None and datamodule is not None:
         loaders = datamodule.test_dataloader() if testing else datamodule.val_dataloader()
     if isinstance(loaders, (list, tuple)) and len(loaders) == 1:
         (loaders,) = loaders

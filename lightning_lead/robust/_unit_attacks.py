@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.robust.sign_descent import sample_norms
 
-__all__ = ["ATTACKS", "LIBRARY", "Spec", "attack_images", "is_installed"]
+__all__ = ["ATTACKS", "LIBRARY", "Spec", "attack_images", "is_installed", "keeping_trace"]
 
 LIBRARY = "pyautoattack"
 _NORMS = {"linf": "Linf", "l2": "L2"}
@@ -173,7 +173,7 @@ def _ensemble(network: nn.Module, common: dict[str, Any], own: dict[str, Any]) -
     ensemble.fab.n_target_classes = ensemble.apgd_targeted.n_target_classes = own["targets"]
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        with _keeping_trace():
+        with keeping_trace():
             found: Tensor = ensemble.run_standard_evaluation(x, y, batch_size=len(x))[0]
         return found
 
@@ -181,7 +181,7 @@ def _ensemble(network: nn.Module, common: dict[str, Any], own: dict[str, Any]) -
 
 
 @contextmanager
-def _keeping_trace() -> Iterator[None]:
+def keeping_trace() -> Iterator[None]:
     """The ensemble traces a forward, and afterwards switches off whatever traced before it, as a debugger does."""
     before = sys.gettrace()
     try:

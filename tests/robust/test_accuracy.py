@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_lead import ConfigurationError, DigitsDataModule, RobustAccuracy
+from lightning_lead.calculus import mix_seed
 from lightning_lead.robust import AttackSuite, PGDAttack, _unit_attacks
 
 EVERY = ["fgsm", "pgd-5", "apgd-ce-10", "apgd-dlr-10", "fab-t-5", "square-30", "autoattack"]
@@ -29,8 +30,8 @@ def trained():
     attack, net = PGDAttack(0.1, step_size=0.05, steps=3), kit.network()
     twin = copy.deepcopy(net)
     made = kit.module(attack, net=net, loss=loss)
-    kit.fit(made)
-    return made, loop(twin, attack, loss, attack_loss, network_loss, made._noise_seed, steps=3)
+    kit.fit(made, steps=10 * kit.STEPS)
+    return made, loop(twin, attack, loss, attack_loss, network_loss, made._noise_seed, steps=3, epochs=10)
 
 
 def suite(attacks, **settings):
@@ -40,20 +41,20 @@ def suite(attacks, **settings):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_network_of_the_module_and_that_of_the_loop_are_as_robust(norm):
     made, twin = trained()
-    attacks = [name for name in EVERY if name not in ("autoattack", "apgd-dlr-10")]  # for which three classes are few
-    epsilon = 0.05 if norm == "linf" else 0.15
+    # three classes are few for the others, and Square's l2 window is larger than 4×4 pixels
+    attacks = ["fgsm", "pgd-5", "apgd-ce-10", "fab-t-5", *(["square-30"] if norm == "linf" else [])]
+    epsilon = 0.15 if norm == "linf" else 0.4
     found = suite(attacks, norm=norm, epsilon=epsilon).measure(made.network, *kit.data())
     assert found == suite(attacks, norm=norm, epsilon=epsilon).measure(twin, *kit.data())
     clean = found.pop("clean_accuracy")
     assert all(value <= clean for value in found.values())
     assert min(found.values()) < clean
-    weak = found[f"robust_accuracy/{attacks[0]}"]
-    assert found["robust_accuracy/apgd-ce-10"] <= weak
+    assert found["robust_accuracy/apgd-ce-10"] <= found["robust_accuracy/fgsm"]
 
 
 def ten_classes():
     torch.manual_seed(2)
-    images, labels = torch.rand(30, 1, 4, 4), torch.randint(10, (30,))
+    images, labels = torch.rand(16, 1, 4, 4), torch.randint(10, (16,))
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10))
     optimizer = torch.optim.Adam(net.parameters(), 0.02)
     for _ in range(60):
@@ -63,27 +64,35 @@ def ten_classes():
     return net, images, labels
 
 
-def test_every_attack_runs_and_the_ensemble_is_the_strongest():
+def test_every_attack_runs_and_follows_from_its_seed():
     net, images, labels = ten_classes()
-    found = suite([*EVERY, "apgd-t-10"], epsilon=0.02).measure(net, images, labels)
-    assert list(found) == suite([*EVERY, "apgd-t-10"]).names
-    ensemble = found["robust_accuracy/autoattack"]
-    assert 0 < ensemble < found["clean_accuracy"]
-    # of others by a step more or less: the ensemble's parts have other steps and starts than these have
-    assert all(ensemble <= value + 1 / 30 for value in found.values())
-    assert found == suite([*EVERY, "apgd-t-10"], epsilon=0.02).measure(net, images, labels)  # by the seed alone
+    names = [*EVERY[:-1], "apgd-t-10"]
+    found = suite(names, epsilon=0.08).measure(net, images, labels)
+    assert list(found) == suite(names).names
+    assert found == suite(names, epsilon=0.08).measure(net, images, labels)
+    assert found["robust_accuracy/pgd-5"] < found["clean_accuracy"]
+    assert found["robust_accuracy/apgd-t-10"] <= found["robust_accuracy/fgsm"]
 
 
-def test_the_ensemble_is_that_of_the_library_and_a_range_is_a_change_of_units():
+@pytest.mark.slow
+def test_the_ensemble_is_that_of_the_library():
     from pyautoattack import AutoAttack
 
     net, images, labels = ten_classes()
-    net.eval()
-    found = suite(["autoattack"], epsilon=0.02, batch_size=30, seed=3).measure(net, images, labels)
-    adversary = AutoAttack(net, norm="Linf", eps=0.02, version="standard", seed=3)
-    _, classes = adversary.run_standard_evaluation(images, labels, batch_size=30)
-    theirs = float((classes == labels).float().mean())
-    assert found["robust_accuracy/autoattack"] == pytest.approx(theirs, abs=1.01 / 30)  # another seed of each attack
+    state, tracer = copy.deepcopy(net.state_dict()), sys.gettrace()
+    ensemble = suite(["autoattack", "pgd-5"], epsilon=0.09, seed=3)
+    found = ensemble.measure(net, images, labels)
+    assert not differing(net.state_dict(), state)
+    assert sys.gettrace() is tracer
+    adversary = AutoAttack(net.eval(), norm="Linf", eps=0.09, version="standard", seed=mix_seed(3, 0) % 2**32)
+    with _unit_attacks.keeping_trace():
+        _, classes = adversary.run_standard_evaluation(images, labels, batch_size=16)
+    assert found["robust_accuracy/autoattack"] == float((classes == labels).float().mean())
+    assert 0 < found["robust_accuracy/autoattack"] <= found["robust_accuracy/pgd-5"] < 1
+
+
+def test_a_range_is_a_change_of_units():
+    net, images, labels = ten_classes()
 
     class Signed(nn.Module):
         def __init__(self):
@@ -93,23 +102,23 @@ def test_the_ensemble_is_that_of_the_library_and_a_range_is_a_change_of_units():
         def forward(self, x):
             return self.net((x + 1) / 2)
 
-    wide = suite(["pgd-5", "apgd-ce-10"], epsilon=0.04, value_range=(-1.0, 1.0)).measure(
-        Signed(), 2 * images - 1, labels
-    )
-    assert wide == suite(["pgd-5", "apgd-ce-10"], epsilon=0.02).measure(net, images, labels)
+    wide = suite(["pgd-5", "apgd-ce-10"], epsilon=0.16, value_range=(-1.0, 1.0))
+    found = wide.measure(Signed(), 2 * images - 1, labels)
+    assert found == suite(["pgd-5", "apgd-ce-10"], epsilon=0.08).measure(net, images, labels)
+    assert found["robust_accuracy/pgd-5"] < 1
 
 
 def test_a_linear_network_loses_what_it_must():
     """Of two logits (x, −x) a margin of 2|x| falls by 2ε: who is right under attack is known."""
-    net = nn.Linear(1, 2, bias=False)
-    net.weight.data = torch.tensor([[1.0], [-1.0]])
-    images = torch.linspace(-0.95, 0.95, 20)[:, None]
-    labels = (images[:, 0] < 0).long()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))
+    net[1].weight.data = torch.tensor([[1.0], [-1.0]])
+    images = torch.linspace(-0.95, 0.95, 20).view(-1, 1, 1, 1)
+    labels = (images.flatten() < 0).long()
     names = ["fgsm", "pgd-3", "apgd-ce-5", "square-50"]
     for epsilon in (0.3, 0.62):
-        expected = float((images.abs() > epsilon).float().mean())
+        expected = int((images.abs() > epsilon).sum()) / 20
         found = suite(names, epsilon=epsilon, value_range=(-1.0, 1.0)).measure(net, images, labels)
-        assert {value for name, value in found.items() if name != "clean_accuracy"} == {pytest.approx(expected)}
+        assert {value for name, value in found.items() if name != "clean_accuracy"} == {expected}
         assert found["clean_accuracy"] == 1.0
 
 
@@ -118,21 +127,19 @@ def test_nothing_of_the_network_and_of_the_process_moves():
     net[2].eval()
     net[1].bias.requires_grad_(False)
     state, modes = copy.deepcopy(net.state_dict()), [layer.training for layer in net]
-    random, tracer = torch.get_rng_state(), sys.gettrace()
-    suite(["fgsm", "pgd-2", "fab-t-2", "square-5", "autoattack"], epsilon=0.01).measure(net, images, labels)
+    random = torch.get_rng_state()
+    suite(["fgsm", "pgd-2", "apgd-ce-2", "fab-t-2", "square-5"], epsilon=0.01).measure(net, images, labels)
     assert not differing(net.state_dict(), state)
     assert [layer.training for layer in net] == modes
     assert [p.requires_grad for p in net.parameters()].count(False) == 1
-    assert all(p.grad is None or not p.requires_grad or True for p in net.parameters())
     assert torch.equal(torch.get_rng_state(), random)
-    assert sys.gettrace() is tracer
 
 
 def test_more_restarts_leave_no_more_survivors():
     net, images, labels = ten_classes()
-    one = suite(["pgd-1"], epsilon=0.03).measure(net, images, labels)
-    five = suite(["pgd-1"], epsilon=0.03, restarts=8).measure(net, images, labels)
-    assert five["robust_accuracy/pgd-1"] < one["robust_accuracy/pgd-1"]
+    one = suite(["pgd-1"], epsilon=0.08).measure(net, images, labels)
+    many = suite(["pgd-1"], epsilon=0.08, restarts=8).measure(net, images, labels)
+    assert many["robust_accuracy/pgd-1"] < one["robust_accuracy/pgd-1"]
 
 
 def test_an_attack_of_one_s_own_is_asked_in_unit_range_and_held_to_its_bounds():
