@@ -31,6 +31,7 @@ FORBIDDEN = {
     "engine": {*LIGHTNING, *COMMANDS, "gan", "training", "analysis", "physics", "checkpoints", "callbacks"},
     "training": {*COMMANDS, "gan", "callbacks", "metrics", "analysis", "physics"},
     "gan": {*COMMANDS, "callbacks", "metrics", "features", "data", "analysis", "physics"},
+    "robust": {*COMMANDS, "callbacks", "metrics", "features", "data", "analysis", "physics", "gan"},
     "metrics": {*COMMANDS, "gan", "training", "engine", "callbacks", "_lightning"},
     "callbacks": {*COMMANDS},
     "fetch": {*LIGHTNING, *COMMANDS},

@@ -90,7 +90,8 @@ class Row(NamedTuple):
 
 def lead(coupling: float, *, cross: str = "exact") -> str:
     """The network's own form: its attack is made in eval mode, so that the attack's loss is another function."""
-    return f"LEAD(coupling={coupling:g}, cross={cross!r}, form='own')"
+    form = ", form='own'" if cross == "exact" else ""
+    return f"LEAD(coupling={coupling:g}, cross={cross!r}{form})"
 
 
 ROWS = {
