@@ -3,7 +3,7 @@
     python examples/talk/robust.py [--output runs/talk] [--seeds 0 1 2] [--cifar10] [--steps N] [--fast]
 
 PGD and TRADES training of a small convolutional network on scikit-learn's digits (ε = 0.3 on images in [−1, 1], 5
-steps; 1,400 images to train on, 397 to judge by), or of a narrow pre-activation ResNet on CIFAR-10 (ε = 8/255 of the
+steps; 1,400 images to train on, 200 others to judge by), or of a narrow pre-activation ResNet on CIFAR-10 (ε = 8/255 of the
 range, 10 steps). The loop has the same weights, batches and random starts. Prints, in Markdown, the accuracies of both
 under the standard ensemble of pyautoattack, and the largest difference of their weights, which rounding begins: where a
 gradient is nearly zero it decides a sign. Without --cifar10 it also draws
@@ -50,7 +50,7 @@ class Setting:
         self.step_size = 2.5 * self.epsilon / self.attack_steps
         self.rate, self.batch = (0.1, 128) if cifar10 else (0.05, 64)
         self.steps = steps or (2000 if cifar10 else 600)
-        self.judged = judged or (1000 if cifar10 else 397)
+        self.judged = judged or (1000 if cifar10 else 200)
         self._data: Any = None
 
     def network(self) -> nn.Module:
