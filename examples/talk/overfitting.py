@@ -31,7 +31,7 @@ from drawing import parser_of
 from pytorch_lightning import Callback, Trainer, seed_everything
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 from training import quiet
 
@@ -158,8 +158,8 @@ def trainer_of(steps: int, *callbacks: Callback) -> Trainer:
     return Trainer(max_steps=steps, accelerator="cpu", callbacks=[*callbacks], enable_checkpointing=False, **quietly)
 
 
-def result_of(name: str, seed: int, epochs: int, folder: Path) -> dict[str, Any]:
-    """A run's curve, which is made if it is not in the folder."""
+def result_of(name: str, seed: int, epochs: int, folder: Path, *, few: bool = False) -> dict[str, Any]:
+    """A run's curve, which is made if it is not in the folder; with `few`, of three batches an epoch."""
     row = ROWS[name]
     words = re.sub(r"[^a-zA-Z0-9.=]+", "-", name).strip("-")
     path = folder / f"{words}-{epochs}-seed{seed}.json"
@@ -167,7 +167,9 @@ def result_of(name: str, seed: int, epochs: int, folder: Path) -> dict[str, Any]
         seed_everything(seed, verbose=False)
         data, images, labels = digits()
         looks, module = Looks(images, labels), row.module()
-        feed = DataLoader(data, BATCH, shuffle=True, drop_last=True, generator=torch.Generator().manual_seed(seed))
+        shuffled = torch.Generator().manual_seed(seed)
+        part = Subset(data, range(3 * BATCH)) if few else data
+        feed: DataLoader[Any] = DataLoader(part, BATCH, shuffle=True, drop_last=True, generator=shuffled)
         diverged = False
         try:
             trainer_of(epochs * len(feed), looks).fit(module, feed)
@@ -225,7 +227,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:  # all rows of a seed, so that a run that is stopped can be looked at
         for name in options.rows:
-            result_of(name, seed, epochs, folder)
+            result_of(name, seed, epochs, folder, few=options.fast)
     print(table(options.rows, options.seeds, epochs, folder), flush=True)
 
 

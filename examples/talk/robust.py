@@ -3,10 +3,10 @@
     python examples/talk/robust.py [--output runs/talk] [--seeds 0 1 2] [--cifar10] [--steps N] [--fast]
 
 PGD and TRADES training of a small convolutional network on scikit-learn's digits (ε = 0.3 on images in [−1, 1], 5
-steps; 1,400 images to train on, 200 others to judge by), or of a narrow pre-activation ResNet on CIFAR-10 (ε = 8/255 of the
-range, 10 steps). The loop has the same weights, batches and random starts. Prints, in Markdown, the accuracies of both
-under the standard ensemble of pyautoattack, and the largest difference of their weights, which rounding begins: where a
-gradient is nearly zero it decides a sign. Without --cifar10 it also draws
+steps; 1,400 images to train on, 200 others to judge by), or of a narrow pre-activation ResNet on CIFAR-10 (ε = 8/255 of
+the range, 10 steps). The loop has the same weights, batches and random starts. Prints, in Markdown, the accuracies of
+both under the standard ensemble of pyautoattack, and the largest difference of their weights, which rounding begins:
+where a gradient is nearly zero it decides a sign. Without --cifar10 it also draws
 
     robust_epsilon.png       accuracy under APGD against ε: trained plainly, by PGD, by TRADES
     robust_universal.png     a universal perturbation, which plays against its network, and what it does to digits
@@ -184,7 +184,7 @@ def table(setting: Setting, seeds: list[int], folder: Path) -> str:
         for way in ("module", "loop"):
             keys = ("clean_accuracy", "robust_accuracy/pgd-20", "robust_accuracy/autoattack")
             cells = [_spread([record[way][key] for record in records]) for key in keys]
-            apart = f"{max(record['weights_apart'] for record in records):.1e}" if way == "module" else ""
+            apart = f"{max(record['weights_apart'] for record in records):.1e}" if way == "module" else "–"
             lines.append("| " + " | ".join([label, way, *cells, apart]) + " |")
     return "\n".join(lines)
 
