@@ -67,9 +67,9 @@ def ten_classes():
 def test_every_attack_runs_and_follows_from_its_seed():
     net, images, labels = ten_classes()
     names = [*EVERY[:-1], "apgd-t-10"]
-    found = suite(names, epsilon=0.12).measure(net, images, labels)
+    found = suite(names, epsilon=0.08).measure(net, images, labels)
     assert list(found) == suite(names).names
-    assert found == suite(names, epsilon=0.12).measure(net, images, labels)
+    assert found == suite(names, epsilon=0.08).measure(net, images, labels)
     assert found["robust_accuracy/pgd-5"] < found["clean_accuracy"]
     assert found["robust_accuracy/apgd-t-10"] <= found["robust_accuracy/fgsm"]
 
@@ -104,7 +104,7 @@ def test_a_range_is_a_change_of_units():
 
     wide = suite(["pgd-5", "apgd-ce-10"], epsilon=0.16, value_range=(-1.0, 1.0))
     found = wide.measure(Signed(), 2 * images - 1, labels)
-    assert found == suite(["pgd-5", "apgd-ce-10"], epsilon=0.12).measure(net, images, labels)
+    assert found == suite(["pgd-5", "apgd-ce-10"], epsilon=0.08).measure(net, images, labels)
     assert found["robust_accuracy/pgd-5"] < 1
 
 
