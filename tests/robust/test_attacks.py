@@ -232,6 +232,16 @@ def test_a_last_batch_that_is_smaller_is_attacked_as_it_is():
     assert made.attack.delta.shape == (4, 1, 4, 4)
 
 
+def test_the_scheduler_is_the_network_s_and_an_attack_s_step_stays_as_long():
+    made = kit.module("pgd", scheduler=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.5))
+    trainer = kit.fit(made, steps=3)
+    attack, network = (optimizer.param_groups[0] for optimizer in trainer.optimizers)
+    assert (attack["name"], attack["lr"]) == ("attack", made.attack.step_size)
+    assert (network["name"], network["lr"]) == ("network", pytest.approx(0.05 * 0.5**3))
+    made = kit.module("pgd", attack_optimizer=lambda groups: torch.optim.Adam(groups), optimizer=torch.optim.Adam)
+    assert [type(each).__name__ for each in kit.fit(made, steps=1).optimizers] == ["Adam", "Adam"]
+
+
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 
