@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
         networks,
         objectives,
         physics,
+        robust,
         rules,
         training,
     )
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
         ImageWriter,
         ModeCounter,
         PairedMetrics,
+        RobustAccuracy,
         SampleGrid,
         SegmentCheckpoint,
         Throughput,
@@ -68,6 +70,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
     from lightning_lead.gan.adversarial import AdversarialModule
     from lightning_lead.gan.ema import GeneratorEMA
     from lightning_lead.gan.module import LeadGANModule
+    from lightning_lead.robust.module import RobustModule
     from lightning_lead.training.mixin import LeadMixin
     from lightning_lead.training.module import LeadModule
 
@@ -79,6 +82,7 @@ __all__ = [
     "GameStrategy",
     "LeadGANModule",
     "AdversarialModule",
+    "RobustModule",
     "LeadModule",
     "LeadMixin",
     "DANNModule",
@@ -96,6 +100,7 @@ __all__ = [
     "ModeCounter",
     "PairedMetrics",
     "DomainAccuracy",
+    "RobustAccuracy",
     "SegmentCheckpoint",
     "Throughput",
     "CompactCheckpointIO",
@@ -132,6 +137,7 @@ __all__ = [
     "networks",
     "objectives",
     "physics",
+    "robust",
     "rules",
     "training",
     "__version__",
@@ -143,6 +149,7 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "AdversarialModule": "lightning_lead.gan.adversarial",
     "LeadGANModule": "lightning_lead.gan.module",
     "GANBatch": "lightning_lead.gan._batch",
+    "RobustModule": "lightning_lead.robust.module",
     "Turn": "lightning_lead.engine.turns",
     "LeadModule": "lightning_lead.training.module",
     "LeadMixin": "lightning_lead.training.mixin",
@@ -158,6 +165,7 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "ImageWriter": "lightning_lead.callbacks",
     "ModeCounter": "lightning_lead.callbacks",
     "PairedMetrics": "lightning_lead.callbacks",
+    "RobustAccuracy": "lightning_lead.callbacks",
     "SegmentCheckpoint": "lightning_lead.callbacks",
     "Throughput": "lightning_lead.callbacks",
     "CompactCheckpointIO": "lightning_lead.checkpoints",
@@ -190,6 +198,7 @@ _SUBPACKAGES = (
     "networks",
     "objectives",
     "physics",
+    "robust",
     "rules",
     "training",
 )

@@ -47,7 +47,7 @@ TRUSTED = "LIGHTNING_LEAD_TRUSTED"
 """Environment variable: packages, with commas between, of which recipes may build whatever they name."""
 
 _ROOMS = {
-    "lightning_lead": "callbacks checkpoints data domains engine features gan metrics networks objectives "
+    "lightning_lead": "callbacks checkpoints data domains engine features gan metrics networks objectives robust "
     "rules training",
     "lightning.pytorch": "accelerators callbacks core loggers plugins profilers strategies",  # its command line is none
     "lightning.fabric": "accelerators loggers plugins strategies",

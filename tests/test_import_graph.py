@@ -32,6 +32,7 @@ FORBIDDEN = {
     "training": {*COMMANDS, "gan", "callbacks", "metrics", "analysis", "physics"},
     "gan": {*COMMANDS, "callbacks", "metrics", "features", "data", "analysis", "physics"},
     "domains": {*COMMANDS, "gan", "callbacks", "metrics", "features", "data", "analysis", "physics"},
+    "robust": {*COMMANDS, "callbacks", "metrics", "features", "data", "analysis", "physics", "gan"},
     "metrics": {*COMMANDS, "gan", "training", "engine", "callbacks", "_lightning"},
     "callbacks": {*COMMANDS},
     "fetch": {*LIGHTNING, *COMMANDS},

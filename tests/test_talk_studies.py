@@ -63,6 +63,45 @@ def test_domain_training_has_a_row_per_method_and_keeps_its_runs(tmp_path: Path,
 
 
 @pytest.mark.slow
+def test_overfitting_has_a_row_per_training_and_keeps_its_runs(tmp_path: Path, talk: Any) -> None:
+    head, *rows = rows_of(tmp_path, "overfitting")
+    study = talk("overfitting")
+    assert head[1:4] == ["clean", "FGSM", "PGD-20"]
+    assert [row[0] for row in rows] == list(study.ROWS)[:2]
+    assert all(0.0 <= float(cell) <= 1.0 for row in rows for cell in row[1:5])
+    assert rows[0][6] == "1.00"
+    assert len(list((tmp_path / "runs").rglob("*-seed0.json"))) == 2
+    looks = [{"robust_accuracy/pgd-10": value} for value in (0.0, 0.3, 0.04, 0.01)]
+    assert [study.collapse(looks[:k]) for k in range(5)] == [None, 1, None, 3, 3]
+    assert study.collapse([]) is None
+
+
+def test_every_row_of_the_study_of_overfitting_builds_and_gradalign_is_a_cosine(talk: Any) -> None:
+    study = talk("overfitting")
+    assert len({repr(row.module().game.rule) + str(row[:2]) + str(row[3:]) for row in study.ROWS.values()}) == len(
+        study.ROWS
+    )
+    images, labels = torch.rand(4, 1, 3, 3), torch.arange(4) % 2
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(9, 1, bias=False))
+
+    def logits(x: torch.Tensor) -> torch.Tensor:  # of two classes; its gradients are parallel, up to the sign
+        return torch.cat([linear(x), -linear(x)], 1)
+
+    loss = study.GradAlign(0.7, 0.1).network_loss(logits, images, images, labels)
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(logits(images), labels))
+
+
+@pytest.mark.slow
+def test_robust_training_is_judged_beside_its_loop_and_drawn(tmp_path: Path) -> None:
+    head, *rows = rows_of(tmp_path, "robust")
+    assert head[1:] == ["by", "clean", "PGD-20", "AutoAttack", "weights apart"]
+    assert [row[1] for row in rows] == ["module", "loop"] * 2
+    assert float(rows[0][5]) < 1e-5  # float32: PGD from a random start has no gradient near zero
+    drawn = {path.name for path in (tmp_path / "runs" / "talk").glob("*.png")}
+    assert drawn == {"robust_epsilon.png", "robust_universal.png", "robust_patch.png"}
+
+
+@pytest.mark.slow
 def test_agreement_is_measured_in_three_games(tmp_path: Path) -> None:
     _, *rows = rows_of(tmp_path, "agreement")
     assert {row[0].split(",")[0] for row in rows} == {"domains", "digits", "gaussians"}

@@ -9,11 +9,12 @@ test part).
 from __future__ import annotations
 
 import importlib.util
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils.data import Dataset, TensorDataset
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
@@ -22,11 +23,12 @@ from lightning_lead.data._base import AbstractTensorDataModule
 __all__ = ["DigitsDataModule"]
 
 _SIZES = (8, 16, 32)
+_COUNT = 1797
 
 
 @final
 class DigitsDataModule(AbstractTensorDataModule):
-    """Batches (images, labels) of scikit-learn's digits; all 1,797 are training data.
+    """Batches (images, labels) of scikit-learn's digits; all 1,797 are training data, unless some are held out.
 
     Images are float32 (n, 1, image_size, image_size) in [−1, 1], labels int64 (n,).
 
@@ -36,6 +38,8 @@ class DigitsDataModule(AbstractTensorDataModule):
         num_workers: loader processes, ≥ 0. The images lie in memory, so 0 is usually fastest.
         image_size: pixels along one side: 8, or 16 or 32 by bilinear interpolation.
         num_predict: samples that `trainer.predict` makes, ≥ 1.
+        held_out: digits that are not trained on and are all the validation and test data, ≥ 0 and fewer than there
+            are; the same ones for every seed. With 0 a generator is validated on what it learns from.
 
     Attributes:
         image_shape: (1, image_size, image_size).
@@ -63,6 +67,7 @@ class DigitsDataModule(AbstractTensorDataModule):
         num_workers: int = 0,
         image_size: int = 8,
         num_predict: int = 64,
+        held_out: int = 0,
     ) -> None:
         check_arguments(DigitsDataModule, locals())
         super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers, num_predict=num_predict)
@@ -76,7 +81,12 @@ class DigitsDataModule(AbstractTensorDataModule):
                 "Cannot build DigitsDataModule because scikit-learn, which carries the images, is not installed; run "
                 "`pip install lightning-lead[digits]` (got no module named sklearn)."
             )
-        self.image_size = image_size
+        if not 0 <= held_out < _COUNT:
+            raise ConfigurationError(
+                f"Cannot build DigitsDataModule because it has {_COUNT:,} digits, and some must be left to train on; "
+                f"pass held_out from 0 to {_COUNT - 1:,} (got {held_out!r})."
+            )
+        self.image_size, self.held_out = image_size, held_out
         self.image_shape = (1, image_size, image_size)
 
     def load(self) -> tuple[Tensor, ...]:
@@ -88,6 +98,21 @@ class DigitsDataModule(AbstractTensorDataModule):
         if self.image_size != 8:
             images = interpolate(images, size=self.image_size, mode="bilinear", align_corners=False)
         return images, torch.tensor(labels, dtype=torch.int64)
+
+    def train_dataset(self) -> Dataset[Any]:
+        """The digits that are trained on."""
+        return self._part(slice(self.held_out, None))
+
+    def val_dataset(self) -> Dataset[Any]:
+        """The digits that are held out, or all of them if none are."""
+        return self._part(slice(self.held_out or None))
+
+    def _part(self, part: slice) -> Dataset[Any]:
+        if not self.held_out:
+            return TensorDataset(*self.tensors())
+        # the digits come writer by writer, and are drawn from all of them
+        order = torch.randperm(_COUNT, generator=torch.Generator().manual_seed(0))[part]
+        return TensorDataset(*(tensor[order] for tensor in self.tensors()))
 
     def reference_images(self) -> Tensor:
         """Return the images that metrics compare samples with, all (1797, 1, image_size, image_size), in order."""

@@ -1,7 +1,8 @@
-"""Networks for the recipes: MLPs for points, DCGANs and ResNets for images, features and classifiers for domains."""
+"""Networks for the recipes: MLPs for points, DCGANs and ResNets for images, features and classifiers."""
 
 from lightning_lead._lazy import renamed_attribute
 from lightning_lead.networks._labels import ConditionalNorm
+from lightning_lead.networks.classifiers import PreActResNet, SmallConvClassifier
 from lightning_lead.networks.conv_features import ConvFeatures
 from lightning_lead.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.networks.dcgan32 import DCGAN32Discriminator, DCGAN32Generator
@@ -22,6 +23,8 @@ __all__ = [
     "SNGANGenerator",
     "SNGANDiscriminator",
     "ConditionalNorm",
+    "SmallConvClassifier",
+    "PreActResNet",
     "port_generator",
 ]
 

@@ -86,6 +86,22 @@ def test_larger_digits(size: int) -> None:
     torch.testing.assert_close(images.mean((1, 2, 3)), small.mean((1, 2, 3)), atol=0.05, rtol=0)
 
 
+def test_digits_that_are_held_out_are_not_trained_on() -> None:
+    data, other = DigitsDataModule(batch_size=10, held_out=97), DigitsDataModule(held_out=97, seed=5)
+    kept = [tuple(image.flatten().tolist()) for image, _ in data.val_dataset()]
+    trained = [tuple(image.flatten().tolist()) for image, _ in data.train_dataset()]
+    assert (len(kept), len(trained)) == (97, 1700)
+    assert len(set(kept) & set(trained)) == 0
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(data.val_dataset(), other.val_dataset(), strict=True))
+    assert len(data.reference_images()) == 1797
+    known = {image.numpy().tobytes(): int(label) for image, label in zip(*data.tensors(), strict=True)}
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        for images, labels in loader:
+            assert [known[image.numpy().tobytes()] for image in images] == labels.tolist()
+    with pytest.raises(ConfigurationError, match=r"1,797 digits.*from 0 to 1,796 \(got 1797\)"):
+        DigitsDataModule(held_out=1797)
+
+
 def test_pictures_keep_their_labels_through_the_shuffle() -> None:
     data = DigitsDataModule(batch_size=100)
     known = {image.numpy().tobytes(): int(label) for image, label in zip(*data.tensors(), strict=True)}

@@ -26,6 +26,7 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus import Lookahead, PrivateNoise
 from lightning_lead.engine import GameStrategy
 from lightning_lead.games import BilinearGame
+from lightning_lead.robust import FGSMAttack
 from lightning_lead.rules import GradientPlay
 
 VALUES: dict[str, Any] = {
@@ -72,6 +73,16 @@ def built() -> dict[str, dict[str, Any]]:
         "IRMv1Module": {"network": generator},
         "ERMModule": {"network": generator},
         "MLP": {"in_features": 2},
+        "RobustModule": {"network": discriminator, "attack": FGSMAttack(0.1)},
+        "RobustAccuracy": {"epsilon": 0.1},
+        "AttackSuite": {"epsilon": 0.1},
+        "PGDAttack": {"epsilon": 0.1},
+        "FGSMAttack": {"epsilon": 0.1},
+        "FreeAttack": {"epsilon": 0.1},
+        "UniversalPerturbation": {"shape": (1, 8, 8), "epsilon": 0.1},
+        "Patch": {"size": 2},
+        "PerturbationNetwork": {"generator": generator, "epsilon": 0.1},
+        "SignDescent": {"params": [nn.Parameter(torch.ones(1))]},
         "GameStrategy": {"rule": GradientPlay()},
         "Match": {"rule": GradientPlay(), "game": BilinearGame(eye), "lr": 0.1},
         "ConditionalNorm": {"width": 4, "num_classes": 3},
