@@ -5,8 +5,9 @@
 PGD and TRADES training of a small convolutional network on scikit-learn's digits (ε = 0.3 on images in [−1, 1], 5
 steps; 1,400 images to train on, 200 others to judge by), or of a narrow pre-activation ResNet on CIFAR-10 (ε = 8/255 of
 the range, 10 steps). The loop has the same weights, batches and random starts. Prints, in Markdown, the accuracies of
-both under the standard ensemble of pyautoattack, and the largest difference of their weights, which rounding begins:
-where a gradient is nearly zero it decides a sign. Without --cifar10 it also draws
+both under the standard ensemble of pyautoattack, and the largest difference of their weights. Where a gradient is
+nearly zero rounding decides a sign, so the loop has the formulas in one form with the library. Without --cifar10 it
+also draws
 
     robust_epsilon.png       accuracy under APGD against ε: trained plainly, by PGD, by TRADES
     robust_universal.png     a universal perturbation, which plays against its network, and what it does to digits
@@ -20,7 +21,6 @@ from __future__ import annotations
 import copy
 import json
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ import torch
 from drawing import parser_of, save
 from pytorch_lightning import Trainer, seed_everything
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.utils.data import DataLoader, Dataset
 from training import quiet
 
@@ -73,10 +73,14 @@ class Setting:
         return self._data[0], self._data[1], self._data[2]
 
     def batches(self, seed: int) -> DataLoader[Any]:
-        """In the same order for the same seed."""
-        drawn = torch.Generator().manual_seed(seed)
-        data, *_ = self.datasets()
-        return DataLoader(data, self.batch, shuffle=True, drop_last=True, generator=drawn, collate_fn=self._data[3])
+        """All batches of a run, in the same order for the same seed, however they are read."""
+        drawn, (data, *_) = torch.Generator().manual_seed(seed), self.datasets()
+        size = len(data)  # type: ignore[arg-type]
+        rows: list[list[int]] = []
+        while len(rows) < self.steps:
+            order = torch.randperm(size, generator=drawn)
+            rows += order[: size // self.batch * self.batch].view(-1, self.batch).tolist()
+        return DataLoader(data, batch_sampler=rows[: self.steps], collate_fn=self._data[3])
 
 
 def collation(data: Any) -> Any:
@@ -111,7 +115,7 @@ def fit(module: RobustModule, steps: int, feed: DataLoader[Any]) -> None:
 def by_loop(setting: Setting, network: nn.Module, loss: str, seed: int, noise_seed: int) -> nn.Module:
     """Train a network as the papers' code does; the numbers of a step's random start are those of the module's."""
     optimizer = make_optimizer(network.parameters(), setting.rate)
-    for step, (x, y) in enumerate(endless(setting.batches(seed), setting.steps)):
+    for step, (x, y) in enumerate(setting.batches(seed)):
         low, high = (-1 - x).clamp(min=-setting.epsilon), (1 - x).clamp(max=setting.epsilon)
         with private_rng(mix_seed(noise_seed, 0, step)):
             if loss == "trades":
@@ -124,7 +128,7 @@ def by_loop(setting: Setting, network: nn.Module, loss: str, seed: int, noise_se
             delta.requires_grad_()
             logits = network(x + delta)
             if loss == "trades":
-                value = kl_div(log_softmax(logits, 1), softmax(network(x), 1), reduction="batchmean")
+                value = divergence(network(x), logits)
             else:
                 value = cross_entropy(logits, y)
             (slope,) = torch.autograd.grad(value, delta)
@@ -133,23 +137,17 @@ def by_loop(setting: Setting, network: nn.Module, loss: str, seed: int, noise_se
         optimizer.zero_grad()
         if loss == "trades":
             clean = network(x)
-            robust = kl_div(log_softmax(network(x + delta), 1), softmax(clean, 1), reduction="batchmean")
-            (cross_entropy(clean, y) + 6.0 * robust).backward()
+            (cross_entropy(clean, y) + 6.0 * divergence(clean, network(x + delta))).backward()
         else:
             cross_entropy(network(x + delta), y).backward()
         optimizer.step()
     return network
 
 
-def endless(feed: DataLoader[Any], steps: int) -> Iterator[Any]:
-    """The first so many batches, epoch after epoch."""
-    made = 0
-    while True:
-        for batch in feed:
-            if made == steps:
-                return
-            made += 1
-            yield batch
+def divergence(clean: Tensor, attacked: Tensor) -> Tensor:
+    """KL(softmax clean ‖ softmax attacked), a mean over images."""
+    logs = log_softmax(attacked, 1), log_softmax(clean, 1)
+    return kl_div(*logs, reduction="none", log_target=True).sum(1).mean()
 
 
 def judged(setting: Setting, network: nn.Module) -> dict[str, float]:
@@ -205,9 +203,9 @@ def draw_epsilon(setting: Setting, folder: Path, *, points: int) -> None:
     for label, loss in (("trained plainly", None), ("PGD", "cross_entropy"), ("TRADES", "trades")):
         seed_everything(0, verbose=False)
         if loss is None:
-            network, steps = setting.network(), setting.steps
+            network = setting.network()
             optimizer = make_optimizer(network.parameters(), setting.rate)
-            for x, y in endless(setting.batches(0), steps):
+            for x, y in setting.batches(0):
                 optimizer.zero_grad()
                 cross_entropy(network(x), y).backward()
                 optimizer.step()
@@ -229,7 +227,7 @@ def draw_attack(setting: Setting, attack: AbstractAttack, name: str, folder: Pat
     seed_everything(0, verbose=False)
     victim = setting.network()
     optimizer = make_optimizer(victim.parameters(), setting.rate)
-    for x, y in endless(setting.batches(1), setting.steps):  # a network that has met no attack
+    for x, y in setting.batches(1):  # a network that has met no attack
         optimizer.zero_grad()
         cross_entropy(victim(x), y).backward()
         optimizer.step()
