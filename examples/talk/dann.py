@@ -5,8 +5,8 @@
 The data are two moons against moons turned by 35°; digits against other digits in which dark and light are exchanged
 (by a network whose first layer is rectified, see `ConvFeatures`); and digits against digits turned by 45°. A row is a
 rule, a column a momentum β of SGD. The rate is η (1 − β), so that the effective one is the same. Rows of Adam have
-betas (β, 0.999). The rates η were chosen by plain play of seed 100 at momentum 0, by the accuracy in
-the last quarter of 1,000 steps; a run here has 600.
+betas (β, 0.999). The rates η were chosen by plain play of seed 100 at momentum 0, by the accuracy in the last quarter
+of 1,000 steps; a run here has 600.
 
 A cell has the median over seeds of the first step whose target accuracy, a mean of five looks ten steps apart, is at
 least 95 % of the best in the table (of its means over seeds of the last quarter of a run), and behind it the mean ±

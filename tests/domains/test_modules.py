@@ -91,6 +91,23 @@ def test_a_gradient_reversal_layer_has_the_same_plain_gradients() -> None:
             torch.testing.assert_close(parameter.grad, grad, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("form", ["opponent", "own"])
+def test_the_part_in_which_the_players_meet_has_the_whole_cross_term(form: str) -> None:
+    class Whole(DANNModule):
+        def wanted_losses(self, batch, wanted):
+            return {name: loss for name, loss in super().wanted_losses(batch, wanted).items() if "/" not in name}
+
+    ends = []
+    for cls, coupling in ((DANNModule, 1.0), (Whole, 1.0), (DANNModule, 0.0)):
+        networks = kit.network(6), kit.network(1, seed=1, inputs=6), kit.network(1, seed=2, inputs=6)
+        game = f"LEAD(coupling={coupling}, form={form!r})"
+        module = cls(*networks, game=game, optimizer=torch.optim.SGD, learning_rates=0.3)
+        kit.trainer(STEPS).fit(module, kit.loader(12, target=1))
+        ends.append(kit.weights(module))
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-12)
+    assert (ends[0] - ends[2]).abs().max() > 1e-4  # the control: the term does something
+
+
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_dann_takes_a_logit_per_domain_or_one_for_two(width: int) -> None:
     module = DANNModule(
