@@ -237,7 +237,7 @@ def test_erm_is_plain_descent() -> None:
 
 
 def linear_game(
-    environments: tuple[float, ...], *, bound: float | None, steps: int = 600, **settings
+    environments: tuple[float, ...], *, bound: float | None, steps: int = 250, **settings
 ) -> IRMGamesModule:
     data = LinearSEMDataModule(
         model="confounded", environments=environments, test=-3.0, exact=True, dim=2, num_samples=50, seed=4
@@ -246,7 +246,7 @@ def linear_game(
     for network in networks:
         nn.init.uniform_(network.weight, -0.5, 0.5)
     sgd = lambda groups: torch.optim.SGD(groups, momentum=0.0)  # noqa: E731
-    module = IRMGamesModule(networks, bound=bound, loss="squared", optimizer=sgd, learning_rates=0.1, **settings)
+    module = IRMGamesModule(networks, bound=bound, loss="squared", optimizer=sgd, learning_rates=0.2, **settings)
     module.data = data
     kit.trainer(steps).fit(module, datamodule=data)
     return module
