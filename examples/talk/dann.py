@@ -5,13 +5,14 @@
 The data are two moons against moons turned by 35°; digits against other digits in which dark and light are exchanged
 (by a network whose first layer is rectified, see `ConvFeatures`); and digits against digits turned by 45°. A row is a
 rule, a column a momentum β of SGD. The rate is η (1 − β), so that the effective one is the same. Rows of Adam have
-betas (β, 0.999). The rates η were chosen by plain play of seed 100 at momentum 0, by the last quarter's accuracy.
+betas (β, 0.999). The rates η were chosen by plain play of seed 100 at momentum 0, by the accuracy in the last quarter
+of 1,000 steps; a run here has 600.
 
 A cell has the median over seeds of the first step whose target accuracy, a mean of five looks ten steps apart, is at
 least 95 % of the best in the table (of its means over seeds of the last quarter of a run), and behind it the mean ±
-standard deviation of the last quarter itself. "–" never got there; "2/5" is how many seeds did, where not all did; "·"
-was not played, because the row has a momentum of its own or takes plain steps.
-Every run is kept in `dann/` and not made again; `--table` prints those that are there. `--fast` sees that it runs.
+standard deviation of the last quarter itself. "–" never got there; "(2/5)" is how many seeds did, where not all did;
+"·" was not played, because the row has a momentum of its own or takes plain steps. Every run is kept in `dann/` and not
+made again; `--table` prints those that are there, and `--fast` sees that it runs.
 
 References: Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016 (the game, and the moons); Acuna,
 Law, Zhang and Fidler, "Domain Adversarial Training: A Game Perspective", ICLR 2022 (Runge-Kutta against momentum SGD).

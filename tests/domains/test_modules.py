@@ -92,6 +92,23 @@ def test_a_gradient_reversal_layer_has_the_same_plain_gradients() -> None:
             torch.testing.assert_close(parameter.grad, grad, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("form", ["opponent", "own"])
+def test_the_part_in_which_the_players_meet_has_the_whole_cross_term(form: str) -> None:
+    class Whole(DANNModule):
+        def wanted_losses(self, batch, wanted):
+            return {name: loss for name, loss in super().wanted_losses(batch, wanted).items() if "/" not in name}
+
+    ends = []
+    for cls, coupling in ((DANNModule, 1.0), (Whole, 1.0), (DANNModule, 0.0)):
+        networks = kit.network(6), kit.network(1, seed=1, inputs=6), kit.network(1, seed=2, inputs=6)
+        game = f"LEAD(coupling={coupling}, form={form!r})"
+        module = cls(*networks, game=game, optimizer=torch.optim.SGD, learning_rates=0.3)
+        kit.trainer(STEPS).fit(module, kit.loader(12, target=1))
+        ends.append(kit.weights(module))
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-12)
+    assert (ends[0] - ends[2]).abs().max() > 1e-4  # the control: the term does something
+
+
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_dann_takes_a_logit_per_domain_or_one_for_two(width: int) -> None:
     module = DANNModule(
@@ -221,7 +238,7 @@ def test_erm_is_plain_descent() -> None:
 
 
 def linear_game(
-    environments: tuple[float, ...], *, bound: float | None, steps: int = 600, **settings
+    environments: tuple[float, ...], *, bound: float | None, steps: int = 250, **settings
 ) -> IRMGamesModule:
     data = LinearSEMDataModule(
         model="confounded", environments=environments, test=-3.0, exact=True, dim=2, num_samples=50, seed=4
@@ -230,7 +247,7 @@ def linear_game(
     for network in networks:
         nn.init.uniform_(network.weight, -0.5, 0.5)
     sgd = lambda groups: torch.optim.SGD(groups, momentum=0.0)  # noqa: E731
-    module = IRMGamesModule(networks, bound=bound, loss="squared", optimizer=sgd, learning_rates=0.1, **settings)
+    module = IRMGamesModule(networks, bound=bound, loss="squared", optimizer=sgd, learning_rates=0.2, **settings)
     module.data = data
     kit.trainer(steps).fit(module, datamodule=data)
     return module
