@@ -1,6 +1,6 @@
 """Adversarial training by `RobustModule` and by a loop without this package, judged by AutoAttack; pictures of attacks.
 
-    python examples/talk/robust.py [--output runs/talk] [--seeds 0 1 2] [--cifar10] [--steps N] [--fast]
+    python examples/talk/robust.py [--output runs/talk] [--seeds 0 1 2] [--cifar10] [--steps N] [--judged N] [--fast]
 
 PGD and TRADES training of a small convolutional network on scikit-learn's digits (ε = 0.3 on images in [−1, 1], 5
 steps; 1,400 images to train on, 200 others to judge by), or of a narrow pre-activation ResNet on CIFAR-10 (ε = 8/255 of
@@ -267,14 +267,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cifar10", action="store_true", help="CIFAR-10, as `lightning-lead fetch cifar10` keeps it")
     parser.add_argument("--steps", type=int, help="game steps; default 600, on CIFAR-10 2,000")
+    parser.add_argument("--judged", type=int, help="images to judge by; default 200, of CIFAR-10 1,000")
     options = parser.parse_args()
     quiet()
-    folder, points, judged_images = options.output / "robust", 10, None
+    folder, points = options.output / "robust", 10
     if options.fast:
-        folder, points, judged_images = options.output / "robust_fast", 2, 8
+        folder, points, options.judged = options.output / "robust_fast", 2, 8
         options.seeds, options.steps = [0], 3
     folder.mkdir(parents=True, exist_ok=True)
-    setting = Setting(cifar10=options.cifar10, steps=options.steps, judged=judged_images)
+    setting = Setting(cifar10=options.cifar10, steps=options.steps, judged=options.judged)
     print(table(setting, options.seeds, folder), flush=True)
     if not options.cifar10:
         draw_epsilon(setting, options.output, points=points)
