@@ -12,7 +12,9 @@ A cell has the median over seeds of the first step whose target accuracy, a mean
 least 95 % of the best in the table (of its means over seeds of the last quarter of a run), and behind it the mean ±
 standard deviation of the last quarter itself. "–" never got there; "(2/5)" is how many seeds did, where not all did;
 "·" was not played, because the row has a momentum of its own or takes plain steps. Every run is kept in `dann/` and not
-made again; `--table` prints those that are there, and `--fast` sees that it runs.
+made again; `--table` prints those that are there, and `--fast` sees that it runs. Draws
+
+    dann_moons.png, dann_digits.png, …     target accuracy against game steps, by momentum
 
 References: Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016 (the game, and the moons); Acuna,
 Law, Zhang and Fidler, "Domain Adversarial Training: A Game Perspective", ICLR 2022 (Runge-Kutta against momentum SGD).
@@ -29,8 +31,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import torch
-from drawing import parser_of
+from drawing import parser_of, save
 from pytorch_lightning import Trainer, seed_everything
 from torch import nn
 from training import quiet
@@ -252,8 +255,43 @@ def _cell(curves: Sequence[Curve], wanted: float) -> str:
     return f"{text}; {statistics.fmean(scores):.3f}{spread}"
 
 
+DRAWN = {
+    "plain play, alternating": "black",
+    "LEAD exact, auto": "tab:red",
+    "LEAD extrapolated, auto": "tab:orange",
+    "optimistic gradient": "tab:blue",
+    "extragradient": "tab:green",
+    "ODE-GAN RK4": "tab:purple",
+}
+"""Rows of the picture, and their colours."""
+
+
+def draw(study: Study, curves: Mapping[tuple[str, float], Sequence[Curve]], folder: Path, name: str) -> None:
+    """Target accuracy against game steps, a panel per momentum: the mean over seeds, of five looks, and every seed."""
+    figure, panels = plt.subplots(1, len(MOMENTA), figsize=(11, 3.6), sharey=True, layout="constrained")
+    for axes, momentum in zip(panels, MOMENTA, strict=True):
+        for label, colour in DRAWN.items():
+            alone = METHODS[label].alone  # Runge-Kutta takes plain steps: the same curve in every panel
+            found = curves.get((label, 0.0 if alone else momentum), [])
+            smooth = [_means(curve.target) for curve in found]
+            for ys in smooth:
+                axes.plot(found[0].steps[WINDOW - 1 :], ys, color=colour, lw=0.6, alpha=0.3)
+            if found:
+                mean = [statistics.fmean(values) for values in zip(*smooth, strict=True)]
+                style = {"color": colour, "lw": 2, "ls": ":" if alone and momentum else "-"}
+                axes.plot(found[0].steps[WINDOW - 1 :], mean, label=label, **style)
+        axes.set(title=f"β = {momentum:g}", xlabel="game steps")
+    panels[0].set_ylabel(f"accuracy, {study.title}", fontsize=9)
+    panels[0].legend(frameon=False, fontsize=8)
+    save(figure, folder, f"dann_{name}")
+
+
+def _means(values: Sequence[float]) -> list[float]:
+    return [statistics.fmean(values[k - WINDOW : k]) for k in range(WINDOW, len(values) + 1)]
+
+
 def main() -> None:
-    """Play, and print."""
+    """Play, print, and draw."""
     parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--data", nargs="+", choices=STUDIES, default=list(STUDIES))
@@ -274,6 +312,7 @@ def main() -> None:
                     curves.setdefault((label, momentum), []).extend([] if curve is None else [curve])
         if any(curves.values()):
             print(table(STUDIES[name], curves), end="\n\n", flush=True)
+            draw(STUDIES[name], curves, options.output, name)
 
 
 if __name__ == "__main__":
