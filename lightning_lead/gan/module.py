@@ -315,7 +315,8 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         self._saved_structure = Structure(*saved["structure"]) if same_rule else None
 
     def _completes(self) -> bool:
-        return not self.shared_latents  # the generator's turn takes fakes over from the first one
+        # of shared latents the generator's turn takes fakes over from the first one
+        return super()._completes() and not self.shared_latents
 
     def _turns_until(self, step: int) -> dict[str, int]:
         waited = max(step - self.discriminator_warmup, 0)

@@ -520,6 +520,10 @@ class LeadMixin(SavedGame):
                 self._recomputation.remove()
                 self._recomputation = None
 
+    def _completes(self) -> bool:
+        # a checkpoint holds the local players of rank 0, with which another rank's turn would be another one
+        return not self.local_players() or self.trainer.world_size == 1
+
     def _repeated(self) -> bool:
         """Return True if this step evaluates a batch more than once, so that what a forward moves must be kept."""
         needs, simultaneous = self.game.rule.needs, self.game.play == "simultaneous"

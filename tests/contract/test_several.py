@@ -9,7 +9,7 @@ from host import Host
 from rules_under_test import label, rules_under_test
 from test_contract import exported
 from tiny import tiny_loader, tiny_trainer
-from trio_on_ranks import BATCH, GAMES, Trio, fitted, networks
+from trio_on_ranks import BATCH, GAMES, Trio, fitted, networks, saved_between_turns
 
 from lightning_lead import ConfigurationError
 from lightning_lead.engine.named_rules import game_names
@@ -264,6 +264,8 @@ def test_two_processes_equal_one_and_each_has_its_own_perturbations(tmp_path):
             # row k of rank r is sample 2k + r of the joint batch
             assert (found[game]["delta"] - alone.delta.detach()[rank::2]).abs().max() < 1e-12, game
         assert not torch.equal(ranks[0][game]["delta"], ranks[1][game]["delta"])
+    assert ranks[0]["torn"]["torn"]  # a checkpoint has the perturbations of one rank
+    assert not saved_between_turns(tmp_path / "alone.ckpt", world_size=1, rank=0)
     assert (ranks[0]["averaged"]["networks"] - networks(fitted(GAMES[0], world_size=1, rank=0))).abs().max() > 1e-7
 
 

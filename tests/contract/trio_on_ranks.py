@@ -65,6 +65,16 @@ def fitted(game: str, *, world_size: int, rank: int, steps: int = 3, **settings:
     return trio
 
 
+def saved_between_turns(path: Any, *, world_size: int, rank: int) -> bool:
+    """Save before the last turn of a game step, and tell if the checkpoint is one that no fit goes on from."""
+    trio = Trio(game=GAMES[0])
+    trainer = tiny_trainer(1, strategy="ddp" if world_size > 1 else "auto", devices=world_size)
+    save = lambda player: trainer.save_checkpoint(path) if player == "second" else None  # noqa: E731
+    trio.on_before_player_step = save  # type: ignore[method-assign]
+    trainer.fit(trio, tiny_loader(BATCH // world_size, world_size=world_size, rank=rank))
+    return bool(torch.load(path, weights_only=True)["lightning_lead"].get("torn", False))
+
+
 def networks(trio: Trio) -> torch.Tensor:
     return torch.cat([p.detach().reshape(-1) for net in (trio.first, trio.second) for p in net.parameters()])
 
@@ -77,6 +87,8 @@ def main(output: str) -> None:
     for game in GAMES:
         trio = fitted(game, **place)
         found[game] = {"networks": networks(trio), "delta": trio.delta.detach()}
+
+    found["torn"] = {"torn": torch.tensor(saved_between_turns(f"{output}.ckpt", **place))}
 
     import lightning_lead.training.mixin
 
