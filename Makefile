@@ -65,7 +65,7 @@ $(ALONE)/.installed: setup.cfg .ci/lightning_alone.py
 		cp .ci/lightning_alone.py "$$site/lightning_alone.py"; echo "import lightning_alone" > "$$site/lightning_alone.pth"
 	@touch $@
 
-TALK := eigenvalues potential_well forces bilinear cost rates regime strong_coupling modes robustness
+TALK := eigenvalues potential_well forces bilinear cost rates regime strong_coupling modes robustness moons dann robust
 talk: $(VENV)/.installed-demo  ## draw the figures of docs/talk.md into runs/talk; one of them by TALK=rates
 	for script in $(TALK); do $(BIN)/python examples/talk/$$script.py || exit 1; done
 

@@ -128,3 +128,9 @@ def test_the_site_s_contents_have_every_page() -> None:
     elsewhere = {"index.md", "changelog.md", "contributing.md"}  # README and its neighbours, see .mkdocs/hooks.py
     assert sorted(set(listed) - elsewhere) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
     assert len(listed) == len(set(listed))
+
+
+def test_the_readme_counts_the_lines_of_each_example():
+    examples = [python_blocks(PAGES[page])[0].source for page in ("README.md", "docs/robust.md", "docs/domains.md")]
+    counts = [sum(bool(line.strip()) for line in source.splitlines()) for source in examples]
+    assert f"| lines of the example | {counts[0]}, above | {counts[1]} | {counts[2]} |" in PAGES["README.md"]

@@ -32,6 +32,7 @@ TALKS = [
     ("strong_coupling", ["strong_coupling"]),
     ("modes", ["modes", "samples"]),
     ("robustness", ["robustness", "momentum"]),
+    ("moons", ["moons"]),
 ]
 
 
