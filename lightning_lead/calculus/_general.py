@@ -113,9 +113,12 @@ class GeneralDerivatives:
             with self._contexts.full_precision():
                 return hessian_product(values, here, here[player], terms)
 
-    def interacts(self, player: str, point: Point) -> bool:
-        """True if the loss depends on an opponent, also where that is detached; by replays that leave no trace."""
-        opponents = opponents_of(player, self._names)
+    def interacts(self, player: str, point: Point, *, on: Sequence[str] | None = None) -> bool:
+        """True if the loss depends on an opponent, also where that is detached; by replays that leave no trace.
+
+        `on` names the opponents that are looked at; by default all.
+        """
+        opponents = opponents_of(player, self._names) if on is None else on
         here = {name: leaves_of(vector) for name, vector in point.items()}
         with torch.enable_grad(), self._contexts.swap(here):
             values = self._losses(here, frozenset({player}), replay=True)
@@ -151,30 +154,58 @@ class GeneralDerivatives:
     def _exact(self, player: str, values: Mapping[str, Tensor], here: Point, cross: CrossTerm) -> Vector:
         """c_i, one product: Σ_j −∇_i ⟨∇_j L_j, Δ_j⟩ over the opponents j, or +∇_i ⟨∇_{−i} L_i, Δ_{−i}⟩ of all at once.
 
-        Each loss is taken as a whole, or the part of it in which the players meet, if it is told apart.
+        Each loss is taken as a whole, or the part of it in which the players meet, if it is told apart. A probe takes
+        the opponents one by one, so that one who is met through a detach is not hidden by the others.
         """
         own, opponents = here[player], opponents_of(player, self._names)
         moves = parted(cross.displacement, here, opponents)
-        pairs = [(j, (j,)) for j in opponents] if cross.form == "opponent" else [(player, opponents)]
+        pairs: list[tuple[str, tuple[str, ...]]]
+        if cross.form == "opponent":
+            pairs = [(j, (j,)) for j in opponents]
+        elif self._exhaustive:
+            pairs = [(player, (j,)) for j in opponents]
+        else:
+            pairs = [(player, opponents)]
+        found = []
+        for group in [[pair] for pair in pairs] if self._exhaustive else [pairs]:
+            last = group[-1] == pairs[-1]
+            if (product := self._product(player, group, values, here, moves, retain_graph=not last)) is not None:
+                found.append((-1.0 if cross.form == "opponent" else 1.0, product))
+        return weighted_sum(found) if found else tuple(torch.zeros_like(p) for p in own)
+
+    def _product(
+        self,
+        player: str,
+        pairs: Sequence[tuple[str, Sequence[str]]],  # a loss, and the opponents that it is differentiated by
+        values: Mapping[str, Tensor],
+        here: Point,
+        moves: Mapping[str, Vector],
+        *,
+        retain_graph: bool,
+    ) -> Vector | None:
+        """∇_i Σ ⟨∇_by L_of, Δ_by⟩ over some pairs, or None where nothing of it depends on the player."""
+        own = here[player]
         field: list[Tensor] = []
         displacement: list[Tensor] = []
-        for of, by in pairs:  # the loss of one player, differentiated by others
-            found = self._field(player, of, by, values, here)
-            if found is not None:
-                field += found
+        for of, by in pairs:
+            if (part := self._field(player, of, by, values, here)) is not None:
+                field += part
                 displacement += [tensor for name in by for tensor in moves[name]]
-        product: Vector | None = None
-        if field:
-            of = " and ".join(repr(of) for of, _ in pairs)
-            label = f"the gradient of {of}'s loss with respect to {' and '.join(map(repr, opponents))}"
-            try:
-                product = cross_term(tuple(field), own, tuple(displacement), label=label, exhaustive=self._exhaustive)
-            except DifferentiationError as error:
-                for of, _ in pairs:
-                    self._refuse_detached(error, player, of, here)
-        if product is None:
-            product = tuple(torch.zeros_like(p) for p in own)
-        return weighted_sum([(-1.0 if cross.form == "opponent" else 1.0, product)])
+        if not field:
+            return None
+        of = " and ".join(dict.fromkeys(repr(of) for of, _ in pairs))
+        label = (
+            f"the gradient of {of}'s loss with respect to {' and '.join(repr(name) for _, by in pairs for name in by)}"
+        )
+        exhaustive = self._exhaustive
+        try:
+            return cross_term(
+                tuple(field), own, tuple(displacement), label=label, exhaustive=exhaustive, retain_graph=retain_graph
+            )
+        except DifferentiationError as error:
+            for of, by in pairs:
+                self._refuse_detached(error, player, of, by, here)
+            return None
 
     def _field(
         self, player: str, of: str, by: Sequence[str], values: Mapping[str, Tensor], here: Point
@@ -189,23 +220,25 @@ class GeneralDerivatives:
             label = f"the gradient of {of!r}'s loss with respect to {' and '.join(map(repr, by))}"
             return gradient(loss, at, create_graph=True, label=label)
         except DifferentiationError as error:
-            self._refuse_detached(error, player, of, here)
+            self._refuse_detached(error, player, of, by, here)
             return None
 
-    def _refuse_detached(self, error: DifferentiationError, player: str, of: str, here: Point) -> None:
+    def _refuse_detached(
+        self, error: DifferentiationError, player: str, of: str, by: Sequence[str], here: Point
+    ) -> None:
         """Raise the error, or warn, if a loss that gave no cross term depends on the players, but through a detach.
 
         A loss that ignores its opponents, as before an adversarial term begins, has no cross term; there a zero is
         right.
         """
-        if not self.interacts(of, here):
+        whom = by if of == player else (player,)
+        if not self.interacts(of, here, on=whom):
             return
         if not self._lenient:
             raise error
-        who = player if of != player else " and ".join(opponents_of(player, self._names))
         warnings.warn(
-            f"The loss of player {of!r} reaches {who!r} through a detach from now on, as old fakes do; such a turn of "
-            f"{player!r} is played without a cross term",
+            f"The loss of player {of!r} reaches {' and '.join(map(repr, whom))} through a detach from now on, as old "
+            f"fakes do; such a turn of {player!r} is played without a cross term",
             stacklevel=1,
         )
 

@@ -81,10 +81,11 @@ def cross_term(
     *,
     label: str = "the opponent's gradient",
     exhaustive: bool = False,
+    retain_graph: bool = False,
 ) -> Vector:
     """∇_i ⟨∇_j L, Δ_j⟩: the mixed second derivative times the opponent's displacement, one tensor per parameter.
 
-    Cost: one backward pass through the graph of a gradient; frees the graph.
+    Cost: one backward pass through the graph of a gradient; frees the graph unless it is retained.
 
     Args:
         field: the gradient of a loss with respect to the opponent, taken with `create_graph=True`.
@@ -93,7 +94,8 @@ def cross_term(
         label: how the error names the field.
         exhaustive: visit the whole graph, not just the paths that lead to the parameters. A layer without a second
             derivative cuts its path, and its share of the result is silently missing. Only a full visit meets the
-            error that the layer left there. Leaves `.grad` on the leaves of the graph.
+            error that the layer left there. Leaves `.grad` on the leaves of the graph, but for the player's.
+        retain_graph: keep the graph for another derivative.
 
     Raises:
         DifferentiationError: the field does not depend on the player, so the game has no interaction.
@@ -104,7 +106,10 @@ def cross_term(
         >>> cross_term(field, (x,), (torch.tensor(0.5),))
         (tensor(3.),)
     """
-    grads = _grads(inner(field, displacement), parameters, by_backward=exhaustive)
+    grads = _grads(inner(field, displacement), parameters, by_backward=exhaustive, retain_graph=retain_graph)
+    if exhaustive:  # of a product that follows it would be a sum
+        for p in parameters:
+            p.grad = None
     if all(g is None for g in grads):
         raise DifferentiationError(
             f"Cannot form the cross term because {label} does not depend on the player; "

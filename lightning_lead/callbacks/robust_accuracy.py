@@ -19,6 +19,7 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead._files import write_json
 from lightning_lead._hashing import tensors_hash
 from lightning_lead._lightning import Callback, Trainer, rank_zero_info
+from lightning_lead.calculus._rng import private_rng
 from lightning_lead.callbacks._monitors import check_monitors
 from lightning_lead.metrics._protocol import library_versions, read_records
 from lightning_lead.robust.evaluation import AttackSuite
@@ -248,13 +249,18 @@ def _read(given: Any, trainer: Trainer, pl_module: Any, count: int | None) -> tu
     collate = getattr(loader, "collate_fn", None)
     images_, labels_, size = list[Tensor](), list[Tensor](), 0
     unpack = getattr(pl_module, "unpack_batch", None) or _pair
-    for batch in DataLoader(dataset, batch_size=min(count or 500, 500), shuffle=False, collate_fn=collate):
-        images, labels = unpack(batch)
-        images_.append(images.detach().cpu())
-        labels_.append(labels.detach().cpu())
-        size += len(images)
-        if count is not None and size >= count:
-            break
+    # a generator of its own: iterating would draw from the global one; and data that are augmented draw as well
+    feed = DataLoader(
+        dataset, batch_size=min(count or 500, 500), shuffle=False, collate_fn=collate, generator=torch.Generator()
+    )
+    with private_rng(0):
+        for batch in feed:
+            images, labels = unpack(batch)
+            images_.append(images.detach().cpu())
+            labels_.append(labels.detach().cpu())
+            size += len(images)
+            if count is not None and size >= count:
+                break
     if not size:
         raise ConfigurationError("Cannot measure accuracies because the data are empty; pass data with samples")
     return f"{type(dataset).__name__}, {name}", torch.cat(images_)[:count], torch.cat(labels_)[:count]

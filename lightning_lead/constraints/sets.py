@@ -49,7 +49,8 @@ class Box(AbstractConstraint):
         self.low, self.high = low, high
 
     def __repr__(self) -> str:
-        return f"Box({self.low}, {self.high})"
+        low, high = (f"{list(b.shape)}" if isinstance(b, Tensor) and b.dim() else b for b in (self.low, self.high))
+        return f"Box({low}, {high})"
 
     def project(self, tensor: Tensor) -> Tensor:
         """Cut off what lies outside."""
@@ -116,7 +117,7 @@ class L2Ball(AbstractConstraint):
             rows = tensor[:, None]
         length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
         # a vector inside stays as it is, bit for bit; one on the edge is not scaled again by what rounding has left
-        outside = length > self.radius * (1 + 4 * torch.finfo(tensor.dtype).eps)
+        outside = length > self.radius * (1 + torch.finfo(tensor.dtype).eps)
         scale = torch.where(outside, self.radius / length.clamp_min(torch.finfo(tensor.dtype).tiny), 1.0)
         return (rows * scale).view_as(tensor)
 
@@ -162,10 +163,11 @@ class Simplex(AbstractConstraint):
 
     def project(self, tensor: Tensor) -> Tensor:
         """Subtract one number from all, such that the positive parts sum to 1."""
+        tensor = tensor - tensor.amax(dim=-1, keepdim=True)  # the same point: large numbers would swallow the 1 below
         ordered = tensor.sort(dim=-1, descending=True).values
         excess = ordered.cumsum(-1) - 1
         counts = torch.arange(1, tensor.shape[-1] + 1, device=tensor.device, dtype=tensor.dtype)
-        size = (ordered * counts > excess).sum(-1, keepdim=True)
+        size = (ordered * counts > excess).sum(-1, keepdim=True).clamp(min=1)  # of NaN none is larger
         return (tensor - excess.gather(-1, size - 1) / size).clamp(min=0)
 
     def move(self, before: Tensor, after: Tensor) -> Tensor:

@@ -153,6 +153,11 @@ class AbstractDomainDataModule(LightningDataModule, abc.ABC):
         """Return domain -> all of its samples, loaded on first use."""
         if self._samples is None:
             self._samples = tuple(self.load())
+            if empty := [name for name, each in zip(self.domains, self._samples, strict=True) if not each.size]:
+                raise ConfigurationError(
+                    f"Cannot use {type(self).__name__} because a domain has no samples, of which no accuracy could be "
+                    f"told; choose settings that leave some (got none of {', '.join(empty)})"
+                )
         return dict(zip(self.domains, self._samples, strict=True))
 
     def training_samples(self) -> Mapping[str, DomainSamples]:

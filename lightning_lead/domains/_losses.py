@@ -97,7 +97,10 @@ def _share(losses: Tensor, counts: JointCounts | None) -> Tensor | float:
 
 
 def predicted_classes(outputs: Tensor) -> Tensor:
-    """Return the class (n,) of the largest logit, or by the sign of a single one."""
+    """Return the class (n,) of the largest logit, or by the sign of a single one; −1 where a logit is NaN."""
     if outputs.dim() == 1 or outputs.shape[1] == 1:
-        return (outputs.reshape(-1) > 0).to(torch.int64)
-    return outputs.argmax(1)
+        outputs = outputs.reshape(-1, 1)
+        found = (outputs[:, 0] > 0).to(torch.int64)
+    else:
+        found = outputs.argmax(1)
+    return found.where(~outputs.isnan().any(1), -1)

@@ -184,7 +184,7 @@ def _accuracy(pl_module: Any, trainer: Trainer, loader: Any, num_classes: int) -
     metric = MulticlassAccuracy(num_classes, average="micro", ignore_index=-1, validate_args=False)
     metric, size = metric.to(pl_module.device), 0
     for batch in loader:
-        inputs, labels, _ = domain_batch(batch)
+        inputs, labels, _ = getattr(pl_module, "unpack_batch", domain_batch)(batch)
         share = slice(trainer.global_rank, None, trainer.world_size)
         size += len(labels)
         own, wanted = inputs[share].to(pl_module.device), labels[share].to(pl_module.device)

@@ -117,9 +117,13 @@ class DANNModule(AbstractDomainModule):
 
     def adversarial_weight(self) -> float:
         """Return λ_t of this game step."""
-        if self.schedule_steps is None or self.is_looked_at:  # the look finds out what the game will be
+        # the look finds out what the game will be
+        return self.weight if self.is_looked_at else self._weight_at(self.global_step)
+
+    def _weight_at(self, step: int) -> float:
+        if self.schedule_steps is None:
             return self.weight
-        return self.weight * math.tanh(5.0 * self.global_step / self.schedule_steps)  # 2/(1 + exp(−2x)) − 1 = tanh x
+        return self.weight * math.tanh(5.0 * step / self.schedule_steps)  # 2/(1 + exp(−2x)) − 1 = tanh x
 
     def domain_loss(self, features: Tensor, groups: Tensor) -> Tensor:
         """Return the discriminator's mean cross-entropy.
@@ -164,4 +168,5 @@ class DANNModule(AbstractDomainModule):
         """Log what every game logs, and the weight where it changes."""
         super().log_game_step(record, notes)
         if self.schedule_steps is not None:
-            self.log("adversarial_weight", torch.tensor(self.adversarial_weight()), on_step=True, on_epoch=False)
+            played = torch.tensor(self._weight_at(self.global_step - 1))  # the step has been counted
+            self.log("adversarial_weight", played, on_step=True, on_epoch=False)

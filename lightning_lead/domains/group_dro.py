@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_rates
+from lightning_lead._distributed import combine
 from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable
 from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.constraints import AbstractConstraint, Simplex
@@ -129,8 +130,10 @@ class GroupDROModule(AbstractDomainModule):
         apart = self.game.rule.needs.evaluates_once and "network" not in wanted
         with torch.no_grad() if apart else nullcontext():
             losses = self.group_losses(batch)
-        if not self.is_repeat:
-            self._group_losses = losses.detach()
+        if "network" in wanted and not self.is_repeat:
+            share = 1.0 if self._counts is None else len(self.unpack_batch(batch).inputs) / self._counts.samples
+            so_far = 0.0 if self._group_losses is None else self._group_losses
+            self._group_losses = so_far + losses.detach() * share  # over micro-batches
         total = (self.group_weights * losses).sum()
         both = {"weights": -total, "network": total}
         return {name: loss for name, loss in both.items() if name in wanted}
@@ -140,10 +143,11 @@ class GroupDROModule(AbstractDomainModule):
         return self.wanted_losses(batch, frozenset({"weights", "network"}))
 
     def log_game_step(self, record: Mapping[str, OracleStatistics], notes: Mapping[str, float]) -> None:
-        """Log what every game logs, and where a log line is due the groups as this rank sees them."""
+        """Log what every game logs, and where a log line is due the groups, in the joint batch of all ranks."""
         super().log_game_step(record, notes)
-        if self._group_losses is None or not is_due(self.trainer, self.trainer.global_step):
+        losses, self._group_losses = self._group_losses, None
+        if losses is None or not is_due(self.trainer, self.trainer.global_step):
             return
-        shown = {"weight": self.group_weights.detach(), "group_loss": self._group_losses}
+        shown = {"weight": self.group_weights.detach(), "group_loss": combine(losses)}
         values = {f"{name}/{k}": value for name, each in shown.items() for k, value in enumerate(each.unbind())}
         self.log_dict(values, on_step=True, on_epoch=False)

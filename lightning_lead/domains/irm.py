@@ -1,7 +1,7 @@
 """IRMv1: a risk over all environments, and a penalty on a classifier that is not the best in each of them.
 
     R_e = mean over environment e of ℓ(f(x), y),        P_e = (d/ds R_e(s f) at s = 1)²
-    L = ( mean_e R_e + l2 ‖w‖² + λ_t mean_e P_e ) / max(1, λ_t),       λ_t = 1 before `anneal_steps`, then λ
+    L = ( mean_e R_e + l2 ‖w‖² + λ_t mean_e P_e ) / max(1, λ_t),       λ_t = min(1, λ) before `anneal_steps`, then λ
 
 The derivative by the scale s is known in closed form, f times the loss's derivative by f, so that training needs first
 derivatives alone:  (σ(f) − y) f  of one logit,  Σ_k (softmax(f)_k − [k = y]) f_k  of several,  2 (f − y) f  if squared.

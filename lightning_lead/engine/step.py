@@ -1,15 +1,15 @@
 """One game step: every turn takes a direction from its rule, and the optimizers move along it.
 
-    for each turn:   d = rule(oracle of the turn's batch);   θ ← optimizer(θ, d);   the rule may adjust θ;   θ ← P(θ)
+    for each turn:   d = rule(oracle of the turn's batch);   θ ← P(optimizer(θ, d));   the rule may adjust θ
 
-P is the player's constraint, if it has one. The opponent of a later turn has moved already: that is alternating play. A
-simultaneous game has one turn, of all players.
+P is the player's constraint, if it has one; where the rule adds to the optimizer's step it follows both. The opponent
+of a later turn has moved already: that is alternating play. A simultaneous game has one turn, of all players.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, final
 
 import torch
@@ -153,17 +153,24 @@ class GameStep:
             self._step_optimizer(optimizer, last and optimizer is owners[-1])
         for parameter in moving:
             parameter.grad = None
+        last = adjusts and self._game.rule.needs.adds_to_step
+        if not last:
+            self._constrain(constrained, before)
         if adjusts:
             self._game.adjust_weights(before, self._live, turn.players)
-        for name in constrained:
-            self._constrain(name, before[name])
+            # means of points of a convex set are in it, up to rounding
+            self._constrain(constrained if last else self._lookahead.constraints, before if last else None)
 
     @torch.no_grad()
-    def _constrain(self, name: str, before: Vector) -> None:
-        """Move a player back into its set, in place; at rest on the edge it stays where it was, bit for bit."""
-        constraint = self._lookahead.constraints[name]
-        for parameter, start in zip(self._live[name], before, strict=True):
-            parameter.copy_(constraint.move(start, parameter))
+    def _constrain(self, names: Iterable[str], before: Mapping[str, Vector] | None) -> None:
+        """Move players back into their sets, in place, from where they were `before` or to the nearest point."""
+        for name in names:
+            constraint = self._lookahead.constraints[name]
+            for k, parameter in enumerate(self._live[name]):
+                inside = (
+                    constraint.project(parameter) if before is None else constraint.move(before[name][k], parameter)
+                )
+                parameter.copy_(inside)
 
     def _owners(self, players: Sequence[str], moving: set[int]) -> list[Optimizer]:
         owners = [o for o in self._optimizers if any(id(p) in moving for g in o.param_groups for p in g["params"])]

@@ -173,7 +173,7 @@ class AttackSuite:
                 "Cannot tell who is right because the network returns no logits of each class; make it return (n, K), "
                 f"K > {int(y.max())} (got {tuple(logits.shape)} for {len(x)} images)"
             )
-        clean = logits.argmax(1) == y
+        clean = _answers(logits) == y
         found = [clean & right for right in self._right(unit, x, y, seed, classes=logits.shape[1])]
         return torch.stack([*found, clean]).sum(1)
 
@@ -196,7 +196,7 @@ class AttackSuite:
                     self._specs[name].check_classes(name, classes)
                     attacked = attack_images(self._specs[name], *given, **settings)
             _check_bounds(name, x, attacked, epsilon, self.norm)
-            yield unit(attacked.detach()).argmax(1) == y
+            yield _answers(unit(attacked.detach())) == y
 
 
 class _UnitNetwork(nn.Module):
@@ -245,6 +245,11 @@ def _spec(name: str) -> Spec:
             "behind it, as pgd-20"
         )
     return spec._replace(steps=int(match[2])) if match[2] else spec
+
+
+def _answers(logits: Tensor) -> Tensor:
+    """The class of the largest logit; −1, which is wrong, where one is NaN."""
+    return logits.argmax(1).where(~logits.isnan().any(1), -1)
 
 
 def _check_data(images: Tensor, labels: Tensor, value_range: tuple[float, float]) -> None:

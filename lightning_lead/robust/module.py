@@ -31,6 +31,7 @@ from lightning_lead.engine.turns import Turn
 from lightning_lead.robust.base import AbstractAttack
 from lightning_lead.robust.losses import AbstractRobustLoss, CrossEntropy, robust_loss
 from lightning_lead.robust.sample_attacks import AbstractSampleAttack, FreeAttack
+from lightning_lead.robust.shared_attacks import PerturbationNetwork
 from lightning_lead.rules.base import AbstractGameRule
 from lightning_lead.training.module import LeadModule
 
@@ -109,6 +110,12 @@ class RobustModule(LeadModule):
         self.value_range, self.attack_mode = check_range(value_range), attack_mode
         self._network_scheduler = scheduler
         attack.turns(self.game.play)  # an attack that is not defined for this play says so now
+        if self.game.rule.needs.requires_sgd and not isinstance(attack, PerturbationNetwork):
+            raise ConfigurationError(
+                f"Cannot play {self.game.rule.name} against {type(attack).__name__} because it moves every player by "
+                "plain SGD, whose steps along a gradient of a mean over samples leave a perturbation where it is; use "
+                "LEADStrategy() or another rule that leaves the optimizer to you, or a PerturbationNetwork"
+            )
 
     def configure_optimizers(self) -> Any:
         """Return an optimizer for each player; the scheduler is the network's, and steps of an attack stay as long."""
@@ -244,7 +251,14 @@ class RobustModule(LeadModule):
                 f"unpack_batch(batch) (got {images.dtype} {tuple(images.shape)} and {labels.dtype} "
                 f"{tuple(labels.shape)})"
             )
+        if images.device.type != "cpu" and self._probed:  # elsewhere to read them is to wait for the device
+            return images, labels
         low, high = self.value_range
+        if labels.numel() and int(labels.min()) < 0:
+            raise ConfigurationError(
+                "Cannot attack images without a label because errors on them are no errors; leave them out of the "
+                f"batch (got a label of {int(labels.min())})"
+            )
         if images.numel():
             lowest, highest = (float(value) for value in torch.aminmax(images.detach()))
             slack = 1e-6 * (high - low)

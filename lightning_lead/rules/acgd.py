@@ -72,6 +72,7 @@ class ACGD(AbstractGameRule):
             requires_sgd=True,
             zero_sum=solver == "cg",
             unconstrained=True,
+            compares=True,
         )
         self.beta = require_number("beta", beta, low=0, high=1, closed=False, why="it averages squares")
         self.eps = require_number("eps", eps, low=0, high=float("inf"), closed=False, why="it keeps a quotient finite")

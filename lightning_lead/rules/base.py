@@ -55,6 +55,10 @@ class RuleNeeds:
         reads_momentum: depends on the optimizers' momentum; fit start checks that it can be read.
         requires_sgd: θ ← θ − η d is the whole method, so an optimizer with a memory of its own is refused.
         adjusts_weights: moves the weights once more after the optimizer, by `adjust_weights`.
+        adds_to_step: `adjust_weights` adds to the optimizer's step, so a constraint follows their sum; otherwise it
+            moves points, those that the constraint has left.
+        compares: weighs whole directions by norms or inner products; of players that each rank has its own of there is
+            no such number on one rank, and such a game is refused on several.
         plays_several: is defined for any number of players; other rules are for two, or for one.
         unconstrained: rests elsewhere than the game where a constraint holds a player, as a rule does whose direction
             is no multiple of the gradient at rest; such a game is refused.
@@ -76,6 +80,8 @@ class RuleNeeds:
     reads_momentum: bool = False
     requires_sgd: bool = False
     adjusts_weights: bool = False
+    adds_to_step: bool = False
+    compares: bool = False
     plays_several: bool = False
     unconstrained: bool = False
     fallback: str = "a rule that differentiates once, such as game='ExtraAdam'"

@@ -69,6 +69,7 @@ class CGD(AbstractGameRule):
             requires_sgd=True,
             zero_sum=solver == "cg",
             unconstrained=True,
+            compares=True,
         )
 
     @classmethod

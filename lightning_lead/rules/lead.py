@@ -147,6 +147,7 @@ class LEAD(AbstractGameRule):
             repeats_batch=coupled > 0 and (cross == "auto" or term == "difference" or self.cross_fraction < 1),
             reads_momentum=self.coupling == "auto",
             plays_several=True,
+            compares=coupled > 0 and cross == "auto",
             form=self.form,
             cross_fraction=self.cross_fraction,
             fallback="LEADStrategy(cross='extrapolated')",

@@ -60,7 +60,7 @@ class LookaheadMinmax(AbstractGameRule):
         self.inner = inner if inner is not None else GradientPlay()
         self.period = steps * self.inner.period
         # the direction is the inner rule's
-        self.needs = replace(self.inner.needs, adjusts_weights=True)
+        self.needs = replace(self.inner.needs, adjusts_weights=True, adds_to_step=False)  # it averages points
         self.cost, self.plays, self.affine = self.inner.cost, self.inner.plays, self.inner.affine
 
     @classmethod

@@ -36,7 +36,7 @@ class OptimisticAdam(AbstractGameRule):
 
     cost = Cost(gradients=2)
     affine = True
-    needs = RuleNeeds(adjusts_weights=True)
+    needs = RuleNeeds(adjusts_weights=True, adds_to_step=True)
 
     def init(self, point: Point) -> RuleState:
         """Nobody has made a step; the first one is taken for the one before it too."""

@@ -43,7 +43,7 @@ class SymplecticGradientAdjustment(AbstractGameRule):
         True
     """
 
-    needs = RuleNeeds(second_order=True, repeats_batch=True, uses_opponent=True, unconstrained=True)
+    needs = RuleNeeds(second_order=True, repeats_batch=True, uses_opponent=True, unconstrained=True, compares=True)
     plays: tuple[Play, ...] = ("simultaneous",)
 
     def __init__(self, weight: float = 0.5, *, align: bool = True) -> None:

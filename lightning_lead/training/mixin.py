@@ -338,8 +338,9 @@ class LeadMixin(SavedGame):
         """Begin one player anew: call it where its parameters were set in place between two game steps.
 
         A perturbation that lives for one batch is such a player: what the rule and the optimizer remember of it is of
-        another one, and its jump to new values is no move in the game. The other player keeps its memory. On several
-        ranks its direction is averaged as every parameter's is, so there it is one perturbation for all their batches.
+        another one, and its jump to new values is no move in the game. The other players keep their memory. On several
+        ranks its direction is averaged, and it is one perturbation for all their batches, unless `local_players()`
+        names it.
 
         Args:
             player: its name in `players()`.
@@ -390,9 +391,16 @@ class LeadMixin(SavedGame):
         needs = self.game.rule.needs
         several = needs.plays_several or not needs.uses_opponent
         check_players(live, rule=self.game.rule.name, alone=not needs.uses_opponent, several=several)
-        if strange := self.local_players() - live.keys():
+        local = self.local_players()
+        if strange := local - live.keys():
             raise ConfigurationError(
                 f"Cannot play because local_players() names no players; choose from {list(live)} (got {set(strange)})"
+            )
+        if local and self.trainer.world_size > 1 and (needs.compares or self.clip is not None):
+            what, instead = ("clip", "leave clip out") if not needs.compares else (self.game.rule.name, "use another")
+            raise ConfigurationError(
+                f"Cannot use {what} on several ranks because it weighs whole directions, and of "
+                f"{' and '.join(map(repr, sorted(local)))} each rank has its own part; {instead}, or one process"
             )
         self.game.start({name: tuple(params) for name, params in live.items()})
         self._playing = _moving(live)

@@ -9,8 +9,17 @@ from host import Host
 from rules_under_test import label, rules_under_test
 from scipy.optimize import linprog, lsq_linear
 
-from lightning_lead.constraints import Box, L2Ball, LInfBall, NonNegative, Simplex
-from lightning_lead.rules import LEAD, GradientPlay, NegativeAdam, OptimisticAdam
+from lightning_lead import ConfigurationError
+from lightning_lead.constraints import (
+    AbstractConstraint,
+    Box,
+    L2Ball,
+    LInfBall,
+    NonNegative,
+    Simplex,
+    check_constraints,
+)
+from lightning_lead.rules import LEAD, GradientPlay, LookaheadMinmax, NegativeAdam, OptimisticAdam
 
 RULES = rules_under_test()
 FREE = [rule for rule in RULES if not rule.needs.unconstrained]
@@ -82,7 +91,7 @@ def test_a_rule_that_is_refused_would_leave_the_equilibrium(rule):
 def test_a_rule_comes_to_the_equilibrium_and_never_leaves_the_set(rule, play):
     start = {"x": torch.tensor([0.9, -1.0]).double(), "y": torch.tensor([1.0, 0.3, -0.5]).double()}
     host = Host(rule, saddle, start, lr=0.2, play=play, constraints=BOXES)
-    for _ in range(60 if isinstance(rule, NegativeAdam) else 150):
+    for _ in range(60 if isinstance(rule, NegativeAdam) else 250):
         host.step()
         assert all(value.abs().max() <= 1 for value in host.values().values())
     # Adam's steps do not shrink with the gradient
@@ -227,3 +236,56 @@ def test_lead_s_displacement_is_the_move_that_was_made():
             assert torch.allclose(
                 host.values()["y"], torch.tensor([1 + 0.1 * k], dtype=torch.float64), rtol=0, atol=1e-15
             )
+
+
+@pytest.mark.parametrize("first", ["w", "p"])
+def test_slow_weights_stay_in_the_set_whoever_moves_last(first):
+    """The gradient is the same in every order of play, so the path is."""
+    losses = lambda p: {"w": push[0] * p["w"].sum(), "p": p["p"].square().sum()}  # noqa: E731
+    start = {name: torch.zeros(1, dtype=torch.float64) for name in (("w", "p") if first == "w" else ("p", "w"))}
+    for play in ("alternating", "simultaneous"):
+        push, pull = [0.0], iter([-10.0] * 10 + [1.0] * 15)
+        host = Host(LookaheadMinmax(5), losses, start, lr=0.1, play=play, constraints={"w": Box(0.0, 1.0)})
+        slow, fast = torch.zeros(1).double(), torch.zeros(1).double()
+        for k, push[0] in enumerate(pull, start=1):
+            host.step()
+            fast = (fast - 0.1 * push[0]).clamp(0, 1)
+            if k % 5 == 0:
+                slow = fast = slow + 0.5 * (fast - slow)
+            assert torch.allclose(host.values()["w"], fast, rtol=0, atol=1e-15), (play, k)
+            assert 0 <= host.game.state["slow"]["w"][0] <= 1
+
+
+@pytest.mark.parametrize("tensor", [[1e8, 0.0], [5000.3, 5000.1, 4999.0], [-3e7, -3e7, 2.0], [0.2, 0.8]])
+def test_the_simplex_takes_points_of_any_size(tensor):
+    found = Simplex().project(torch.tensor(tensor))
+    expected = Simplex().project(torch.tensor(tensor, dtype=torch.float64))
+    assert abs(float(found.sum()) - 1) < 1e-6
+    assert torch.allclose(found.double(), expected, atol=1e-3)  # 5000.3 has three digits behind the point
+    assert torch.isnan(Simplex().project(torch.tensor([float("nan"), 1.0]))).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_start_outside_is_refused_in_every_precision(dtype):
+    for each, start in ((Box(0.0, 1.0), 3.0), (LInfBall(1.0), 1.2), (NonNegative(), -0.5)):
+        with pytest.raises(ConfigurationError, match="lies outside of"):
+            check_constraints({"x": each}, {"x": [torch.full((2,), start, dtype=dtype)]})
+        check_constraints({"x": each}, {"x": [torch.full((2,), 0.5, dtype=dtype)]})
+
+
+def test_a_projection_that_is_none_is_refused():
+    class Halves(AbstractConstraint):
+        def project(self, tensor):
+            return tensor / 2
+
+    class Flattens(AbstractConstraint):
+        def project(self, tensor):
+            return tensor.sum()
+
+    for each, message in ((Halves(), "moves a point again"), (Flattens(), "returned no tensor of the parameter's")):
+        with pytest.raises(ConfigurationError, match=message):
+            check_constraints({"x": each}, {"x": [torch.ones(2)]})
+    with pytest.raises(ConfigurationError, match="it is no player"):
+        check_constraints({"z": NonNegative()}, {"x": [torch.ones(2)]})
+    with pytest.raises(ConfigurationError, match="is no constraint"):
+        check_constraints({"x": 1.0}, {"x": [torch.ones(2)]})

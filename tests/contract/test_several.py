@@ -11,7 +11,7 @@ from test_contract import exported
 from tiny import tiny_loader, tiny_trainer
 from trio_on_ranks import BATCH, GAMES, Trio, fitted, networks, saved_between_turns
 
-from lightning_lead import ConfigurationError
+from lightning_lead import ConfigurationError, DifferentiationError, LeadModule
 from lightning_lead.engine.named_rules import game_names
 from lightning_lead.rules import LEAD, ODEGAN, ExtraAdam, Extragradient, GradientPlay
 
@@ -46,12 +46,15 @@ def curved(point):
 def gradient(losses, point, of, by):
     """∇_by L_of at a point, with its graph."""
     leaves = {name: value.detach().requires_grad_() for name, value in point.items()}
-    return torch.autograd.grad(losses(leaves)[of], leaves[by], create_graph=True)[0], leaves
+    (found,) = torch.autograd.grad(losses(leaves)[of], leaves[by], create_graph=True, allow_unused=True)
+    return torch.zeros_like(leaves[by]) if found is None else found, leaves
 
 
 def product(losses, point, of, by, move, row):
     """∇_row ⟨∇_by L_of, move⟩."""
     field, leaves = gradient(losses, point, of, by)
+    if not field.requires_grad:
+        return torch.zeros_like(point[row])
     (found,) = torch.autograd.grad((field * move).sum(), leaves[row], allow_unused=True)
     return torch.zeros_like(point[row]) if found is None else found
 
@@ -278,3 +281,49 @@ def test_the_docs_say_what_each_rule_plays():
         assert row in page
     assert ODEGAN(regularization=0).needs.plays_several
     assert not ODEGAN(regularization=0).needs.unconstrained
+
+
+class Meeting(LeadModule):
+    """Three numbers with any losses."""
+
+    def __init__(self, losses, **settings):
+        super().__init__(optimizer=torch.optim.SGD, learning_rates=0.1, **settings)
+        self.x, self.y, self.z = (torch.nn.Parameter(torch.tensor([v], dtype=torch.float64)) for v in (1.0, 0.5, -0.7))
+        self.losses = losses
+
+    def players(self):
+        return {"x": [self.x], "y": [self.y], "z": [self.z]}
+
+    def player_losses(self, batch):
+        return {name: loss.sum() for name, loss in self.losses(self.x, self.y, self.z).items()}
+
+
+APART = {
+    "opponents who play with each other": lambda x, y, z: {"x": (x - y) ** 2, "y": -y * z, "z": z * y},
+    "one alone": lambda x, y, z: {"x": x * y, "y": -x * y, "z": z**2},
+}
+
+
+@pytest.mark.parametrize("name", APART)
+@pytest.mark.parametrize("form", ["opponent", "own"])
+def test_opponents_that_do_not_depend_on_a_player_have_no_part_in_its_term(name, form):
+    def plain(values):
+        found = APART[name](*values.values())
+        return {key: loss.sum() for key, loss in found.items()}
+
+    module = Meeting(APART[name], game=LEAD(0.7, form=form))
+    start = {key: params[0].detach().clone() for key, params in module.players().items()}
+    tiny_trainer(4).fit(module, tiny_loader(8))
+    expected = twin(plain, start, TURNS["alternating"], 0.7, form, 0.1, 4)[-1]
+    for key, (parameter,) in module.players().items():
+        assert torch.allclose(parameter.detach(), expected[key], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("form", ["opponent", "own"])
+def test_a_detach_is_refused_also_beside_an_opponent_who_is_met(form):
+    def losses(x, y, z):
+        met = {"opponent": x.detach() * y, "own": x * y}[form]
+        return {"x": x * z + (x * y.detach() if form == "own" else x * y), "y": -met, "z": -x * z}
+
+    with pytest.raises(DifferentiationError, match="does not depend on|depends on none"):
+        tiny_trainer(1).fit(Meeting(losses, game=LEAD(0.7, form=form)), tiny_loader(8))
