@@ -11,13 +11,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import tiny_loader, tiny_networks, tiny_trainer
 
-from lightning_lead import LeadModule
+from lightning_lead import ConfigurationError, LeadModule
 from lightning_lead.constraints import AbstractConstraint, LInfBall
 
 BATCH = 24
@@ -93,9 +94,15 @@ def main(output: str) -> None:
     import lightning_lead.training.mixin
 
     lightning_lead.training.mixin.RankWatch.put_first = lambda trainer: None  # which sees that weights differ
+    own = Trio.local_players
     Trio.local_players = lambda self: frozenset()  # the negative control: perturbations are averaged
     found["averaged"] = {"networks": networks(fitted(GAMES[0], **place))}
     torch.save(found, f"{output}.{place['rank']}")
+
+    Trio.local_players = own
+    for refused in ({"clip": 1.0}, {"game": "LEAD(cross='auto')"}):
+        with pytest.raises(ConfigurationError, match="on several ranks because it weighs whole directions"):
+            fitted(**({"game": GAMES[0]} | refused), **place)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from lightning_lead import (
     IRMv1Module,
     LinearSEMDataModule,
 )
-from lightning_lead.domains._losses import sample_losses
+from lightning_lead.domains._losses import predicted_classes, sample_losses
 from lightning_lead.domains.irm import scale_derivatives
 from lightning_lead.engine.named_rules import find_game, game_names
 
@@ -139,7 +139,7 @@ def test_the_weight_grows_with_the_game_steps_and_is_logged() -> None:
     networks = kit.network(6), kit.network(1, inputs=6), kit.network(1, inputs=6)
     module = Watched(*networks, weight=0.5, schedule_steps=10, game="AlternatingGDA")
     kit.trainer(4).fit(module, kit.loader(12, target=1))
-    expected = [0.5 * (2 / (1 + math.exp(-10 * t / 10)) - 1) for t in range(1, 5)]
+    expected = [0.5 * (2 / (1 + math.exp(-10 * t / 10)) - 1) for t in range(4)]
     assert seen == pytest.approx(expected, rel=1e-6)  # logged in float32
 
 
@@ -404,3 +404,27 @@ def test_micro_batches_with_other_shares_of_the_groups_are_the_batch(name: str) 
 
     # sums in another order
     torch.testing.assert_close(trained(2), trained(1), rtol=0, atol=1e-12)
+
+
+def test_logged_losses_of_groups_are_those_of_the_whole_batch() -> None:
+    """Of micro-batches the first has one group alone."""
+    inputs, labels, numbers = kit.samples(24).tensors
+    order = numbers.argsort(stable=True)
+    data = torch.utils.data.TensorDataset(inputs[order], labels[order], numbers[order])
+    seen = []
+    for accumulate in (1, 2, 4):
+        module = kit.group_dro(accumulate=accumulate)
+        trainer = kit.trainer(1, log_every_n_steps=1)
+        trainer.fit(module, DataLoader(data, 24))
+        seen.append([trainer.callback_metrics[f"group_loss/{k}"].item() for k in range(2)])
+        assert module._group_losses is None
+    losses = sample_losses(kit.network()(inputs), labels, "classification")
+    expected = [losses[numbers == k].mean().item() for k in range(2)]
+    for found in seen:
+        assert found == pytest.approx(expected, rel=1e-6)  # logged in float32
+
+
+def test_a_network_of_nan_is_right_of_nothing() -> None:
+    for outputs in (torch.full((4, 1), math.nan), torch.full((4, 3), math.nan), torch.full((4,), math.nan)):
+        assert predicted_classes(outputs).tolist() == [-1] * 4
+    assert predicted_classes(torch.tensor([[-1.0], [2.0]])).tolist() == [0, 1]

@@ -310,3 +310,39 @@ def test_streams_and_several_loaders_are_refused(tmp_path):
         trainer = tiny_trainer(1, callbacks=[RobustAccuracy(["fgsm"], epsilon=0.1)], default_root_dir=tmp_path)
         with pytest.raises(ConfigurationError, match=message):
             trainer.validate(kit.module("pgd"), loaders, verbose=False)
+
+
+def test_a_look_draws_no_random_number_of_the_run(tmp_path):
+    """A shuffled loader, and a data set that draws noise where it is read."""
+
+    class Noisy(TensorDataset):
+        def __getitem__(self, row):
+            image, label = super().__getitem__(row)
+            return (image + 0.01 * torch.rand(())).clamp(*kit.RANGE), label
+
+    def trained_with(*callbacks):
+        torch.manual_seed(5)
+        made = kit.module("pgd", net=kit.network())
+        trainer = tiny_trainer(8, callbacks=list(callbacks), default_root_dir=tmp_path)
+        trainer.fit(made, DataLoader(Noisy(*kit.data()), 8, shuffle=True))
+        return torch.cat([p.detach().flatten() for p in made.network.parameters()])
+
+    score = RobustAccuracy(
+        ["fgsm"], epsilon=0.05, value_range=kit.RANGE, every_n_steps=2, data=Noisy(*kit.data()), num_samples=8
+    )
+    assert torch.equal(trained_with(), trained_with(score))
+    assert len(score.history) == 4
+
+
+def test_a_network_of_nan_is_right_of_nothing():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    nn.init.constant_(net[1].weight, float("nan"))
+    found = suite(["pgd-5"]).measure(net, torch.rand(6, 1, 4, 4), torch.tensor([0, 1, 2] * 2))
+    assert set(found.values()) == {0.0}
+
+
+def test_images_without_a_label_are_refused():
+    images, _ = kit.data()
+    labels = torch.full((len(images),), -100)
+    with pytest.raises(ConfigurationError, match=r"without a label.*got a label of -100"):
+        tiny_trainer(1).fit(kit.module("pgd", net=kit.network()), DataLoader(TensorDataset(images, labels), 8))

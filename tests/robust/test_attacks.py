@@ -115,6 +115,10 @@ def test_every_rule_plays_every_attack_or_says_why_not(name):
             with pytest.raises(ConfigurationError, match=r"in (alternating|simultaneous) play because"):
                 kit.module(kind, game=name, **made_of)
             continue
+        if game.rule.needs.requires_sgd and kind != "network":
+            with pytest.raises(ConfigurationError, match="moves every player by plain SGD"):
+                kit.module(kind, game=game, **made_of)
+            continue
         made = kit.module(kind, game=game, **made_of)
         before = copy.deepcopy(made.network)
         try:
