@@ -24,6 +24,7 @@ from lightning_lead._checks import require_number
 from lightning_lead._errors import ConfigurationError, first_line
 from lightning_lead.data._domain_base import AbstractDomainDataModule, DomainSamples, check_domain_names, generator_of
 from lightning_lead.data.digits import DigitsDataModule
+from lightning_lead.fetch import home
 
 __all__ = ["ColouredDigitsDataModule"]
 
@@ -47,7 +48,7 @@ class ColouredDigitsDataModule(AbstractDomainDataModule):
             have the other colour than their label's, as `GroupDROModule` asks for.
         source: "digits", scikit-learn's of 8 × 8 pixels, of which 597 are the test environment; or "mnist",
             torchvision's, every second pixel of every second row (14 × 14), of which 10,000 are the test environment.
-        root: torchvision's folder, of "mnist".
+        root: torchvision's folder, of "mnist"; default that of `lightning-lead fetch mnist`.
         download: let torchvision fetch MNIST if it is not there.
         copies: of each image, each with noise and colour of its own, ≥ 1. Ten make up for the few digits there are: of
             several copies an image's label cannot be learned by heart. All copies of an image are in the same part.
@@ -115,16 +116,13 @@ class ColouredDigitsDataModule(AbstractDomainDataModule):
         )
         why = "it is the share of wrong labels, and at a half they would tell nothing"
         self.label_noise = require_number("label_noise", label_noise, low=-1e-9, high=0.5, why=why, closed=False)
-        if source == "mnist" and root is None:
-            raise ConfigurationError(
-                "Cannot build ColouredDigitsDataModule because MNIST lies in a folder; pass root= (got None)"
-            )
         if merged and copies != 1:
             raise ConfigurationError(
                 "Cannot build ColouredDigitsDataModule because copies of an image would be in several groups, and in "
                 f"both parts of them; pass copies=1, or groups='environments' (got {copies})"
             )
-        self.grey, self.groups, self.source, self.root, self.download = grey, groups, source, root, download
+        self.grey, self.groups, self.source, self.download = grey, groups, source, download
+        self.root = str(home() / "mnist") if root is None else root
         side = 8 if source == "digits" else 14
         self.image_shape = (1 if grey else 2, side, side)
 
@@ -170,7 +168,7 @@ class ColouredDigitsDataModule(AbstractDomainDataModule):
             found = MNIST(str(self.root), train=True, download=download)
         except RuntimeError as error:
             raise ConfigurationError(
-                f"Cannot find MNIST in {self.root}; pass download=True and let prepare_data run, or another root (got "
-                f"{first_line(error)})"
+                f"Cannot find MNIST in {self.root}; run `lightning-lead fetch mnist`, or pass download=True or another root "
+                f"(got {first_line(error)})"
             ) from error
         return found.data[:, ::2, ::2].float() / 255, found.targets

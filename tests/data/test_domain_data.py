@@ -292,7 +292,6 @@ def test_scrambled_inputs_are_turned_and_so_is_the_invariant_predictor() -> None
         (lambda: ColouredDigitsDataModule(test_flip=-0.1), "test_flip"),
         (lambda: ColouredDigitsDataModule(label_noise=0.5), "label_noise"),
         (lambda: ColouredDigitsDataModule(batch_size=41), r"a batch_size that 2 divides \(got 41\)"),
-        (lambda: ColouredDigitsDataModule(source="mnist"), "pass root="),
         (lambda: ColouredDigitsDataModule(groups="label_colour", copies=2), "copies of an image"),
         (lambda: ColouredDigitsDataModule(copies=0), "copies"),
         (lambda: ColouredDigitsDataModule(validation=1.0), "validation"),
