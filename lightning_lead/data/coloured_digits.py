@@ -168,7 +168,7 @@ class ColouredDigitsDataModule(AbstractDomainDataModule):
             found = MNIST(str(self.root), train=True, download=download)
         except RuntimeError as error:
             raise ConfigurationError(
-                f"Cannot find MNIST in {self.root}; run `lightning-lead fetch mnist`, or pass download=True or another root "
-                f"(got {first_line(error)})"
+                f"Cannot find MNIST in {self.root}; run `lightning-lead fetch mnist`, or pass download=True or another "
+                f"root (got {first_line(error)})"
             ) from error
         return found.data[:, ::2, ::2].float() / 255, found.targets
