@@ -109,7 +109,7 @@ def main() -> None:
         looks = trained(row, data, options.seed, steps)
         print(label, *(f"{step}: {share:.3f}" for step, share in zip(steps, looks.accuracies, strict=True)), flush=True)
         for panel, shade, accuracy, step in zip(axes, looks.shades, looks.accuracies, steps, strict=True):
-            panel.imshow(shade, origin="lower", extent=EDGES, cmap="PuOr", vmin=0, vmax=1, aspect="auto")
+            panel.contourf(shade, levels=10, extent=EDGES, cmap="PuOr", vmin=0, vmax=1)
             panel.contour(shade, levels=[0.5], extent=EDGES, colors="black", linewidths=1)
             for (_, samples), mark in zip(data.samples().items(), (".", "x"), strict=True):
                 few = slice(0, 150)
