@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     quiet()
-    steps = (2, 4) if options.fast else STEPS
+    steps = (1, 2, 3, 4) if options.fast else STEPS
     figure, panels = plt.subplots(len(ROWS), len(steps), figsize=(2.6 * len(steps), 2.4 * len(ROWS)), squeeze=False)
     for (label, row), axes in zip(ROWS.items(), panels, strict=True):
         data = MoonsDataModule(angle=35.0, batch_size=64, seed=options.seed)

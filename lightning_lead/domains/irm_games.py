@@ -13,6 +13,7 @@ Approximate Out-of-Distribution Solutions", AISTATS 2021 (the bound).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._arguments import check_arguments
-from lightning_lead._checks import check_clip
+from lightning_lead._checks import require_number
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import LRSchedulerCallable, OptimizerCallable
 from lightning_lead.constraints import AbstractConstraint, Box
@@ -87,7 +88,9 @@ class IRMGamesModule(AbstractDomainModule):
             raise ConfigurationError(
                 "Cannot build IRMGamesModule because a network belongs to several environments; pass one for each"
             )
-        check_clip(bound)
+        if bound is not None:
+            why = "it is the largest absolute value of a parameter"
+            require_number("bound", bound, low=0.0, high=math.inf, why=why, closed=False)
         self.networks, self.bound = nn.ModuleList(networks), bound
 
     def players(self) -> Mapping[str, Iterable[nn.Parameter]]:

@@ -366,7 +366,7 @@ def test_one_environment_alone_is_refused() -> None:
         (lambda net: IRMv1Module(net, penalty=-1.0), "penalty"),
         (lambda net: IRMv1Module(net, anneal_steps=-1), "anneal_steps"),
         (lambda net: IRMGamesModule([net, net]), "belongs to several environments"),
-        (lambda net: IRMGamesModule([net, kit.network()], bound=-1.0), "norm > 0|bound"),
+        (lambda net: IRMGamesModule([net, kit.network()], bound=-1.0), "Cannot use bound"),
         (lambda net: DANNModule(net, net, net, weight=-1.0), "weight"),
         (lambda net: DANNModule(net, net, net, schedule_steps=0), "schedule_steps"),
     ],

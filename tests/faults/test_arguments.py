@@ -47,7 +47,7 @@ VALUES: dict[str, Any] = {
 }
 TAKEN = {int: {"minus"}, float: {"minus", "number"}, bool: {"true"}, str: {"text"}, types.NoneType: {"None"}}
 """Values that the plain types take, whatever their range."""
-SIGNED = {"seed", "charge", "kappa", "low"}
+SIGNED = {"seed", "charge", "kappa", "low", "angle"}
 """Numbers that may be negative."""
 RENAMED = {"alpha": ("LEAD", "LEADStrategy")}
 """Old names of arguments, which are refused by the new one."""
