@@ -135,7 +135,7 @@ class Silent(DANNModule):
 
 
 class Curve(NamedTuple):
-    """What is kept of a run: looks at the held-out domain, and at the validation part of the source."""
+    """The record of a run: looks at the held-out domain, and at the validation part of the source."""
 
     steps: list[int]
     target: list[float]

@@ -70,7 +70,7 @@ def grid() -> Tensor:
 
 
 def trained(row: Row, data: MoonsDataModule, seed: int, steps: tuple[int, ...]) -> Looks:
-    """What was seen of a run."""
+    """The looks at a run."""
     seed_everything(seed, verbose=False)
     module = DANNModule(
         MLP(2, width=32),

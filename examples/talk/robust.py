@@ -84,7 +84,7 @@ class Setting:
 
 
 def collation(data: Any) -> Any:
-    """How a data module makes batches."""
+    """The collation by which a data module makes batches."""
     return data.loader_settings().get("collate_fn")
 
 

@@ -52,7 +52,7 @@ class AbstractDomainModule(LeadModule, abc.ABC):
     _passing: ClassVar[tuple[str, ...]] = ("_counts",)
 
     takes_unlabelled = False
-    """Whether labels of −1 have a meaning."""
+    """True if labels of −1 have a meaning."""
 
     def __init__(self, *, num_groups: int, counted: str, loss: LossKind, **settings: Any) -> None:
         super().__init__(**settings)

@@ -32,7 +32,7 @@ class Spec(NamedTuple):
     least_classes: int = 2
 
     def settings(self, epsilon: float, restarts: int) -> dict[str, Any]:
-        """What stands in the protocol; lengths in the units of ε."""
+        """Return the entries of the protocol; lengths in the units of ε."""
         if self.kind == "fgsm":
             return {"steps": 1, "step_size": epsilon, "random_start": False, "restarts": 1}
         if self.kind == "pgd":

@@ -47,7 +47,7 @@ class Host:
         return {name: tuple(params) for name, params in self.live.items()}
 
     def values(self) -> dict[str, Tensor]:
-        """Where the players are."""
+        """The players' points."""
         return {name: params[0].detach().clone() for name, params in self.live.items()}
 
     def step(self) -> None:

@@ -42,7 +42,7 @@ def best_reply(pull, low=-1.0, high=1.0):
 
 
 def duality_gap(point):
-    """How much the two could gain by their best replies."""
+    """The gain of both players by their best replies."""
     x, y = point["x"], point["y"]
     reply_x, reply_y = best_reply(A @ y + B), best_reply(-(A.T @ x) - C)
     worst = saddle({"x": x, "y": reply_y})["x"]
@@ -130,7 +130,7 @@ def linear_program(payoff):
 
 
 def gain(point):
-    """How much the two could gain by pure strategies."""
+    """The gain of both players by pure strategies."""
     return float((PAYOFF.T @ point["x"]).max() - (PAYOFF @ point["y"]).min())
 
 

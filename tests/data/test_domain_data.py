@@ -333,7 +333,7 @@ def test_a_data_module_of_ones_own_says_what_is_held_out() -> None:
 
 
 def test_grid_sample_reads_rows_downwards() -> None:
-    """What the direction of a turn rests on."""
+    """The grounds of a turn's direction."""
     image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
     top_left = grid_sample(image, torch.tensor([[[[-0.5, -0.5]]]]), align_corners=False)
     assert top_left.item() == 1.0

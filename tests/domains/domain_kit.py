@@ -114,6 +114,6 @@ def weights(module: nn.Module) -> Tensor:
 
 
 def batches(size: int, *, target: int | None = None) -> Iterator[list[Tensor]]:
-    """What a trainer gets from `loader(size)`, epoch after epoch."""
+    """The batches of `loader(size)`, epoch after epoch."""
     while True:
         yield from loader(size, target=target)

@@ -380,7 +380,7 @@ def test_acgd_of_a_general_sum_game_agrees_with_its_authors_package(double):
 
 
 def test_lookahead_says_of_itself_what_its_inner_rule_says():
-    """What fit start checks and how a step is laid out: all but the period, and that it averages weights."""
+    """The checks of fit start and the layout of a step: all but the period, and that it averages weights."""
     for inner in [*LEAD.variants(), LEAD(cross_fraction=0.5), CGD("cg"), ODEGAN(), OptimisticAdam(), NegativeAdam()]:
         rule = LookaheadMinmax(inner=inner)
         assert rule.needs == dataclasses.replace(inner.needs, adjusts_weights=True, adds_to_step=False), inner
