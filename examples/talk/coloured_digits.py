@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 import torch
 from drawing import parser_of
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import seed_everything
 from torch import nn
-from training import quiet
+from training import quiet, silent_trainer
 
 from lightning_lead import ColouredDigitsDataModule, DomainAccuracy, ERMModule, IRMGamesModule, IRMv1Module
 from lightning_lead._files import write_json
@@ -80,17 +80,7 @@ def trained(method: Method, seed: int, steps: int, data: dict[str, Any], source:
     inputs = source.pixels * (1 if method.grey else 2)
     module = method.make(lambda: MLP(inputs, 1, width=source.width, depth=2))
     looks = DomainAccuracy(every_n_steps=EVERY)
-    silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        devices=1,
-        callbacks=[looks],
-        limit_val_batches=0,
-        log_every_n_steps=10 * steps,
-        enable_model_summary=False,
-        **silent,
-    )
+    trainer = silent_trainer(steps, looks)
     trainer.fit(module, datamodule=ColouredDigitsDataModule(grey=method.grey, seed=seed, **data))
     return looks.history
 

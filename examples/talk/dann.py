@@ -34,9 +34,9 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import torch
 from drawing import parser_of, save
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import seed_everything
 from torch import nn
-from training import quiet
+from training import quiet, silent_trainer
 
 from lightning_lead import DANNModule, DivergenceError, DomainAccuracy, MoonsDataModule, ShiftedDigitsDataModule
 from lightning_lead._files import write_json
@@ -159,17 +159,7 @@ def trained(
     """The accuracies along a run; of one that diverges, up to there and then those of guessing."""
     seed_everything(seed, verbose=False)
     module, looks = module_of(study, method, momentum, rate=rate), DomainAccuracy(every_n_steps=EVERY)
-    silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        devices=1,
-        callbacks=[looks],
-        limit_val_batches=0,
-        log_every_n_steps=10 * steps,
-        enable_model_summary=False,
-        **silent,
-    )
+    trainer = silent_trainer(steps, looks)
     with contextlib.suppress(DivergenceError):
         trainer.fit(module, datamodule=study.data(seed))
     seen = {record["step"]: record["values"] for record in looks.history}

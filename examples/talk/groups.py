@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 from drawing import parser_of
-from pytorch_lightning import Trainer, seed_everything
-from training import quiet
+from pytorch_lightning import seed_everything
+from training import quiet, silent_trainer
 
 from lightning_lead import ColouredDigitsDataModule, DomainAccuracy, ERMModule, GroupDROModule
 from lightning_lead._files import write_json
@@ -50,17 +50,7 @@ def history_of(label: str, noise: float, seed: int, steps: int, folder: Path) ->
     if not path.is_file():
         seed_everything(seed, verbose=False)
         module, looks = METHODS[label](), DomainAccuracy(every_n_steps=EVERY, select="worst")
-        silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = Trainer(
-            max_steps=steps,
-            accelerator="cpu",
-            devices=1,
-            callbacks=[looks],
-            limit_val_batches=0,
-            log_every_n_steps=10 * steps,
-            enable_model_summary=False,
-            **silent,
-        )
+        trainer = silent_trainer(steps, looks)
         settings: dict[str, Any] = {"flips": (0.1,), "label_noise": noise, "groups": "label_colour"}
         trainer.fit(module, datamodule=ColouredDigitsDataModule(batch_size=128, seed=seed, **settings))
         write_json(path, {"label": label, "noise": noise, "seed": seed, "history": looks.history})

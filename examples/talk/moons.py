@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import torch
 from drawing import parser_of, save
-from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning import Callback, seed_everything
 from torch import Tensor
-from training import quiet
+from training import quiet, silent_trainer
 
 from lightning_lead import DANNModule, MoonsDataModule
 from lightning_lead.networks import MLP
@@ -82,17 +82,7 @@ def trained(row: Row, data: MoonsDataModule, seed: int, steps: tuple[int, ...]) 
         learning_rates=0.02,
     )
     looks = Looks(grid(), data.samples()[data.held_out], steps)
-    silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    Trainer(
-        max_steps=steps[-1],
-        accelerator="cpu",
-        devices=1,
-        callbacks=[looks],
-        limit_val_batches=0,
-        log_every_n_steps=10 * steps[-1],
-        enable_model_summary=False,
-        **silent,
-    ).fit(module, datamodule=data)
+    silent_trainer(steps[-1], looks).fit(module, datamodule=data)
     return looks
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning import Callback, Trainer
 
 from lightning_lead._files import write_json
 from lightning_lead.compare import Run, run_all
@@ -83,3 +84,19 @@ def quiet() -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.set_num_threads(1)
+
+
+def silent_trainer(steps: int, *callbacks: Callback) -> Trainer:
+    """One on a single CPU that logs, saves and validates nothing."""
+    return Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        devices=1,
+        callbacks=[*callbacks],
+        limit_val_batches=0,
+        log_every_n_steps=10 * steps,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        logger=False,
+    )

@@ -1,4 +1,4 @@
-"""What a network learns from attacked images, and what the attack maximises: cross-entropy, TRADES and MART.
+"""Losses of a network on attacked images, and of its attack: cross-entropy, TRADES and MART.
 
 With p = softmax f(x), q = softmax f(x'), x' = x + δ, and means over the batch:
 
