@@ -33,11 +33,11 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.utils.data import DataLoader, Subset, TensorDataset
-from torch.utils.flop_counter import FlopCounterMode
 from training import quiet
 
 from lightning_lead import DivergenceError, RobustModule
 from lightning_lead._files import write_json
+from lightning_lead.compare._flops import counted_flops
 from lightning_lead.data import DigitsDataModule
 from lightning_lead.networks import SmallConvClassifier
 from lightning_lead.robust import AbstractRobustLoss, AttackSuite, FGSMAttack, PGDAttack
@@ -145,10 +145,7 @@ def flops(row: Row) -> int:
     step = module.training_step
 
     def counted(*batch: Any) -> None:
-        counter = FlopCounterMode(display=False)
-        with counter:
-            step(*batch)
-        counts.append(counter.get_total_flops())
+        counts.append(counted_flops(lambda: step(*batch)))
 
     module.training_step = counted  # type: ignore[method-assign]
     trainer_of(2).fit(module, DataLoader(data, BATCH))

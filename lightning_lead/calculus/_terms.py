@@ -28,6 +28,7 @@ __all__ = [
     "OracleStatistics",
     "average_statistics",
     "cross_statistics",
+    "divided",
     "no_reduction",
 ]
 
@@ -100,6 +101,13 @@ class Direction(NamedTuple):
     gradient: Vector | None = None  # g_i, beside a cross term
     term: Vector | None = None  # c_i
 
+    def unscaled(self, scale: float) -> Direction:
+        """That of the losses themselves, where they came multiplied by a scale; in at least float32."""
+        if scale == 1.0:
+            return self
+        gradient, term = (None if part is None else divided(part, scale) for part in (self.gradient, self.term))
+        return Direction(divided(self.vector, scale), self.loss / scale, gradient, term)
+
 
 class Backend(Protocol):
     """A way to take the derivatives of one micro-batch; the numbers are the same by every backend."""
@@ -144,6 +152,14 @@ def average_statistics(parts: Sequence[tuple[float, OracleStatistics]]) -> Oracl
         known = [(weight, value) for weight, stats in parts if (value := stats[field]) is not None]
         columns.append(torch.stack([weight * value for weight, value in known]).sum() if known else None)
     return OracleStatistics(*columns)  # type: ignore[arg-type]
+
+
+def divided(vector: Vector, scale: float) -> Vector:
+    """A vector divided by a scale, in at least float32: what a scale has lifted is too small for half precision."""
+    if scale == 1.0:
+        return vector
+    wide = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in vector]
+    return tuple(torch._foreach_div(wide, scale))
 
 
 def no_reduction(vector: Vector) -> Vector:

@@ -40,6 +40,7 @@ from lightning_lead.calculus._terms import (
     OracleStatistics,
     average_statistics,
     cross_statistics,
+    divided,
     no_reduction,
 )
 from lightning_lead.calculus.lookahead import Lookahead
@@ -52,7 +53,8 @@ class GameOracle:
 
     Args:
         point: the players' parameters; name -> vector, in the order of play.
-        losses: one function per micro-batch.
+        losses: one function per micro-batch. If it has an attribute `scale`, its losses come multiplied by it, and what
+            is found is divided by it.
         weights: the share of each micro-batch in this rank's batch; sums to 1.
         reduce: averages a vector over ranks.
         swap: puts a point into the module that the losses evaluate, for as long as derivatives are taken.
@@ -113,6 +115,7 @@ class GameOracle:
         self._weights = list(weights) if weights is not None else [1.0 / len(losses)] * len(losses)
         self._reduce, self._inspect, self._lookahead = reduce, inspect, lookahead
         self._local_reductions = dict(local or {})
+        self._scales = [float(getattr(each, "scale", 1.0)) for each in losses]
         self._evaluated: set[int] = set()  # the micro-batches that have had their real forward
         self._contexts = contexts = Contexts(swap, full_precision)
         self.graphs = dict.fromkeys(self.names, LossGraph(False, True)) if graphs is None else graphs
@@ -188,8 +191,8 @@ class GameOracle:
         self.evaluations["hessian_products"] += len(terms)
         point = self.point if at is None else at
         products = [
-            (weight, general.hessian_product(player, point, terms))
-            for weight, general in zip(self._weights, self._generals, strict=True)
+            (weight, divided(general.hessian_product(player, point, terms), scale))
+            for weight, scale, general in zip(self._weights, self._scales, self._generals, strict=True)
         ]
         return self._reduced(player, weighted_sum(products))
 
@@ -240,7 +243,8 @@ class GameOracle:
             self._evaluated.add(k)
         point = dict(self.point if at is None else at)
         backend = self._backend(player, k, cross)
-        found = backend.direction(player, point, cross, replay=replay, current=real and at is None)
+        scale = self._scales[k]
+        found = backend.direction(player, point, cross, replay=replay, current=real and at is None).unscaled(scale)
         if not self._inspect:
             return found.vector, OracleStatistics(found.loss, None, None, None)
         if cross is None:
@@ -248,7 +252,8 @@ class GameOracle:
         grad, term = found.gradient, found.term
         if grad is None or term is None:  # one reverse pass gave their sum: the gradient is taken once more, alone
             with self._contexts.full_float32() if cross.form == "difference" else nullcontext():
-                grad = self._backend(player, k, None).direction(player, point, None, replay=True).vector
+                alone = self._backend(player, k, None).direction(player, point, None, replay=True)
+                grad = alone.unscaled(scale).vector
             term = weighted_sum([(1 / cross.weight, found.vector), (-1 / cross.weight, grad)])
         return found.vector, cross_statistics(found.loss, grad, term)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_lead._arguments import check_arguments
@@ -60,6 +61,8 @@ class BatchLosses:
         self._module, self._losses, self._batch, self._seed = module, losses, batch, seed
         self._noise, self._repeated = noise, repeated
         self._record = ForwardRecord()
+        self.scale = 1.0
+        """The factor of all losses that are returned, against underflow in fp16; the oracle divides by it."""
         self._names = frozenset[str]()  # of the losses that were last asked for
         self._seen = set[str]()  # those that were evaluated
 
@@ -125,7 +128,7 @@ class BatchLosses:
         size = batch_size(self._batch)
         few = cut_batch(self._batch, size, 0, max(1, math.ceil(fraction * size)))
         part = BatchLosses(self._module, self._losses, few, self._seed, noise=self._noise, repeated=self._repeated)
-        part._record = self._record
+        part._record, part.scale = self._record, self.scale
         return part
 
     def __call__(self, point: Point, wanted: frozenset[str], *, replay: bool) -> Mapping[str, Tensor]:
@@ -135,7 +138,11 @@ class BatchLosses:
             values = self._losses(self._batch, wanted)
         _check_losses(values, wanted)
         self._seen |= set(values)
-        return values
+        return {name: self.scaled(value) for name, value in values.items()}
+
+    def scaled(self, value: Tensor) -> Tensor:
+        """A loss times the scale, in at least float32."""
+        return value if self.scale == 1.0 else value.to(torch.promote_types(value.dtype, torch.float32)) * self.scale
 
 
 def _check_losses(values: Any, wanted: frozenset[str]) -> None:

@@ -18,6 +18,7 @@ from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus._players import laid_out_like, norm
 from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.engine._loss_scale import LossScale
 from lightning_lead.rules.base import AbstractGameRule, RuleState
 
 __all__ = ["GameStrategy", "PlayedTurn"]
@@ -54,7 +55,7 @@ class GameStrategy:
         play: "alternating" (each player answers the other's new position) or "simultaneous"; default the rule's own.
         skip_limit: turns in a row of one player that may be skipped before training ends with a `DivergenceError`, ≥ 0,
             whatever the other player does meanwhile; or None for not looking, which saves a synchronisation with the
-            device per turn.
+            device per turn. In fp16 turns at a loss scale above 1 do not count, and it is always looked.
 
     Raises:
         ConfigurationError: `rule` is no `AbstractGameRule`, `play` is unknown or the rule is not defined for it, or a
@@ -89,6 +90,8 @@ class GameStrategy:
         self._in_a_row: dict[str, int] = {}  # player -> its last turns, if they were skipped
         self.state: RuleState | None = None
         """The rule's state; None before `start`."""
+        self.loss_scale: LossScale | None = None
+        """The factors by which losses come multiplied in fp16; None in other precisions."""
         self._restored = False
 
     def __repr__(self) -> str:
@@ -142,15 +145,25 @@ class GameStrategy:
             )
         directions, state = self.rule.direction(oracle, players, self.state)
         statistics = {player: oracle.statistics[player] for player in players if player in oracle.statistics}
-        if skipped := self.skip_limit is not None and not _finite(directions):
+        scale = self.loss_scale
+        looks = self.skip_limit is not None or scale is not None
+        skipped = looks and not _finite(directions)
+        lifted = scale is not None and scale.of(players) > 1.0  # what is too large may be so by the scale alone
+        if scale is not None:
+            scale.update(players, overflowed=skipped)
+            oracle.notes |= {f"loss_scale/{player}": scale.of(players) for player in players}
+        if skipped:
             self.skipped += 1
-            self._in_a_row |= {player: self._in_a_row.get(player, 0) + 1 for player in players}
-            if (count := max(self._in_a_row[player] for player in players)) > (self.skip_limit or 0):
+            if not lifted:
+                self._in_a_row |= {player: self._in_a_row.get(player, 0) + 1 for player in players}
+            count = max(self._in_a_row.get(player, 0) for player in players)
+            if self.skip_limit is not None and count > self.skip_limit:
                 who = " and ".join(map(repr, players))
                 norms = ", ".join(f"{player} {float(norm(d)):.3g}" for player, d in directions.items())
                 raise DivergenceError(
                     f"Cannot go on because directions of {self.rule.name} were not finite in {count} turns of {who} in "
-                    "a row; lower the learning rate, clip, or look for what the losses divide by; the weights of "
+                    f"a row{'' if scale is None else ', at loss scales of 1 and less'}; lower the learning rate, clip, "
+                    "or look for what the losses divide by; the weights of "
                     f"{who} are still those before the first of them (got norms: {norms})"
                 )
         else:
@@ -179,7 +192,9 @@ class GameStrategy:
 
     def state_dict(self) -> dict[str, Any]:
         """Return rule, play and state as plain tensors and containers; loads with `weights_only=True`."""
-        counts = {"skipped": self.skipped, "skipped_in_a_row": dict(self._in_a_row)}
+        counts: dict[str, Any] = {"skipped": self.skipped, "skipped_in_a_row": dict(self._in_a_row)}
+        if self.loss_scale is not None:
+            counts["loss_scale"] = self.loss_scale.state_dict()
         return {"rule": self.rule.name, "play": self.play, "state": self.state or {}, **counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -203,6 +218,8 @@ class GameStrategy:
                 f"saved (got {state['state']!r})"
             )
         self.state, self._restored = dict(state["state"]) or None, True
+        if self.loss_scale is not None:  # that of a run in another precision begins anew
+            self.loss_scale.load_state_dict(state.get("loss_scale", {}))
         self.skipped, in_a_row = state.get("skipped", 0), state.get("skipped_in_a_row")
         # once it was one number for both players, which does not tell whose turns they were: counted anew
         self._in_a_row = dict(in_a_row) if isinstance(in_a_row, Mapping) else {}

@@ -132,7 +132,7 @@ class GANLosses(BatchLosses, Chain):
             repeated=self._repeated,
             losses=self._losses,
         )
-        part._record, part._before_logits = self._record, self._before_logits
+        part._record, part._before_logits, part.scale = self._record, self._before_logits, self.scale
         return part
 
     def first_of(self, fakes: Tensor) -> Tensor:
@@ -164,7 +164,10 @@ class GANLosses(BatchLosses, Chain):
         if source is None:
             return None
         shared, source._shared = source._shared, None
-        return shared
+        if shared is None or source.scale == self.scale:
+            return shared
+        factor = self.scale / source.scale  # each turn has a scale of its own
+        return shared._replace(cotangent=shared.cotangent.scaled(factor), loss=shared.loss * factor)
 
     @contextmanager
     def discriminator_replay(self) -> Iterator[None]:
@@ -178,6 +181,9 @@ class GANLosses(BatchLosses, Chain):
 
     def loss(self, player: str, fake_logits: Tensor, *, with_reals: bool) -> Tensor:
         """ℓ of a player; without reals where the objective keeps them apart from the fakes."""
+        return self.scaled(self._loss(player, fake_logits, with_reals=with_reals))
+
+    def _loss(self, player: str, fake_logits: Tensor, *, with_reals: bool) -> Tensor:
         if player == GENERATOR:
             if not self.problem.generator_sees_reals:
                 return self.problem.generator_loss(fake_logits)
@@ -202,8 +208,10 @@ class GANLosses(BatchLosses, Chain):
 
     def penalty(self, fakes: Tensor, *, of_fakes: bool = False) -> PenaltyParts:
         """p(u)."""
-        return self.problem.penalty_parts(self._batch, fakes, of_fakes=of_fakes)
+        parts = self.problem.penalty_parts(self._batch, fakes, of_fakes=of_fakes)
+        return PenaltyParts(*(None if part is None else self.scaled(part) for part in parts))
 
     def generator_penalty(self) -> Tensor | None:
         """q."""
-        return self.problem.generator_penalty_on(self._batch)
+        penalty = self.problem.generator_penalty_on(self._batch)
+        return None if penalty is None else self.scaled(penalty)

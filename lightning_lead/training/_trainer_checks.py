@@ -42,11 +42,15 @@ _NOT_WITH_A_GAME: dict[type, tuple[str, str]] = {
 }
 
 
+_HALF_WEIGHTS = {"bf16-true": "bf16", "16-true": "fp16"}
+
+
 def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
     """Refuse Trainer settings that cannot be honoured.
 
-    These are `gradient_clip_val`, `accumulate_grad_batches`, fp16, a strategy that shards parameters, bf16 weights
-    under a rule that subtracts gradients of one batch from each other, and callbacks that train in their own way.
+    These are `gradient_clip_val`, `accumulate_grad_batches`, a strategy that shards parameters, weights in half
+    precision under a rule that subtracts gradients of one batch from each other, and callbacks that train in their own
+    way.
     """
     for callback in trainer.callbacks:
         for kind, (what, reason) in _NOT_WITH_A_GAME.items():
@@ -63,22 +67,21 @@ def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
             f"larger batch and accumulate={trainer.accumulate_grad_batches} on the module, which splits it "
             f"(got {trainer.accumulate_grad_batches})"
         )
-    if str(trainer.precision) in ("16-mixed", "16-true"):
+    if (half := _HALF_WEIGHTS.get(str(trainer.precision))) and rule.needs.cancels:
         raise ConfigurationError(
-            "Cannot train a game in fp16 because a loss scale would enter products of two players' gradients; "
-            f"use precision='bf16-mixed' or '32-true' (got {trainer.precision!r})"
-        )
-    if str(trainer.precision) == "bf16-true" and rule.needs.cancels:
-        raise ConfigurationError(
-            f"Cannot train with {rule.name} on bf16 weights because it subtracts two gradients that agree in most of "
-            "their bits, and what is left is noise; use 'bf16-mixed', which computes the difference in float32 "
-            f"(got {trainer.precision!r})"
+            f"Cannot train with {rule.name} on {half} weights because it subtracts two gradients that agree in most of "
+            f"their bits, and what is left is noise; use '{half.removeprefix('fp')}-mixed', which computes the "
+            f"difference in float32 (got {trainer.precision!r})"
         )
     if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
         raise ConfigurationError(
             "Cannot train a game on sharded parameters because the cross term needs both players whole on every rank; "
             f"use strategy='ddp' (got {type(trainer.strategy).__name__})"
         )
+
+
+_LEAST_EPS = 1e-4
+"""Of an optimizer of fp16 weights: squares of gradients below 2e-4 are zero there, and so is an eps below 3e-8."""
 
 
 def check_configuration(module: Any) -> None:
@@ -132,6 +135,14 @@ def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]], rule
                 f"Cannot move by {type(optimizer).__name__}(maximize=True) because rules take every player's loss for "
                 "one that it minimises; return the loss with a minus, and leave maximize out"
             )
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            if group.get("eps", 1.0) < _LEAST_EPS and any(p.dtype == torch.float16 for p in group["params"]):
+                raise ConfigurationError(
+                    f"Cannot move fp16 weights by {type(optimizer).__name__}(eps={group['eps']}) because its squares "
+                    "and its eps are zero in fp16, and it would divide by them; use precision='16-mixed', pass "
+                    f"eps={_LEAST_EPS} or more, or use torch.optim.SGD (got precision {trainer.precision!r})"
+                )
     for player in players if rule.needs.reads_momentum else []:
         if any(p.requires_grad for p in players[player]):
             Lookahead(players, trainer.optimizers).lag(player)

@@ -53,6 +53,7 @@ from lightning_lead.training._first_look import look_before, probe_module, warn_
 from lightning_lead.training._hook_watch import HookWatch
 from lightning_lead.training._log import GameLog, is_due
 from lightning_lead.training._open_step import OpenStep, loader_states
+from lightning_lead.training._precision import loss_scale_of, unscaled
 from lightning_lead.training._purity import unsaved_state
 from lightning_lead.training._rank_watch import RankWatch
 from lightning_lead.training._saved_game import SavedGame
@@ -474,9 +475,13 @@ class LeadMixin(SavedGame):
             settings = {"reduce": reduce, "lookahead": lookahead, "inspect": self._inspected(), "joint": self._joint}
             own = share_of_ranks(self.trainer.strategy, turn.batch_size)
             settings |= {"lenient": True, "local": dict.fromkeys(self.local_players(), own)}
+        losses = [self._batch_losses(micro, mix_seed(seed, k)) for k, micro in enumerate(turn.micro_batches)]
+        if self.game.loss_scale is not None and not probing:
+            for each in losses:
+                each.scale = self.game.loss_scale.of(turn.players)
         return GameOracle(
             {player: tuple(params) for player, params in live.items()},
-            [self._batch_losses(micro, mix_seed(seed, k)) for k, micro in enumerate(turn.micro_batches)],
+            losses,
             swap=Swap(self, live) if swap is None else swap,
             full_precision=self._full_precision,
             graphs=self._graphs,
@@ -506,13 +511,14 @@ class LeadMixin(SavedGame):
 
     def _step_optimizer(self, optimizer: Optimizer, last: bool) -> None:
         """Step through Lightning, for its hooks; by its wrapper, which counts a global step, once per game step."""
-        if not last:
-            self.trainer.strategy.optimizer_step(optimizer, lambda: None)
-        else:
-            wrapped = self.optimizers()
-            candidates = wrapped if isinstance(wrapped, list) else [wrapped]
-            (counting,) = (c for c in candidates if getattr(c, "optimizer", c) is optimizer)
-            counting.step()
+        with unscaled(self.trainer):
+            if not last:
+                self.trainer.strategy.optimizer_step(optimizer, lambda: None)
+            else:
+                wrapped = self.optimizers()
+                candidates = wrapped if isinstance(wrapped, list) else [wrapped]
+                (counting,) = (c for c in candidates if getattr(c, "optimizer", c) is optimizer)
+                counting.step()
         if self._open is not None:
             self._open.stepped = True
 
@@ -563,6 +569,7 @@ class LeadMixin(SavedGame):
             return []
         self._begin_fit()
         check_trainer(self.trainer, self.game.rule)
+        self.game.loss_scale = loss_scale_of(self.trainer)
         check_configuration(self)
         self.hooks_run.clear()
         RankWatch.put_first(self.trainer)

@@ -19,10 +19,12 @@ import torch.utils.checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pairs import pairwise
+from pytorch_lightning.plugins import MixedPrecision
 from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_points, tiny_trainer
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lightning_lead import GaussiansDataModule, LeadGANModule, LEADStrategy
+from lightning_lead.engine._loss_scale import LossScale
 from lightning_lead.engine.named_rules import find_game
 from lightning_lead.objectives import R1
 
@@ -57,7 +59,7 @@ class JointNoise(LeadGANModule):
         self.draws += 1
         generator = torch.Generator().manual_seed(self.draws)
         joint = torch.randn(n * self.world_size, self.latent_dim, generator=generator, dtype=torch.float64)
-        return joint[self.rank :: self.world_size]
+        return joint[self.rank :: self.world_size].to(next(self.generator.parameters()).dtype)
 
 
 class Checkpointed(torch.nn.Sequential):
@@ -178,10 +180,16 @@ class Spoilt(JointNoise):
     """In the fourth game step the losses of some ranks are not numbers; keeps the weights after every step."""
 
     only_first = False  # of the losses in that step: the others are
+    scale: float | None = None
 
     def __init__(self, *args: Any, where: tuple[int, ...], **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.where, self.path, self.looks = where, [], 0
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.scale is not None:
+            self.game.loss_scale = LossScale(init_scale=self.scale)
 
     def game_turns(self, batch: Any) -> Any:
         self.looks = 0
@@ -202,13 +210,27 @@ class Spoilt(JointNoise):
         self.path.append(weights(self))
 
 
-def spoilt(world_size: int, rank: int, where: tuple[int, ...]) -> dict[str, Any]:
-    """The weights after each of five game steps, and how many turns were skipped."""
+def spoilt(world_size: int, rank: int, where: tuple[int, ...], scale: float | None = None) -> dict[str, Any]:
+    """The weights after each of five game steps, how many turns were skipped, and the loss scales at the end."""
     model = Spoilt(*tiny_networks(), where=where, optimizer=OPTIMIZERS["adam"])
-    model.world_size, model.rank = world_size, rank
+    model.world_size, model.rank, model.scale = world_size, rank, scale
     loader = tiny_loader(BATCH // world_size, world_size=world_size, rank=rank)
     tiny_trainer(5, strategy="ddp" if world_size > 1 else "auto", devices=world_size).fit(model, loader)
-    return {"path": torch.stack(model.path), "skipped": model.game.skipped}
+    scales = [] if scale is None else [model.game.loss_scale.of([player]) for player in model.players()]
+    return {"path": torch.stack(model.path), "skipped": model.game.skipped, "scales": scales}
+
+
+def half(world_size: int, rank: int) -> dict[str, Any]:
+    """The weights and the loss scales of a run in fp16, which overflows at first."""
+    model = JointNoise(*tiny_networks(dtype=torch.float32), game=LEADStrategy(1.0), optimizer=OPTIMIZERS["adam"])
+    model.world_size, model.rank = world_size, rank
+    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**20))
+    data = TensorDataset(tiny_points(dtype=torch.float32))
+    sampler = DistributedSampler(data, num_replicas=world_size, rank=rank, shuffle=False)
+    strategy = "ddp" if world_size > 1 else "auto"
+    trainer = tiny_trainer(20, strategy=strategy, devices=world_size, plugins=[plugin])
+    trainer.fit(model, DataLoader(data, BATCH // world_size, sampler=sampler))
+    return {"weights": weights(model), "scale": model.game.loss_scale.state_dict(), "skipped": model.game.skipped}
 
 
 def spoilt_inner_turn(world_size: int, rank: int) -> dict[str, Any]:
@@ -268,6 +290,8 @@ def main(output: str) -> None:
     result["reductions"] = reductions(world_size, rank)
     everybody = tuple(range(world_size))
     result["spoilt"] = {where: spoilt(world_size, rank, where) for where in ((), (1,), everybody)}
+    result["lifted"] = spoilt(world_size, rank, (1,), scale=2.0**10)
+    result["half"] = half(world_size, rank)
     result["spoilt inner turn"] = spoilt_inner_turn(world_size, rank)
     result["whole"], result["resumed"] = resumed(world_size, rank, output)
 

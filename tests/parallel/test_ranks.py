@@ -99,6 +99,23 @@ def test_a_step_that_is_not_finite_on_one_rank_is_skipped_on_all_of_them(togethe
         assert (path[3] - whole["path"][3]).abs().max() > 1e-4  # unspoilt, the step moves
 
 
+def test_a_loss_scale_changes_no_bit_and_all_ranks_lower_it_together(together):
+    for result in together:
+        assert torch.equal(result["lifted"]["path"], result["spoilt"][1,]["path"])
+        assert result["lifted"]["skipped"] == result["spoilt"][1,]["skipped"]
+        assert result["lifted"]["scales"] == [2.0**9, 2.0**9]
+
+
+def test_in_fp16_ranks_are_one_process_as_far_as_fp16_goes(together):
+    alone, start = ranks.half(1, 0), ranks.tiny_networks(dtype=torch.float32)
+    moved = (alone["weights"] - torch.cat([p.detach().reshape(-1) for net in start for p in net.parameters()])).norm()
+    for result in together:
+        assert torch.equal(result["half"]["weights"], together[0]["half"]["weights"])
+        assert (result["half"]["scale"], result["half"]["skipped"]) == (alone["scale"], alone["skipped"])
+        assert (result["half"]["weights"] - alone["weights"]).norm() < 0.005 * moved
+        assert result["half"]["skipped"] >= 2  # one turn of each player at least
+
+
 def test_after_a_skipped_turn_the_next_inner_one_sees_the_opponent_s_move(together):
     alone = ranks.spoilt_inner_turn(1, 0)
     for result in together:

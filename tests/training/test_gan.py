@@ -401,8 +401,6 @@ def test_trainer_settings_that_belong_to_the_module_are_refused_by_name():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"precision": "16-mixed"}, "bf16-mixed"),
-        ({"precision": "16-true"}, "bf16-mixed"),
         # the bare objects: these strategies want devices or packages that a test does not have
         *(
             ({"strategy": object.__new__(kind)}, "'ddp'")
@@ -410,7 +408,7 @@ def test_trainer_settings_that_belong_to_the_module_are_refused_by_name():
         ),
     ],
 )
-def test_fp16_and_sharding_are_refused(change, message):
+def test_sharding_is_refused(change, message):
     trainer = {
         "callbacks": [],
         "gradient_clip_val": None,

@@ -58,6 +58,10 @@ class Cotangent(NamedTuple):
     fakes: Tensor  # ∂_u
     direct: tuple[Tensor | None, ...]  # one per parameter, None where the scalar does not depend on it directly
 
+    def scaled(self, factor: float) -> Cotangent:
+        """That of the scalar times a factor."""
+        return Cotangent(factor * self.fakes, tuple(None if d is None else factor * d for d in self.direct))
+
 
 class SharedFakes(NamedTuple):
     """The fakes that the discriminator's turn hands over to the generator's turn on the same latents."""

@@ -1,0 +1,39 @@
+"""The demands of fp16 on a game: a loss scale, and optimizers that step along directions without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning_lead.engine._loss_scale import LossScale
+
+__all__ = ["is_half", "loss_scale_of", "unscaled"]
+
+
+def is_half(trainer: Any) -> bool:
+    """Return True if activations, or weights too, are in fp16."""
+    return str(trainer.precision) in ("16-mixed", "16-true")
+
+
+def loss_scale_of(trainer: Any) -> LossScale | None:
+    """Return a loss scale with the settings of the precision plugin's scaler; in other precisions than fp16 None."""
+    if not is_half(trainer):
+        return None
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return LossScale() if scaler is None else LossScale.like(scaler)
+
+
+@contextmanager
+def unscaled(trainer: Any) -> Iterator[None]:
+    """Keep the precision plugin from dividing directions by a scale of its own: the oracle has divided them."""
+    plugin = trainer.precision_plugin
+    scaler = getattr(plugin, "scaler", None)
+    if scaler is None:
+        yield
+        return
+    plugin.scaler = None
+    try:
+        yield
+    finally:
+        plugin.scaler = scaler
