@@ -186,7 +186,10 @@ class RobustAccuracy(Callback):
         fitting = trainer.state.fn == "fit"
         values = self.suite.measure(pl_module, images, labels)
         step = trainer.global_step if fitting or self._loaded_step is None else self._loaded_step
-        protocol = self.suite.protocol(len(images)) | {
+        protocol = self.suite.protocol(len(images))
+        protocol = {
+            "summary": f"{_threat(protocol)}, {len(images)} of {name}",
+            **protocol,
             "data": name,
             "data_sha256": tensors_hash({"images": images, "labels": labels}),
             "trainer_precision": str(trainer.precision),
@@ -223,12 +226,15 @@ class RobustAccuracy(Callback):
 def _described(record: Mapping[str, Any]) -> str:
     """Return a record in one line, for the log."""
     values = ", ".join(f"{name} {value:.4g}" for name, value in record["values"].items())
-    protocol = record["protocol"]
-    libraries = sorted({attack["library"] for attack in protocol["attacks"].values()})
+    return f"step {record['step']}: {values} | {record['protocol']['summary']}"
+
+
+def _threat(protocol: Mapping[str, Any]) -> str:
+    """Return in one line what images were attacked by."""
+    attacks = ", ".join(f"{name} ({attack['library']})" for name, attack in protocol["attacks"].items())
     return (
-        f"step {record['step']}: {values} | ε = {protocol['epsilon']:.4g} in {protocol['norm']}, images in "
-        f"{protocol['value_range']}, {protocol['num_samples']} of {protocol['data']}, seed {protocol['seed']}, "
-        f"{', '.join(libraries)}"
+        f"{attacks}, ε = {protocol['epsilon']:.4g} in {protocol['norm']}, images in {protocol['value_range']}, "
+        f"seed {protocol['seed']}, eval mode"
     )
 
 

@@ -23,7 +23,7 @@ Result = dict[str, Any]
 Row = dict[str, Any]
 
 _NOT_SCORES = {"label", "seeds", "failed", "flops", "cost", "seconds_per_step", "time", "step", "skipped", "curve"}
-_NOT_SCORES |= {"gradients", "hessian_products"}
+_NOT_SCORES |= {"gradients", "hessian_products", "equal"}
 
 
 def summary(runs: Sequence[Run], results: Sequence[Result], score: str | None = None) -> list[Row]:
@@ -60,6 +60,11 @@ def summary(runs: Sequence[Run], results: Sequence[Result], score: str | None = 
     for key, relative in (("flops", "cost"), ("seconds_per_step", "time")):
         for row in done:
             row[relative] = row[key] / done[0][key] if done[0][key] else math.nan
+    curves = [row for row in done if row.get("curve")]
+    budget = min((row["flops"] * row["curve"][-1][0] for row in curves), default=0.0)  # that every row has spent
+    for row in curves:
+        spent = [look for look in row["curve"] if look[0] * row["flops"] <= budget * (1 + 1e-9)]
+        row["equal"] = spent[-1] if spent else None
     return rows
 
 
@@ -108,8 +113,20 @@ def write_report(runs: Sequence[Run], results: Sequence[Result], output: Path, *
     rows = summary(runs, results, score)
     names = list(dict.fromkeys(name for row in rows for name in row if name not in _NOT_SCORES))
     names.sort(key=lambda name: name != score)
-    heads = ["game", *names, "seeds", "cost", "time", "gradients", "Hessian products", "skipped turns"]
-    cells = [_cells(row, names) for row in rows]
+    equal = [f"{names[0]} at equal FLOPs"] if names and any(_is_cut(row) for row in rows) else []
+    heads = [
+        "game",
+        *names[:1],
+        *equal,
+        *names[1:],
+        "seeds",
+        "cost",
+        "time",
+        "gradients",
+        "Hessian products",
+        "skipped turns",
+    ]
+    cells = [_cells(row, names, equal=bool(equal)) for row in rows]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     lines += ["| " + " | ".join(cell.replace("|", "¦") for cell in row) + " |" for row in cells]
     steps = max((row.get("step", 0) for row in rows), default=0)
@@ -118,7 +135,12 @@ def write_report(runs: Sequence[Run], results: Sequence[Result], output: Path, *
         "",
         f"After {steps} game steps; mean ± standard deviation over seeds. Cost: counted FLOPs of a game step relative "
         f"to {first}, mean of steps spread over the run; time: seconds of a game step, the same. Gradients and Hessian "
-        "products: asked for per game step.",
+        "products: asked for per game step."
+        + (
+            " At equal FLOPs: at the last look, (game step), within the FLOPs that every row has spent."
+            if equal
+            else ""
+        ),
         *protocol_notes(runs, results),
     ]
     text = "\n".join(lines)
@@ -138,11 +160,19 @@ def write_report(runs: Sequence[Run], results: Sequence[Result], output: Path, *
     return "\n".join([text, "", *where])
 
 
-def _cells(row: Row, names: Sequence[str]) -> list[str]:
+def _is_cut(row: Row) -> bool:
+    """Return True if a row has spent more than another one, so that its last scores are not at equal FLOPs."""
+    return bool(row.get("curve")) and row["equal"] != row["curve"][-1]
+
+
+def _cells(row: Row, names: Sequence[str], *, equal: bool) -> list[str]:
     failed = row["failed"]
     if not row["seeds"]:
-        return [row["label"], f"failed: {failed[0]}", *[""] * (len(names) + 5)]
+        return [row["label"], f"failed: {failed[0]}", *[""] * (len(names) + 5 + equal)]
     scores = [f"{row[name][0]:.4g} ± {row[name][1]:.2g}" if name in row else "–" for name in names]
+    if equal:
+        look = row.get("equal")
+        scores.insert(1, "–" if look is None else f"{look[1]:.4g} ± {look[2]:.2g} ({look[0]})")
     seeds = str(row["seeds"]) + (f" ({len(failed)} failed: {failed[0]})" if failed else "")
     counts = [f"{row['cost']:.2f}×", f"{row['time']:.2f}×", f"{row['gradients']:.3g}", f"{row['hessian_products']:.3g}"]
     return [row["label"], *scores, seeds, *counts, str(row["skipped"])]

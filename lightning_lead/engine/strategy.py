@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,10 @@ from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus._players import laid_out_like, norm
 from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.engine._loss_scale import LossScale
 from lightning_lead.rules.base import AbstractGameRule, RuleState
+
+if TYPE_CHECKING:
+    from lightning_lead.engine._loss_scale import LossScale
 
 __all__ = ["GameStrategy", "PlayedTurn"]
 

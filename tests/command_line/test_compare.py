@@ -312,6 +312,21 @@ def test_the_summary_is_mean_and_deviation_over_the_steps_that_all_seeds_reached
     assert rows[1]["failed"] == ["why"]
 
 
+def test_rows_that_cost_more_are_read_earlier_at_equal_flops(tmp_path):
+    def result(flops, values):
+        counts = {"flops_per_step": flops, "seconds": 1.0, "steps": 40, "evaluations_per_step": {}, "skipped_turns": 0}
+        return {"history": [{"step": 10 * k, "values": {"fid": v}} for k, v in enumerate(values, start=1)], **counts}
+
+    runs = [Run(Entry(label, "LEAD", ()), 0, Path(), (), "") for label in ("plain", "twice", "dear")]
+    found = [result(1.0, [9.0, 8.0, 7.0, 6.0]), result(2.0, [5.0, 4.0, 3.0, 2.0]), result(5.0, [1.0] * 4)]
+    rows = summary(runs, found)
+    assert [row["equal"] for row in rows] == [(40, 6.0, 0.0), (20, 4.0, 0.0), None]
+    head, _, *lines = write_report(runs, found, tmp_path).splitlines()[:5]
+    assert head.startswith("| game | fid | fid at equal FLOPs | seeds |")
+    assert [line.split(" | ")[2] for line in lines] == ["6 ± 0 (40)", "4 ± 0 (20)", "–"]
+    assert "equal FLOPs" not in write_report(runs[:1], found[:1], tmp_path)  # nothing costs more
+
+
 def test_a_score_on_the_way_that_is_not_finite_is_null_in_the_file_and_no_number_in_the_curve(tmp_path):
     runs, found = [], []
     for seed, fid in enumerate([math.nan, 2.0]):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from recipe_kit import QUIET, RECIPES
 
-from lightning_lead import DANNModule, GroupDROModule, IRMv1Module
+from lightning_lead import DANNModule, GroupDROModule, IRMGamesModule, IRMv1Module
 from lightning_lead.cli import main
 from lightning_lead.compare._plan import plan_runs, read_entries
 from lightning_lead.compare._report import summary, write_report
@@ -22,7 +22,9 @@ MODULES = {
     "domains_dann_digits": DANNModule,
     "domains_group_dro": GroupDROModule,
     "domains_coloured_digits": IRMv1Module,
+    "domains_environments": IRMGamesModule,
 }
+TABLES = {"domains_dann_digits": "digits", "domains_group_dro": "several", "domains_environments": "several"}
 ENTRIES = read_entries([], RECIPES / "domains_games.yaml")
 
 
@@ -73,3 +75,18 @@ def test_the_games_file_has_the_rows_of_the_question() -> None:
     assert {game.play for game in rules.values()} == {"alternating", "simultaneous"}
     assert {getattr(game.rule, "scheme", None) for game in rules.values()} >= {"heun", "rk4"}
     assert {getattr(game.rule, "cross", None) for game in rules.values()} >= {"exact", "extrapolated"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "table"), TABLES.items())
+def test_every_row_of_the_other_tables_plays_its_recipe(recipe: str, table: str, here: Path) -> None:
+    entries = read_entries([], RECIPES / f"domains_{table}_games.yaml")
+    config = RECIPES / f"{recipe}.yaml"
+    for run in plan_runs(entries, config, [0], here / "out", ["--trainer.max_steps=2", "--every=2"]):
+        result = run_here(run.folder, run.fingerprint, list(run.arguments))
+        assert (result["steps"], result["skipped_turns"]) == (2, 0), run.entry.label
+
+
+def test_the_tables_of_moons_and_digits_have_the_same_rows_but_for_rates() -> None:
+    digits = read_entries([], RECIPES / "domains_digits_games.yaml")
+    assert [(entry.label, entry.game) for entry in digits] == [(entry.label, entry.game) for entry in ENTRIES]

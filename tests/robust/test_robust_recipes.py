@@ -10,6 +10,7 @@ from recipe_kit import QUIET, RECIPES, write_store
 
 from lightning_lead.cli import main
 from lightning_lead.compare._plan import plan_runs, read_entries
+from lightning_lead.compare._report import write_report
 from lightning_lead.compare.worker import run as run_here
 from lightning_lead.engine.named_rules import find_game
 
@@ -54,6 +55,8 @@ def test_every_row_of_the_table_plays_the_recipe(name, row, here):
     assert next(iter(values)) == "robust_accuracy/pgd-2"  # the first is the one of the table
     assert all(0 <= value <= 1 for value in values.values())
     assert result["protocol"]["attacks"]["pgd-2"]["library"].startswith("lightning-lead")
+    text = write_report([run], [result], here / "out")
+    assert re.search(r"Scores: pgd-2 \(lightning-lead .*\), ε = .* in linf, .*, 10 of ", text)
 
 
 def test_the_table_has_plain_play_and_both_forms_of_lead():
