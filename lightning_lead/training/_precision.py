@@ -8,20 +8,16 @@ from typing import Any
 
 from lightning_lead.engine._loss_scale import LossScale
 
-__all__ = ["is_half", "loss_scale_of", "unscaled"]
-
-
-def is_half(trainer: Any) -> bool:
-    """Return True if activations, or weights too, are in fp16."""
-    return str(trainer.precision) in ("16-mixed", "16-true")
+__all__ = ["loss_scale_of", "unscaled"]
 
 
 def loss_scale_of(trainer: Any) -> LossScale | None:
     """Return a loss scale with the settings of the precision plugin's scaler; in other precisions than fp16 None."""
-    if not is_half(trainer):
+    if str(trainer.precision) not in ("16-mixed", "16-true"):
         return None
     scaler = getattr(trainer.precision_plugin, "scaler", None)
-    return LossScale() if scaler is None else LossScale.like(scaler)
+    # of fp16 weights the loss is fp16 too, and its derivative by itself is the scale, which has to fit
+    return LossScale(init_scale=2.0**15) if scaler is None else LossScale.like(scaler)
 
 
 @contextmanager
