@@ -32,10 +32,11 @@ def test_the_device_computes_what_the_processor_computes(cross):
     assert (weights[0] - weights[1]).abs().max() < 1e-9
 
 
-@pytest.mark.parametrize("cross", ["exact", "difference"])
-def test_bf16_mixed_stays_near_float32(cross):
+@pytest.mark.parametrize("half", ["bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("cross", ["exact", "difference", "extrapolated"])
+def test_mixed_precision_stays_near_float32(cross, half):
     settings = {"dtype": torch.float32, "game": LEADStrategy(cross=cross)}
-    full, mixed = (fit("gpu", precision=precision, **settings) for precision in ("32-true", "bf16-mixed"))
+    full, mixed = (fit("gpu", precision=precision, **settings) for precision in ("32-true", half))
     assert torch.isfinite(mixed).all()
     assert (full - mixed).abs().max() < 0.1  # five steps of 0.01 in either direction
 

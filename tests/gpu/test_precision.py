@@ -25,7 +25,7 @@ def has_tf32():
         pytest.skip("needs a device with TF32, an Ampere or later")
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_the_structure_of_sngan32_is_found_under_torch_s_own_settings(precision, channels_last):
     torch.manual_seed(2)
