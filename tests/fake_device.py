@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -133,7 +133,7 @@ class _Generator(metaclass=_AnyGenerator):
 class FakeDevice:
     """The device while it is there; `waits` says what made the host wait, and in which line of which file."""
 
-    _there: list[FakeDevice] = []
+    _there: ClassVar[list[FakeDevice]] = []
 
     def __init__(self) -> None:
         self.waits: Counter[str] = Counter()
@@ -216,6 +216,11 @@ class _Functions(TorchFunctionMode):
             return args[0].values.tolist()
         if name in ("numpy", "__array__") and isinstance(args[0], DeviceTensor):
             raise TypeError(f"can't convert {KIND} device type tensor to numpy. Use Tensor.cpu() first")
+        if name in ("__getitem__", "__setitem__") and isinstance(args[0], DeviceTensor):
+            args = (
+                args[0],
+                *(_uploaded(each) for each in args[1:]),
+            )  # lists, which torch's own meta device leaves empty
         if name == "new_tensor":
             kwargs.setdefault("device", args[0].device)
             kwargs.setdefault("dtype", args[0].dtype)
@@ -233,6 +238,12 @@ class _Functions(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def _uploaded(index: Any) -> Any:
+    if isinstance(index, tuple):
+        return tuple(_uploaded(each) for each in index)
+    return torch.tensor(index).to(DEVICE) if isinstance(index, (list, range)) else index
+
+
 def _run(device: FakeDevice, func: Any, args: Any, kwargs: Any) -> Any:
     """Compute on the processor what runs on the device, or refuse it."""
     flat = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
@@ -248,8 +259,6 @@ def _run(device: FakeDevice, func: Any, args: Any, kwargs: Any) -> Any:
     elif ours:
         _check_mixture(device, func, ours, theirs, args)
         if func in READS or _by_truth(func, args):
-            device.note(str(func))
-        elif func is aten.repeat_interleave.Tensor and kwargs.get("output_size") is None:
             device.note(str(func))
     owner = {id(x.values): x for x in ours}
     inner, named = tree_map(lambda x: x.values if isinstance(x, DeviceTensor) else x, (args, kwargs))
@@ -347,7 +356,7 @@ def device_trainer(max_steps: int, **settings: Any) -> pl.Trainer:
 def waits_of_fit(
     device: FakeDevice, module: Any, data: Any, *, steps: int = 3, seed: int = 7, **settings: Any
 ) -> list[Counter[str]]:
-    """Fit on the device; what the host waits for in each pass of Lightning's loop: loading, hooks, the step, the log."""
+    """Fit on the device. Return the waits in each pass of Lightning's loop: loading, hooks, the step, the log."""
     found, advance = [], _TrainingEpochLoop.advance
 
     def counted(*arguments: Any) -> None:

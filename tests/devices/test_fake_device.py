@@ -49,6 +49,7 @@ def test_what_waits_is_counted(device):
         lambda: torch.ones(3).to(DEVICE),
         lambda: x.copy_(torch.ones(3)),
         lambda: x[torch.tensor([0, 1])],
+        lambda: x[[0, 1]],
         lambda: torch.ones(3).copy_(x),
     ):
         with device.counted() as waits:
@@ -76,6 +77,7 @@ def test_numbers_views_and_copies_are_those_of_the_processor(device):
     x[0].mul_(2)
     x.t()[1].add_(1)
     assert torch.equal(y.cpu(), x)
+    assert torch.equal(y[:, [2, 0]].cpu(), x[:, [2, 0]])
     parameter = nn.Parameter(y)
     again = copy.deepcopy(parameter)
     assert isinstance(again, nn.Parameter)
