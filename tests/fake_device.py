@@ -11,6 +11,7 @@ Not seen: what kernels do within themselves, pinned memory, streams, autocast, w
 from __future__ import annotations
 
 import copy
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterator
@@ -25,10 +26,20 @@ from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from tiny import tiny_trainer
 from torch.overrides import TorchFunctionMode
+from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-__all__ = ["DEVICE", "KIND", "DeviceTensor", "FakeDevice", "device_trainer", "fake_device", "waits_of_fit"]
+__all__ = [
+    "DEVICE",
+    "KIND",
+    "DeviceTensor",
+    "FakeDevice",
+    "device_by_default",
+    "device_trainer",
+    "fake_device",
+    "waits_of_fit",
+]
 
 KIND = "meta"
 DEVICE = torch.device(KIND)
@@ -103,7 +114,9 @@ class DeviceTensor(torch.Tensor):
 
     def __repr__(self, **_: Any) -> str:
         FakeDevice.current().note("shown")
-        return repr(self.values)
+        if self.grad_fn is not None:
+            return f"{repr(self.values)[:-1]}, grad_fn=<{type(self.grad_fn).__name__}>)"
+        return repr(self.values.detach().requires_grad_(self.requires_grad))
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if self.dim() == 0 else repr(self)
@@ -119,7 +132,10 @@ class _AnyGenerator(type):
     def __instancecheck__(cls, instance: Any) -> bool:
         return isinstance(instance, _TorchGenerator)
 
-    def __call__(cls, device: Any = "cpu") -> Any:
+    default = staticmethod(lambda: "cpu")
+
+    def __call__(cls, device: Any = None) -> Any:
+        device = _AnyGenerator.default() if device is None else device
         return DeviceGenerator() if torch.device(device).type == KIND else _TorchGenerator(device)
 
 
@@ -337,6 +353,49 @@ def _drawing(device: FakeDevice, func: Any, generator: Any) -> Iterator[None]:
     finally:
         device.generator.set_state(torch.get_rng_state())
         torch.set_rng_state(outside)
+
+
+# ---- a default ------------------------------------------------------------------------------------------------------
+
+
+class device_by_default(TorchFunctionMode):
+    """Tensors that are made outside of a package, or by a network's constructor, are on the device unless they say.
+
+    Args:
+        package: folder of the package, whose own tensors stay where they are made.
+    """
+
+    def __init__(self, package: str) -> None:
+        super().__init__()
+        self._package, self._makers = package, _device_constructors()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        given = args and isinstance(args[0], torch.Tensor)
+        if func in self._makers and kwargs.get("device") is None and not given and self._outside():
+            kwargs["device"] = DEVICE
+        return func(*args, **kwargs)
+
+    def __enter__(self) -> Any:
+        _AnyGenerator.default = lambda: KIND if self._outside() else "cpu"
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        _AnyGenerator.default = lambda: "cpu"
+        super().__exit__(*error)
+
+    def _outside(self) -> bool:
+        frame = sys._getframe(2)
+        while frame is not None:
+            code = frame.f_code
+            if code.co_filename.startswith("<doctest"):
+                return True
+            if code.co_name == "__init__" and isinstance(frame.f_locals.get("self"), torch.nn.Module):
+                return True
+            if code.co_filename.startswith(self._package):
+                return False
+            frame = frame.f_back
+        return False
 
 
 # ---- under Lightning -------------------------------------------------------------------------------------------------

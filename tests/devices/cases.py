@@ -167,8 +167,8 @@ CASES: dict[str, Case] = {
         callbacks=lambda folder: [callbacks.GeneratorEMA(halflife_images=100)],
     ),
     "MLPs": Case(
-        "MLPGenerator MLPDiscriminator GaussiansDataModule ModeCoverage modes_covered ModeCounter SampleGrid EpochSampler "
-        "ResumableDataLoader",
+        "MLPGenerator MLPDiscriminator GaussiansDataModule ModeCoverage modes_covered ModeCounter SampleGrid "
+        "EpochSampler ResumableDataLoader",
         lambda: pair(nets.MLPGenerator(latent_dim=2, width=8), nets.MLPDiscriminator(width=8)),
         lambda: data.GaussiansDataModule(batch_size=16, num_points=64),
         callbacks=lambda folder: [

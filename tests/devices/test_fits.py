@@ -6,9 +6,10 @@ import callback_kit
 import pytest
 import torch
 from cases import CASES, Translator, cifar10, translations
-from fake_device import device_trainer, fake_device, waits_of_fit
+from fake_device import DEVICE, KIND, device_trainer, fake_device, waits_of_fit
 from PIL import Image
 from tiny import tiny_gan, tiny_points, tiny_trainer
+from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_lead import (
@@ -19,6 +20,9 @@ from lightning_lead import (
     PairedMetrics,
     SegmentCheckpoint,
 )
+from lightning_lead.calculus import PrivateNoise, private_rng
+from lightning_lead.callbacks import generate
+from lightning_lead.engine import BatchLosses
 
 
 @pytest.fixture
@@ -65,33 +69,25 @@ def test_a_fit(name, store):
 # ---- checkpoints ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compact", [False, True])
-def test_a_run_on_the_device_resumes_bit_for_bit(compact, store):
-    """Also where it goes on upon the processor, and the other way; with an average and a segment's checkpoint."""
-
+def test_a_run_on_the_device_resumes_bit_for_bit(store):
+    """Also where it goes on upon the processor; with an average and a segment's checkpoint, whole and packed."""
     same_batches = DataLoader(tiny_points(24).repeat(4, 1), 24)  # wherever it resumes
 
-    def fit(steps, trainer_of, **kwargs):
+    def fit(steps, trainer_of, plugins=(), **kwargs):
         torch.manual_seed(3)
-        gan = tiny_gan(batch_norm=True, game=LEADStrategy(1.0))
-        ema = GeneratorEMA(halflife_images=50)
+        gan, ema = tiny_gan(batch_norm=True, game=LEADStrategy(1.0)), GeneratorEMA(halflife_images=50)
         segment = SegmentCheckpoint(str(store / "runs"), every_n_steps=2, generator="float16")
-        plugins = [CompactCheckpointIO()] if compact else []
         callbacks = [ema] if kwargs else [ema, segment]
-        trainer = trainer_of(steps, callbacks=callbacks, enable_checkpointing=True, plugins=plugins)
+        trainer = trainer_of(steps, callbacks=callbacks, enable_checkpointing=True, plugins=[*plugins])
         trainer.fit(gan, same_batches, **kwargs)
         return torch.cat([weights(gan), *(t.detach().cpu().flatten().double() for t in ema.average(gan).values())])
 
-    with fake_device():
-        fit(2, device_trainer)
-        resumed = fit(4, device_trainer, ckpt_path=store / "runs" / "last.ckpt")
-    moved = fit(4, tiny_trainer, ckpt_path=store / "runs" / "last.ckpt")
-    straight = fit(4, tiny_trainer)
-    with fake_device():
-        back = fit(6, device_trainer, ckpt_path=store / "runs" / "last.ckpt")
-    assert torch.equal(resumed, moved)
-    assert torch.equal(resumed, straight)
-    assert torch.isfinite(back).all()
+    straight, saved = fit(4, tiny_trainer), {"ckpt_path": store / "runs" / "last.ckpt"}
+    for plugins in ([], [CompactCheckpointIO()]):
+        with fake_device():
+            fit(2, device_trainer, plugins)
+            assert torch.equal(fit(4, device_trainer, plugins, **saved), straight)
+    assert torch.equal(fit(4, tiny_trainer, plugins, **saved), straight)
 
 
 # ---- without a fit --------------------------------------------------------------------------------------------------
@@ -117,3 +113,30 @@ def test_predictions_are_written_from_the_device(store):
         trainer = device_trainer(1, callbacks=[ImageWriter(store / "out")], inference_mode=False)  # as above
         trainer.predict(callback_kit.gan(kind=callback_kit.Predicts), DataLoader(range(5), 3))
     assert len(list((store / "out").glob("image_*.png"))) == 5
+
+
+def test_samples_and_private_noise_are_drawn_on_the_device():
+    gan = tiny_gan()
+    here = torch.cat(list(generate(gan, 10, seed=0, batch_size=4)))
+    with fake_device() as device:
+        there = torch.cat(list(generate(gan.to(DEVICE), 10, seed=0, batch_size=4)))
+        assert there.device == DEVICE
+        assert torch.equal(there.cpu(), here)
+        before, draws = device.generator.get_state(), []
+        for _ in range(2):
+            with private_rng(3, KIND) as generator:
+                draws += [torch.rand(4, device=KIND), torch.rand(4, device=KIND, generator=generator)]
+        assert torch.equal(device.generator.get_state(), before)
+        assert torch.equal(draws[0], draws[2])
+        assert torch.equal(draws[1], draws[3])
+        assert not torch.equal(draws[0], draws[1])
+
+
+def test_a_repeat_repeats_what_is_drawn_on_the_device():
+    with fake_device():
+        net = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Linear(8, 1)).to(DEVICE)
+        batch = torch.ones(4, 2, device=KIND)
+        for noise, repeats in ((PrivateNoise(KIND), True), (PrivateNoise(), False)):  # the processor's, as a control
+            losses = BatchLosses(net, lambda x, _: {"x": net(x).mean()}, batch, 7, noise=noise, repeated=True)
+            first = losses({}, frozenset({"x"}), replay=False)["x"]
+            assert torch.equal(first, losses({}, frozenset({"x"}), replay=True)["x"]) == repeats
