@@ -141,7 +141,7 @@ class IRMGamesModule(AbstractDomainModule):
         for of, version, known in self._sorted if within else ():
             if of is groups and version == groups._version:
                 return known
-        rows = groups.argsort(stable=True).split(one_hot(groups, self.num_groups).sum(0).tolist())
+        rows: Sequence[Tensor] = groups.argsort(stable=True).split(one_hot(groups, self.num_groups).sum(0).tolist())
         if within:
             self._sorted.append((groups, groups._version, rows))
         return rows

@@ -6,7 +6,8 @@ import copy
 
 import pytest
 import torch
-from fake_device import DEVICE, KIND, DeviceTensor, fake_device, waits_of_fit
+from device_runs import waits_of_fit
+from fake_device import DEVICE, KIND, DeviceTensor, fake_device
 from tiny import tiny_gan, tiny_loader, tiny_trainer
 from torch import nn
 

@@ -6,7 +6,8 @@ import callback_kit
 import pytest
 import torch
 from cases import CASES, Translator, cifar10, translations
-from fake_device import DEVICE, KIND, device_trainer, fake_device, waits_of_fit
+from device_runs import device_trainer, waits_of_fit
+from fake_device import DEVICE, KIND, fake_device
 from PIL import Image
 from tiny import tiny_gan, tiny_points, tiny_trainer
 from torch import nn

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from cases import CASES
-from fake_device import device_by_default, fake_device
+from device_runs import device_by_default
+from fake_device import fake_device
 from rules_under_test import rules_under_test
 
 import lightning_lead

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_device import KIND, fake_device, waits_of_fit
+from device_runs import waits_of_fit
+from fake_device import KIND, fake_device
 from host import Host
 from rules_under_test import label, rules_under_test
 from tiny import tiny_gan, tiny_loader, tiny_trainer
