@@ -74,14 +74,15 @@ def gmres(
     rest, solution = beta, torch.zeros(0, dtype=torch.float64)
     for k in range(max_iterations):
         # Arnoldi: A v_k, made orthogonal to the basis, is the next basis vector; the overlaps are column k of H
-        w = operator(basis[k])
+        w, column = operator(basis[k]), [torch.zeros_like(inner(residual, residual))] * len(basis)
         for _ in range(2):  # Gram and Schmidt's process twice is enough to stay orthogonal
             for i, v in enumerate(basis):
-                overlap = float(inner(w, v))
-                hessenberg[i, k] += overlap
-                w = weighted_sum([(1.0, w), (-overlap, v)])
-        length = float(norm(w))
-        hessenberg[k + 1, k] = length
+                overlap = inner(w, v)
+                column[i] = column[i] + overlap
+                w = tuple(t - overlap * u for t, u in zip(w, v, strict=True))
+        # the column is read at once: the host waits for the device once per iteration
+        overlaps = torch.stack([*column, norm(w).to(column[0].dtype)]).tolist()
+        hessenberg[: k + 2, k], length = torch.tensor(overlaps, dtype=torch.float64), overlaps[-1]
         if not bool(hessenberg[: k + 2, k].isfinite().all()):
             return Solution(_combined(start, basis[: len(solution)], solution), k + 1, float("nan"), False)
         # min ‖b − A x‖ over the basis is min ‖β e₁ − H y‖, a small problem on the host

@@ -20,7 +20,7 @@ from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.constraints.base import AbstractConstraint
 
-__all__ = ["Box", "L2Ball", "LInfBall", "NonNegative", "Simplex"]
+__all__ = ["Box", "L2Ball", "LInfBall", "NonNegative", "Simplex", "box_of"]
 
 
 @final
@@ -54,8 +54,21 @@ class Box(AbstractConstraint):
 
     def project(self, tensor: Tensor) -> Tensor:
         """Cut off what lies outside."""
-        low, high = (torch.as_tensor(each, dtype=tensor.dtype, device=tensor.device) for each in (self.low, self.high))
-        return torch.minimum(torch.maximum(tensor, low), high)
+        for bound, cut in ((self.low, torch.clamp_min), (self.high, torch.clamp_max)):
+            tensor = cut(tensor, bound.to(tensor) if isinstance(bound, Tensor) else bound)
+        return tensor
+
+
+def box_of(low: Tensor, high: Tensor) -> Box:
+    """Return a `Box` of bounds in order by construction: their check would wait for the device in every game step.
+
+    Args:
+        low: as of `Box`.
+        high: nowhere below it.
+    """
+    box = Box.__new__(Box)
+    box.low, box.high = low, high
+    return box
 
 
 @final

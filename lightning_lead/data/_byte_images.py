@@ -52,7 +52,8 @@ class ByteImages(Dataset[Any]):
         device = self.images.device
         samples = torch.tensor(indices)
         if device.type == "cuda":  # from pinned memory, and so without waiting for the device
-            samples = samples.pin_memory().to(device, non_blocking=True)
+            samples = samples.pin_memory()
+        samples = samples.to(device, non_blocking=True)
         rows = samples % len(self.images)
         pixels = self.images[rows]
         if self.flip or self.noise:

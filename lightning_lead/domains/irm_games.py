@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import require_number
@@ -59,6 +60,8 @@ class IRMGamesModule(AbstractDomainModule):
         (['environment0', 'environment1'], torch.Size([3, 1]))
     """
 
+    _passing: ClassVar[tuple[str, ...]] = ("_sorted",)
+
     def __init__(
         self,
         networks: Sequence[nn.Module],
@@ -92,6 +95,7 @@ class IRMGamesModule(AbstractDomainModule):
             why = "it is the largest absolute value of a parameter"
             require_number("bound", bound, low=0.0, high=math.inf, why=why, closed=False)
         self.networks, self.bound = nn.ModuleList(networks), bound
+        self._sorted: list[tuple[Tensor, int, Sequence[Tensor]]] = []  # of a game step: groups, their rows
 
     def players(self) -> Mapping[str, Iterable[nn.Parameter]]:
         """Return the parameters of each environment's network, in the order of play."""
@@ -120,9 +124,28 @@ class IRMGamesModule(AbstractDomainModule):
         """
         inputs, labels, groups = self.unpack_batch(batch)
         number = int(name.removeprefix(_PLAYER))
-        own = groups == number
+        own = self._rows(groups)[number]
         losses = self.sample_losses(self(inputs[own]), labels[own])
         if self._counts is None:
             return losses.sum() / max(1, len(losses))
         counts = self._counts
         return losses.sum() * counts.samples / (max(1, len(groups)) * counts.of_groups[number].clamp(min=1))
+
+    def _rows(self, groups: Tensor) -> Sequence[Tensor]:
+        """Return the rows of each environment's samples, in order.
+
+        How many there are is read on the host, once per batch of a game step, whose turns have it in common. A mask
+        would wait in every loss; weights of 0 and 1 would wait nowhere, and run each sample once per environment.
+        """
+        within = self._open is not None
+        for of, version, known in self._sorted if within else ():
+            if of is groups and version == groups._version:
+                return known
+        rows: Sequence[Tensor] = groups.argsort(stable=True).split(one_hot(groups, self.num_groups).sum(0).tolist())
+        if within:
+            self._sorted.append((groups, groups._version, rows))
+        return rows
+
+    def _follow_step(self) -> None:
+        super()._follow_step()
+        self._sorted.clear()

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive, require_number
 from lightning_lead._types import Play
-from lightning_lead.constraints import AbstractConstraint, Box, L2Ball
+from lightning_lead.constraints import AbstractConstraint, L2Ball
+from lightning_lead.constraints.sets import box_of
 from lightning_lead.robust.base import AbstractAttack, cannot_play
 from lightning_lead.robust.sign_descent import SignDescent, check_norm, sample_norms
 
@@ -44,7 +45,7 @@ class _BallInRange(AbstractConstraint):
     """‖δ‖ ≤ ε for each sample, and x + δ in the range; both hold after the second step, as it only shortens δ."""
 
     def __init__(self, radius: float, low: Tensor, high: Tensor) -> None:
-        self._ball, self._box = L2Ball(radius, per_sample=True), Box(low, high)
+        self._ball, self._box = L2Ball(radius, per_sample=True), box_of(low, high)
 
     def project(self, tensor: Tensor) -> Tensor:
         return self._box.project(self._ball.project(tensor))
@@ -99,7 +100,7 @@ class AbstractSampleAttack(AbstractAttack):
         """Learn the bounds of a batch."""
         low, high = value_range[0] - images, value_range[1] - images
         if self.norm == "linf":
-            self._bounds = Box(low.clamp(-self.epsilon, 0), high.clamp(0, self.epsilon))
+            self._bounds = box_of(low.clamp(-self.epsilon, 0), high.clamp(0, self.epsilon))
         else:
             self._bounds = _BallInRange(self.epsilon, low.clamp(max=0), high.clamp(min=0))
 

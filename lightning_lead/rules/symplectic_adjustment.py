@@ -76,10 +76,10 @@ class SymplecticGradientAdjustment(AbstractGameRule):
             if self.align:
                 bend = oracle.hessian_product(player, [HessianTerm(player, player, field[player])])
                 hamiltonian[player] = weighted_sum([(1.0, theirs), (1.0, bend)])
-        weight = self.weight
         if self.align:
             joint = [tuple(t for player in players for t in part[player]) for part in (field, adjustment, hamiltonian)]
             count = sum(t.numel() for t in joint[0])
             alignment = inner(joint[0], joint[2]) * inner(joint[1], joint[2]) / count + 0.1
-            weight = float(weight * alignment.sign())
-        return {p: weighted_sum([(1.0, field[p]), (weight, adjustment[p])]) for p in players}, state
+            sign = alignment.sign()  # stays on the device: to read it is to wait
+            adjustment = {p: tuple(sign.to(t.real.dtype) * t for t in adjustment[p]) for p in players}
+        return {p: weighted_sum([(1.0, field[p]), (self.weight, adjustment[p])]) for p in players}, state
