@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import shutil
 import sys
@@ -30,16 +29,18 @@ from typing import Any
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # a look at the device that forks can bear
 sys.path.insert(0, str(Path(__file__).parent))
 import torch
-import torch._dynamo  # which the first optimizer would import, in every part anew
+import torch._decomp.decompositions_for_jvp  # as the next one, what every part would have to import anew
+import torch._dynamo
 from gpu_freight import PART_MIB, pack, take
 from gpu_machine import describe, run_tests
-from gpu_parts import FINAL, Bench, Part, planned, run_part
+from gpu_parts import FINAL, Bench, Part, planned, run_part, start_method
 from gpu_report import report
 from gpu_steps import COMPILED, NETWORKS, PRECISIONS, measure
 from gpu_training import BETAS, made_up_images, play, reference
 
 from lightning_lead._files import held, write_json
 
+SLOW = 20  # times a part's seconds in a dry run, whose machine may have other things to do
 ENOUGH = 45.0  # seconds below which a training part does not begin
 
 
@@ -97,14 +98,6 @@ def plan(parts: Sequence[Part], minutes: float) -> str:
     return "\n".join(lines)
 
 
-def has_device() -> bool:
-    """Return whether there is a CUDA device; asked in a fork, because a process that has asked cannot be forked."""
-    asking = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(not torch.cuda.is_available()))
-    asking.start()
-    asking.join()
-    return asking.exitcode == 0
-
-
 def begin(output: Path, taken: Sequence[Path]) -> list[str]:
     """Make the folder, take what was brought, and let the package find it; return what is still to be brought."""
     output.mkdir(parents=True, exist_ok=True)
@@ -128,15 +121,17 @@ def work_through(parts: Sequence[Part], bench: Bench, until: float, path: Path) 
         "parts": [],
     }
     results["calls"].append(call)
-    for part in parts:
+    # runs that were cut off go on when the others have had as many segments
+    for part in sorted(parts, key=lambda part: len(kept.get(part.name, {}).get("segments", []))):
         earlier = kept.get(part.name, {})
         left = until - time.monotonic()
         if earlier.get("state") in FINAL or left < (part.least or part.seconds):
             continue
         print(f"{part.name} ...", end=" ", flush=True)
-        record = run_part(part, bench, min(part.seconds, left))
+        record = run_part(part, bench, min(part.seconds * (SLOW if bench.dry else 1), left))
         print(f"{record['state']}, {record['seconds']:.0f} s {record.get('error', '')}", flush=True)
-        segments = [*earlier.get("segments", []), {key: record[key] for key in ("begun", "seconds", "state")}]
+        segment = {key: record[key] for key in ("begun", "seconds", "state")}
+        segments = [*earlier.get("segments", []), *([] if record["state"] == "waiting" else [segment])]
         found = record["found"] or earlier.get("found", {})  # of a segment that has told nothing, what was known
         kept[part.name] = record | {"found": found, "segments": segments}
         call["parts"].append(part.name)
@@ -161,7 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--part-mib", type=float, default=PART_MIB, help="largest part (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="on a CPU, with tiny networks and images of noise")
     chosen = parser.parse_args(arguments)
-    until = time.monotonic() + 60 * chosen.minutes - (0 if chosen.dry_run else 10)
+    until = time.monotonic() + (3600 if chosen.dry_run else 60 * chosen.minutes - 10)
+    torch.set_num_threads(1)  # threads of this process would not be there in its forks, which would wait for them
     parts = all_parts()
     if chosen.plan:
         print(plan(parts, chosen.minutes))
@@ -178,15 +174,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if chosen.dry_run:
             made_up_images(output / "store")
             begin(output, [])
-        elif not has_device():
+        start = "fork" if chosen.dry_run else start_method()
+        if start is None:
             raise SystemExit(
                 "gpu.py: Cannot measure because torch finds no CUDA device; try --dry-run, --plan or --pack"
             )
         if chosen.again:
             _forget(chosen.again, output)
-        bench = Bench(
-            "cpu" if chosen.dry_run else "cuda", output, chosen.dry_run, 4 if chosen.dry_run else chosen.game_steps
-        )
+        device, steps = ("cpu", 2) if chosen.dry_run else ("cuda", chosen.game_steps)
+        bench = Bench(device, output, chosen.dry_run, steps, start)
         wanted = [part for part in parts if not chosen.only or part.name.startswith(tuple(chosen.only))]
         results = work_through(wanted, bench, until, output / "gpu.json")
     states = [results["parts"].get(part.name, {}).get("state", "not begun") for part in parts]
@@ -200,8 +196,8 @@ def _forget(names: Sequence[str], output: Path) -> None:
         results = json.loads(path.read_text(encoding="utf-8"))
         for name in [name for name in results["parts"] if name.startswith(tuple(names))]:
             found = results["parts"].pop(name)["found"]
-            if "form" in found:
-                shutil.rmtree(output / "training" / f"{found['form']} {found['beta1']:g}", ignore_errors=True)
+            if "folder" in found:
+                shutil.rmtree(output / "training" / found["folder"], ignore_errors=True)
         write_json(path, results)
 
 

@@ -7,25 +7,32 @@ works it tells what it has found so far, which is what is kept of it then.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lightning_lead._errors import ConfigurationError, DivergenceError, first_line
 from lightning_lead._files import finite
 
-__all__ = ["FINAL", "Bench", "Part", "as_error", "planned", "run_part"]
+__all__ = ["FINAL", "Bench", "Part", "as_error", "planned", "run_part", "start_method"]
 
 FINAL = {"done", "cut", "refused", "failed", "diverged"}
 """States of parts that are not made again; "unfinished" goes on, "waiting" waits for data."""
 GRACE = 0.85  # of a part's seconds it works; in the rest it ends by itself, and then it is killed
 RESERVE = 25.0  # seconds of a call for imports and files
-FORK = multiprocessing.get_context("fork")
+
+
+def _nobody(found: dict[str, Any]) -> None:
+    """Take what nobody wants to know."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Bench:
         output: folder of everything.
         dry: tiny networks, a step or two.
         game_steps: length of a training run.
+        start: "fork", or "spawn" where a fork finds no device.
         until: on time.monotonic(), when the part should have ended.
         tell: takes what was found so far, a dict.
     """
@@ -45,8 +53,9 @@ class Bench:
     output: Path
     dry: bool
     game_steps: int
+    start: str = "fork"
     until: float = 0.0
-    tell: Callable[[dict[str, Any]], None] = field(default=lambda found: None)
+    tell: Callable[[dict[str, Any]], None] = _nobody
 
     @property
     def left(self) -> float:
@@ -83,8 +92,29 @@ def as_error(error: BaseException) -> dict[str, Any]:
     return {"state": state, "error": said} | ({"at": where[0]} if where and state == "failed" else {})
 
 
+def start_method() -> str | None:
+    """Return how processes have to start to find a CUDA device, or None if they find none."""
+    for method in ("fork", "spawn"):
+        asking = multiprocessing.get_context(method).Process(target=_ask)  # type: ignore[attr-defined]
+        asking.start()
+        asking.join()
+        if asking.exitcode == 0:
+            return method
+    return None
+
+
+def _ask() -> None:
+    try:
+        torch.zeros(1, device="cuda")
+    except (RuntimeError, AssertionError) as error:
+        print(f"no device: {first_line(error)}")
+        raise SystemExit(1) from None
+
+
 def _work(part: Part, bench: Bench, seconds: float, pipe: Connection) -> None:
     """In the fork."""
+    gc.freeze()  # what was imported stays, and need not be looked through
+    torch.set_num_threads(1 if bench.dry else min(8, os.cpu_count() or 1))
     until = time.monotonic() + GRACE * seconds
     here = Bench(**(vars(bench) | {"until": until, "tell": lambda found: pipe.send({"found": found})}))
     try:
@@ -97,8 +127,9 @@ def _work(part: Part, bench: Bench, seconds: float, pipe: Connection) -> None:
 def run_part(part: Part, bench: Bench, seconds: float) -> dict[str, Any]:
     """Run a part for so many seconds at most, and return its record."""
     record: dict[str, Any] = {"begun": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()), "found": {}}
-    receiver, sender = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=_work, args=(part, bench, seconds, sender), daemon=True)
+    context: Any = multiprocessing.get_context(bench.start)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(part, bench, seconds, sender), daemon=True)
     begin = time.monotonic()
     process.start()
     sender.close()

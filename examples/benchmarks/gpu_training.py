@@ -34,6 +34,7 @@ from lightning_lead import (
     Throughput,
     networks,
 )
+from lightning_lead._errors import ConfigurationError
 from lightning_lead.fetch import find_cifar10, find_inception
 from lightning_lead.fetch._store import home, install
 
@@ -89,10 +90,16 @@ def play(bench: Bench, form: str, beta: float, *, folder: str = "", game_steps: 
     if find_cifar10() is None:
         bench.tell({"waits_for": "CIFAR-10: lightning-lead fetch cifar10, or --take the parts of --pack"})
         return "waiting"
+    steps, at = game_steps or bench.game_steps, bench.output / "training" / (folder or f"{form} {beta:g}")
+    if (at / "segment.json").is_file():
+        begun = json.loads((at / "segment.json").read_text(encoding="utf-8"))["max_steps"]
+        if begun != steps:  # the rates fall over all steps, so a run cannot change its length on the way
+            raise ConfigurationError(
+                f"Cannot go on with {at} because it is a run of {begun} game steps; use --game-steps {begun}, or begin "
+                f"it anew by --again (got {steps})"
+            )
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel("ERROR")
-    torch.set_num_threads(1 if bench.dry else 4)
-    steps, at = game_steps or bench.game_steps, bench.output / "training" / (folder or f"{form} {beta:g}")
     cuda = bench.device == "cuda"
     seed_everything(0, verbose=False)
     with use_tf32(True):
@@ -128,7 +135,7 @@ def play(bench: Bench, form: str, beta: float, *, folder: str = "", game_steps: 
         last = segment.last if segment.last.is_file() else None
         trainer.fit(module, data, ckpt_path=last)
     record = json.loads((at / "segment.json").read_text(encoding="utf-8"))
-    found = {"form": form, "beta1": beta, "features": said, "samples": metrics.scorer.num_samples}
+    found = {"folder": at.name, "form": form, "beta1": beta, "features": said, "samples": metrics.scorer.num_samples}
     keys = ("global_step", "max_steps", "steps_of_segment", "seconds_of_segment", "ended_by")
     found |= {key: record[key] for key in keys}
     found |= {
