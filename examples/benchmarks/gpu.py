@@ -9,7 +9,7 @@ In the output folder: gpu.json, to which every part is written as it ends, and g
 are not made again (--again PART makes them so); a training part goes on from its checkpoint. A part that raises is
 recorded, and the others go on. Needs torch and Lightning; what else there is (pytest, Inception) is used.
 
-The freight of --pack is about 142 MB: three transfers of at most 50 MiB (--part-mib), each of one folder. On the other
+The freight of --pack is about 148 MB: three transfers of at most 50 MiB (--part-mib), each of one folder. On the other
 side `--take FOLDER` keeps what has come, and joins the parts when all are there.
 """
 
