@@ -163,8 +163,8 @@ def _module(bench: Bench, form: str, beta: float, steps: int) -> LeadGANModule:
     return LeadGANModule(
         *built,
         objective=recipe["objective"],
-        discriminator_steps=recipe["discriminator_steps"],
-        generator_batch_size=4 if bench.dry else recipe["generator_batch_size"],
+        discriminator_steps=1 if bench.dry else recipe["discriminator_steps"],
+        generator_batch_size=2 if bench.dry else recipe["generator_batch_size"],
         game=LEADStrategy(**FORMS[form]),
         optimizer=partial(torch.optim.Adam, **adam),
         generator_lr=recipe["generator_lr"],
@@ -177,5 +177,5 @@ def _module(bench: Bench, form: str, beta: float, steps: int) -> LeadGANModule:
 def _data(bench: Bench) -> CIFAR10DataModule:
     recipe: dict[str, Any] = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["data"]["init_args"]
     return CIFAR10DataModule(
-        **(recipe | {"on_device": bench.device == "cuda"} | ({"batch_size": 10} if bench.dry else {}))
+        **(recipe | {"on_device": bench.device == "cuda"} | ({"batch_size": 2} if bench.dry else {}))
     )
