@@ -87,9 +87,8 @@ def plan(parts: Sequence[Part], minutes: float) -> str:
     for number, call in enumerate(planned(parts, minutes), 1):
         groups: dict[tuple[str, ...], list[Part]] = {}
         for part in call:
-            _, *names = part.name.split("/")
-            kind = (part.name.split("/")[0], names[-1] if part.name.startswith("steps") else "", part.does)
-            groups.setdefault(kind, []).append(part)
+            kind, *names = part.name.split("/")
+            groups.setdefault((kind, names[-1] if kind == "steps" else "", part.does), []).append(part)
         for (kind, mode, does), members in groups.items():
             several = f", {len(members)} parts" if len(members) > 1 else ""
             seconds = sum(part.seconds for part in members)

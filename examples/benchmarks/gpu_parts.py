@@ -146,7 +146,8 @@ def run_part(part: Part, bench: Bench, seconds: float) -> dict[str, Any]:
         process.kill()
         process.join()
         receiver.close()
-    return finite(record | {"seconds": round(time.monotonic() - begin, 2)})
+    ended: dict[str, Any] = finite(record | {"seconds": round(time.monotonic() - begin, 2)})
+    return ended
 
 
 def planned(parts: Iterable[Part], minutes: float) -> list[list[Part]]:

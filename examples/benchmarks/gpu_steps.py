@@ -86,7 +86,8 @@ def played(
 ) -> dict[str, Any]:
     """Play one form under the stopwatch, and return what it has found."""
     reads = settings.pop("reads")
-    game = partial(LEADStrategy, **FORMS[form], **({} if reads else {"skip_limit": None}))
+    options: dict[str, Any] = FORMS[form] | ({} if reads else {"skip_limit": None})
+    game = partial(LEADStrategy, **options)
     if fused:
         settings["optimizer"] = partial(torch.optim.Adam, lr=2e-4, betas=chosen.betas, fused=True)
     try:
