@@ -7,10 +7,10 @@ import os
 import platform
 import shutil
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning
 import torch
 import torchmetrics
 import torchvision
@@ -36,7 +36,7 @@ def describe(bench: Bench) -> str:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
         "torchvision": torchvision.__version__,
-        "lightning": version("pytorch-lightning"),
+        "lightning": pytorch_lightning.__version__,  # type: ignore[attr-defined]
         "torchmetrics": torchmetrics.__version__,
         "lightning_lead": lightning_lead.__version__,
         "cpu_cores": os.cpu_count(),
