@@ -5,7 +5,7 @@ Plain loops are at an advantage: they neither log, nor seed, nor check anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,6 +17,7 @@ from workloads import Workload
 
 import lightning_lead.training.mixin
 from lightning_lead import LeadGANModule, LEADStrategy
+from lightning_lead._errors import ConfigurationError
 from lightning_lead.objectives import adversarial_objective
 
 __all__ = ["COMPILED", "METHODS", "SIMULTANEOUS", "Method"]
@@ -25,22 +26,30 @@ Vector = Sequence[Tensor]
 Method = Callable[[Workload, torch.device, Meter, Traffic], None]
 
 
-def library(game: Callable[[], LEADStrategy], *, compiled: bool = False, **settings: Any) -> Method:
-    """A method of this library: `training_step` of a `LeadGANModule`, as a Trainer runs it."""
+def library(game: Callable[[], LEADStrategy], *, compiled: Mapping[str, Any] | None = None, **settings: Any) -> Method:
+    """A method of this library: `training_step` of a `LeadGANModule`, as a Trainer runs it.
+
+    Args:
+        game: () -> strategy.
+        compiled: arguments of `torch.compile` for both networks, or None.
+        **settings: of the module.
+    """
 
     def train(workload: Workload, device: torch.device, meter: Meter, traffic: Traffic) -> None:
         lightning_lead.training.mixin.mean_over_ranks = lambda *_, **__: traffic
         sharing = settings.get("shared_latents", False)
         networks = workload.built(device)
+        for network in networks if compiled is not None else ():
+            network.compile(**compiled)
+        given: dict[str, Any] = {"optimizer": lambda groups: torch.optim.Adam(groups, betas=workload.betas)} | settings
         gan = LeadGANModule(
-            *(torch.compile(network) if compiled else network for network in networks),  # type: ignore[arg-type]
+            *networks,
             objective=workload.objective,
             game=game(),
             latent_dim=workload.latent_dim,
             discriminator_steps=workload.discriminator_steps,
             generator_batch_size=None if sharing else workload.generator_batch_size,
-            optimizer=lambda groups: torch.optim.Adam(groups, betas=workload.betas),
-            **settings,
+            **given,
         )
         step = gan.training_step
         gan.training_step = lambda *batch: meter(lambda: step(*batch))  # type: ignore[method-assign,assignment]
@@ -55,6 +64,11 @@ def library(game: Callable[[], LEADStrategy], *, compiled: bool = False, **setti
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        if trainer.precision != workload.precision:  # Lightning warns and takes bf16 where there is no fp16
+            raise ConfigurationError(
+                f"Cannot play in {workload.precision} because Lightning takes {trainer.precision} on this device; "
+                f"choose that (got {device})"
+            )
         batch = workload.batch(device)
         trainer.fit(gan, DataLoader([batch] * 10**6, batch_size=None))  # type: ignore[arg-type]
 
@@ -273,9 +287,9 @@ METHODS: dict[str, Method] = {
     "ExtraAdam": extra_adam,
     "ExtraAdam, one forward for both players": extra_adam_joint,
     "ACGD (CGDs)": acgd,
-    "Adam, compiled": library(lambda: LEADStrategy(coupling=0.0), compiled=True),
-    "LEAD, exact, compiled": library(lambda: LEADStrategy(), compiled=True),
-    "LEAD, difference, compiled": library(lambda: LEADStrategy(cross="difference"), compiled=True),
+    "Adam, compiled": library(lambda: LEADStrategy(coupling=0.0), compiled={}),
+    "LEAD, exact, compiled": library(lambda: LEADStrategy(), compiled={}),
+    "LEAD, difference, compiled": library(lambda: LEADStrategy(cross="difference"), compiled={}),
 }
 COMPILED = {name for name in METHODS if name.endswith("compiled")}
 """Methods that spend minutes on compiling before their first step."""
