@@ -31,6 +31,7 @@ __all__ = [
     "rank_and_world_size",
     "share_of_ranks",
     "shared_blocks",
+    "weight_of_rank",
 ]
 
 
@@ -68,6 +69,22 @@ def mean_over_ranks(strategy: Any, batch_size: int) -> Callable[[Vector], Vector
         return tuple(torch.view_as_complex(m) if t.is_complex() else m for m, t in zip(means, vector, strict=True))
 
     return reduce
+
+
+def weight_of_rank(batch_size: int, device: torch.device) -> Tensor:
+    """Return n_r R / Σ n_r, by which a rank's mean is weighed where the reduction takes the plain mean of R ranks.
+
+    Args:
+        batch_size: n_r, samples of this rank.
+        device: of the result, a scalar in double precision.
+
+    Example:
+        >>> weight_of_rank(4, torch.device("cpu")).item()  # on one process
+        1.0
+    """
+    kind = torch.float32 if device.type == "mps" else torch.float64
+    own, ranks = torch.tensor(batch_size, dtype=kind, device=device), rank_and_world_size()[1]
+    return own * ranks / combine(own.clone())
 
 
 def share_of_ranks(strategy: Any, batch_size: int) -> Callable[[Vector], Vector]:

@@ -17,7 +17,7 @@ from lightning_lead.calculus._terms import COUPLED, Contexts, CrossTerm, Directi
 from lightning_lead.calculus._third import refuse_wrong_norms
 from lightning_lead.calculus.derivatives import cross_term, gradient, hessian_product
 
-__all__ = ["GeneralDerivatives"]
+__all__ = ["GeneralDerivatives", "part_of"]
 
 
 class GeneralDerivatives:
@@ -71,7 +71,7 @@ class GeneralDerivatives:
             if cross is None:
                 return Direction(tuple(g.detach() for g in grad), loss)
             if divided:  # the term is of a part alone, so the part is evaluated by itself, as a replay
-                losses = _part(losses, cross.fraction)
+                losses = part_of(losses, cross.fraction)
                 with forward():
                     values = losses(here, wanted, replay=True)
                     if not exact:
@@ -257,7 +257,8 @@ class GeneralDerivatives:
         return {name: own if name == player else parts[name] for name in self._names}
 
 
-def _part(losses: Losses, fraction: float) -> Losses:
+def part_of(losses: Losses, fraction: float) -> Losses:
+    """Return losses on the first samples of a batch."""
     if not isinstance(losses, Divisible):
         raise DifferentiationError(
             "Cannot take a cross term on a fraction of the batch because the losses cannot be evaluated on a part of "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError, DifferentiationError
+from lightning_lead._sharding import is_sharded, local_part, sum_over_parts
 from lightning_lead._types import Point, Vector
 
 __all__ = [
@@ -134,8 +135,12 @@ def _refuse_shared(players: Mapping[str, Sequence[Tensor]]) -> None:
 
 
 def inner(a: Vector, b: Vector) -> Tensor:
-    """Σ a·b over all tensors, a scalar in at least float32; differentiable with respect to either side."""
-    return torch.stack([_product(p.to(_wide(p)), q.to(_wide(p))) for p, q in zip(a, b, strict=True)]).sum()
+    """Σ a·b over all tensors, a scalar in at least float32; differentiable with respect to either side.
+
+    Of sharded tensors it is that of all parts, as is `norm`, and all ranks must call it.
+    """
+    own = ((local_part(p), local_part(q)) for p, q in zip(a, b, strict=True))
+    return sum_over_parts(torch.stack([_product(p.to(_wide(p)), q.to(_wide(p))) for p, q in own]).sum(), a)
 
 
 def _product(p: Tensor, q: Tensor) -> Tensor:
@@ -145,8 +150,8 @@ def _product(p: Tensor, q: Tensor) -> Tensor:
 
 def norm(vector: Vector) -> Tensor:
     """The Euclidean norm over all tensors, a scalar on their device; nothing waits for it."""
-    length: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(vector))))
-    return length
+    length: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([local_part(t) for t in vector])))
+    return sum_over_parts(length**2, vector).sqrt() if any(map(is_sharded, vector)) else length
 
 
 def laid_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._files import replacing
 from lightning_lead._lightning import lightning_version
+from lightning_lead._sharding import refuse_sharded
 from lightning_lead.checkpoints._game import KEY
 from lightning_lead.gan.ema import PREFIX, GeneratorEMA
 
@@ -68,6 +69,7 @@ def save_generator(
         ['generator.bias', 'generator.weight']
     """
     to = check_dtype(dtype)
+    refuse_sharded(pl_module, "write the generator's file")
     named = ema.average(pl_module) if ema is not None else pl_module.state_dict()
     weights = {name: tensor.detach().cpu() for name, tensor in named.items() if name.startswith(PREFIX)}
     if to is not None:

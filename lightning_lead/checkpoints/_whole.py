@@ -50,6 +50,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
         Raises:
             ConfigurationError: it is damaged.
         """
+        if url_to_fs(str(path))[0].isdir(str(path)):
+            raise ConfigurationError(
+                f"Cannot read the checkpoint {path} because it is a folder of shards; go on under "
+                "ModelParallelStrategy, or let it save single files by save_distributed_checkpoint=False"
+            )
         refuse_damaged(path)
         found: dict[str, Any] = super().load_checkpoint(path, *arguments, **settings)
         return found

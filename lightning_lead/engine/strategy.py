@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, DivergenceError
+from lightning_lead._sharding import everywhere, is_sharded, local_part, sharded_like
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus._players import laid_out_like, norm
 from lightning_lead.calculus._terms import OracleStatistics
@@ -112,7 +113,7 @@ class GameStrategy:
         """
         if self._restored and self.state:
             _check_memory(self.state, point)
-            self.state = _to_device(self.state, next(iter(point.values()))[0].device)
+            self.state = _placed(self.state, point)
         else:
             self.state = self.rule.init(point)
         self._restored = False
@@ -252,7 +253,11 @@ def _give(parameter: Tensor, direction: Tensor) -> None:
 
 
 def _finite(directions: Mapping[str, Vector]) -> bool:
-    filled = [tensor for d in directions.values() for tensor in d if tensor.numel()]
+    every = [tensor for d in directions.values() for tensor in d]
+    filled = [part for part in map(local_part, every) if part.numel()]
+    if any(map(is_sharded, every)):  # a rank may have no part of any
+        sizes = [size.float() for size in torch._foreach_norm(filled, math.inf)] if filled else []
+        return everywhere(torch.stack([*sizes, torch.zeros((), device=local_part(every[0]).device)]).isfinite().all())
 
     def largest(order: float) -> float:  # of the norms; NaN if one of them is
         return float(torch.stack([size.float() for size in torch._foreach_norm(filled, order)]).max())
@@ -261,11 +266,14 @@ def _finite(directions: Mapping[str, Vector]) -> bool:
     return math.isfinite(largest(2)) or math.isfinite(largest(math.inf))
 
 
-def _to_device(value: Any, device: torch.device) -> Any:
+def _placed(value: Any, point: Point, like: Vector = ()) -> Any:
+    """Put a loaded state where the parameters are: on their device, and what is a player's in the layout of its own."""
     if isinstance(value, Tensor):
-        return value.to(device)
+        return value.to(next(iter(point.values()))[0].device)
     if isinstance(value, dict):
-        return {key: _to_device(item, device) for key, item in value.items()}
+        return {key: _placed(item, point, point.get(key, ())) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return tuple(_to_device(item, device) for item in value)
+        if len(value) == len(like) and all(isinstance(item, Tensor) for item in value):
+            return tuple(sharded_like(item, p) for item, p in zip(value, like, strict=True))
+        return tuple(_placed(item, point, like) for item in value)
     return value

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_lead._checks import check_positive
 from lightning_lead._errors import ConfigurationError
+from lightning_lead._sharding import refuse_sharded
 from lightning_lead.calculus._float32 import plain_computation
 from lightning_lead.calculus._rng import mix_seed
 from lightning_lead.calculus.swap import Swap
@@ -79,6 +80,7 @@ def generate(
         (torch.Size([10, 2]), True)
     """
     check_positive(count=count, batch_size=batch_size)
+    refuse_sharded(pl_module, "draw samples")
     averaged = ema.average(pl_module) if ema is not None else None
     for k, start in enumerate(range(0, count, batch_size)):
         if k % world_size == rank:

@@ -19,6 +19,7 @@ from lightning_lead._arguments import check_arguments
 from lightning_lead._distributed import keeps_all_samples
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead._lightning import Callback, Trainer
+from lightning_lead._sharding import fsdp_units, refuse_sharded, reshard, sharded_like, whole
 from lightning_lead.engine._batches import batch_size
 
 __all__ = ["GeneratorEMA", "find_ema"]
@@ -106,6 +107,7 @@ class GeneratorEMA(Callback):
         if not self._average:
             raise ConfigurationError("Cannot use the averaged generator before a fit or a checkpoint; fit first")
         self._align(pl_module)
+        refuse_sharded(pl_module, "draw from the averaged generator")
         averaged = {name: self._average[name].to(p.dtype) for name, p in self._live(pl_module).items()}
         return averaged | {
             f"{network}.{name}": buffer
@@ -158,6 +160,7 @@ class GeneratorEMA(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """See whether every rank is known to have the same number of images."""
+        self._align(pl_module)  # strategies that shard parameters load checkpoints after the fit has started
         self._equal_batches = keeps_all_samples(trainer.train_dataloader)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -186,7 +189,7 @@ class GeneratorEMA(Callback):
         """Return plain tensors and numbers; loads with `weights_only=True`."""
         # the names of a lone generator's parameters are written without their prefix, as they always were
         prefix = PREFIX if self.networks == ("generator",) else ""
-        average = {name.removeprefix(prefix): tensor.clone() for name, tensor in self._average.items()}
+        average = {name.removeprefix(prefix): whole(tensor).clone() for name, tensor in self._average.items()}
         return {"average": average, "seen": self._seen, "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -197,6 +200,7 @@ class GeneratorEMA(Callback):
 
     def _live(self, pl_module: Any) -> dict[str, Tensor]:
         """The live parameters, by their names in the module."""
+        reshard(fsdp_units(pl_module))
         return {
             f"{network}.{name}": parameter
             for network in self.networks
@@ -214,7 +218,7 @@ class GeneratorEMA(Callback):
                     f"shape {theirs} in the average; build the generator that wrote them (got {ours})"
                 )
         for name, parameter in live.items():  # Lightning loads callbacks before the module is on its device
-            self._average[name] = self._average[name].to(parameter.device)
+            self._average[name] = sharded_like(self._average[name], parameter)
 
 
 def _wide_copy(parameter: Tensor) -> Tensor:

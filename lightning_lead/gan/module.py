@@ -401,6 +401,9 @@ class LeadGANModule(AdversarialLosses, LeadModule):
         return losses
 
     def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
+        if self._units:  # the fast derivatives and the probes of structure take gradients with their graphs
+            super()._probe(turns, live, seed)
+            return
         needs = self.game.rule.needs
         first = turns[0].micro_batches[0]
         if isinstance(first, GANBatch):

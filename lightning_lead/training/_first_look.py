@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_lead._errors import HigherDerivativeError
 from lightning_lead._lightning import LightningModule, rank_zero_info, rank_zero_warn
+from lightning_lead._sharding import fsdp_units, reshard
 from lightning_lead.calculus._chain.dual import uncompiled
 from lightning_lead.calculus._graph import LossGraph
 from lightning_lead.calculus.oracle import GameOracle
@@ -39,7 +40,12 @@ def look_before(
     """
     try:
         with torch.enable_grad(), uncompiled(), no_reversals(game.rule):
-            evaluate = lambda: losses({}, frozenset(players), replay=True)  # noqa: E731
+
+            def evaluate() -> Mapping[str, Tensor]:
+                values = losses({}, frozenset(players), replay=True)
+                reshard(fsdp_units(module))  # parameters are compared, which a forward leaves whole
+                return values
+
             check_repeatable(evaluate, module, game.rule, ignored=ignored)
         probe()
     except HigherDerivativeError as error:

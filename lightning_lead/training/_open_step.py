@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_lead._lightning import Trainer
+from lightning_lead._sharding import is_sharded
+from lightning_lead.calculus._sharded import ShardedSwap
 from lightning_lead.calculus.swap import Swap
 from lightning_lead.checkpoints._generators import read_states
 from lightning_lead.engine.strategy import GameStrategy
@@ -44,7 +46,7 @@ class OpenStep:
         game: GameStrategy,
         live: Mapping[str, Sequence[Tensor]],
         optimizers: Sequence[Optimizer],
-        swap: Swap,
+        swap: Swap | ShardedSwap,
         generators: Any,
     ) -> None:
         self._module, self._game, self._live = module, game, live
@@ -100,6 +102,8 @@ class OpenStep:
             if kept is not None
         }
         for name, value in {**dict(self._module.named_parameters(remove_duplicate=False)), **buffers}.items():
+            if is_sharded(value):  # Lightning has gathered it, and only rank 0 has weights
+                continue
             if isinstance(weights.get(name), Tensor) and weights[name].shape == value.shape:
                 weights[name] = value.detach()
 

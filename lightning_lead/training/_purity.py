@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import rank_zero_warn
+from lightning_lead._sharding import local_part
 from lightning_lead.rules.base import AbstractGameRule
 
 __all__ = ["check_repeatable", "unsaved_state"]
@@ -95,7 +96,8 @@ def _state(module: nn.Module, ignored: Collection[str]) -> dict[str, Any]:
     of_torch = vars(nn.Module()).keys()
     for prefix, layer in module.named_modules():
         for name, value in vars(layer).items():
-            if name not in of_torch and not (layer is module and name in ignored):
+            own = name in of_torch or name.startswith("__composable_api_state")  # where FSDP keeps what it has gathered
+            if not own and not (layer is module and name in ignored):
                 prints[f"{prefix}.{name}" if prefix else name] = _print(value, depth=3)
     return prints
 
@@ -128,7 +130,9 @@ def _sums(tensor: Tensor) -> Any:
         return id(tensor)
     wide = torch.complex128 if tensor.is_complex() else torch.float64
     total, squares = torch.zeros((), dtype=wide), torch.zeros((), dtype=torch.float64)
-    for part in tensor.detach().reshape(-1).split(2**20):  # a queue of features may be larger than what is left
+    for part in (
+        local_part(tensor.detach()).reshape(-1).split(2**20)
+    ):  # a queue of features may be larger than what is left
         values = part.to("cpu", wide)
         total, squares = total + values.sum(), squares + values.abs().square().sum()
     return tuple(tensor.shape), str(total.item()), str(squares.item())  # as text NaN equals NaN

@@ -20,6 +20,7 @@ from lightning_lead._errors import first_line
 from lightning_lead._lightning import Callback, Trainer
 from lightning_lead._rank_notes import RankNotes
 from lightning_lead._rank_signs import in_collective
+from lightning_lead._sharding import is_sharded
 from lightning_lead.calculus._players import listed
 from lightning_lead.engine.turns import Turn
 
@@ -215,10 +216,10 @@ def _parameters(module: nn.Module, of: Sequence[Tensor] | None) -> dict[str, str
 
 
 def _norms(module: nn.Module, own: Collection[int]) -> dict[str, float]:
-    """Name -> norm, of every parameter but those of this rank alone, by their ids."""
+    """Name -> norm, of every parameter but those of this rank alone, by their ids, and those of which it has a part."""
     norms: dict[torch.device, dict[str, Tensor]] = {}
     for name, p in module.named_parameters():
-        if not (nn.parameter.is_lazy(p) or p.is_meta or id(p) in own):
+        if not (nn.parameter.is_lazy(p) or p.is_meta or id(p) in own or is_sharded(p)):
             continuous = p.detach() if p.is_floating_point() or p.is_complex() else p.detach().float()
             wide = torch.promote_types(continuous.dtype, torch.float32)
             norms.setdefault(p.device, {})[name] = torch.linalg.vector_norm(continuous, dtype=wide).float()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_lead._distributed import broadcast_buffers, gather_in_order
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead._lightning import LightningModule, rank_zero_info, rank_zero_warn
+from lightning_lead._sharding import map_tensors, whole
 from lightning_lead.checkpoints._game import (
     KEY,
     MID_STEP_VERSION,
@@ -24,11 +25,13 @@ from lightning_lead.checkpoints._game import (
     saved_game,
 )
 from lightning_lead.checkpoints._generators import pack_states, read_states, set_states
+from lightning_lead.checkpoints._sharded import order_by_position
 from lightning_lead.checkpoints._whole import refuse_damaged
 from lightning_lead.engine.named_rules import name_games
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.training._open_step import OpenStep, align_loops
 from lightning_lead.training._rank_watch import RankWatch
+from lightning_lead.training._sharding_checks import has_sharding
 
 __all__ = ["SavedGame"]
 
@@ -78,6 +81,8 @@ class SavedGame(LightningModule):
                 )
             watch.compare("a checkpoint", self)
         self.sync_buffers()
+        if self._trainer is not None and has_sharding(self.trainer):
+            order_by_position(checkpoint, self.trainer.optimizers, self)
         current = self._open
         with nullcontext() if current is None else current.at_rest():
             checkpoint[KEY] = {
@@ -85,7 +90,7 @@ class SavedGame(LightningModule):
                 "players": parameter_shapes(self, self._live()),
                 "noise_seed": self._noise_seed,
                 "turns": dict(self._turns_played),
-                "game": self.game.state_dict(),
+                "game": map_tensors(whole, self.game.state_dict() if current is None else {}),
                 "description": self.game.description,
                 "optimizers": optimizer_record(self.trainer.optimizers if self._trainer is not None else ()),
                 **self._findings(),
@@ -93,7 +98,7 @@ class SavedGame(LightningModule):
             if current is not None:
                 # of Lightning's weight averaging the live weights are elsewhere
                 current.write(checkpoint.get("current_model_state", checkpoint["state_dict"]))
-                checkpoint[KEY]["game"] = current.memory
+                checkpoint[KEY]["game"] = map_tensors(whole, current.memory)
                 if current.torn or (current.turns_made and not self._completes()):
                     checkpoint[KEY] |= {"version": MID_STEP_VERSION, "torn": True}
                 elif current.turns_made:
@@ -170,7 +175,9 @@ class SavedGame(LightningModule):
         for built, optimizer in zip(self._built, self.trainer.optimizers, strict=True):
             for mine, group in zip(built, optimizer.param_groups, strict=False):
                 for name in names:
-                    if name in mine and mine[name] != group.get(name):
+                    saved = group.get(name)
+                    saved = tuple(saved) if isinstance(saved, list) else saved  # of a file of sharded parameters
+                    if name in mine and mine[name] != saved:
                         rank_zero_info(
                             f"The run goes on with {name}={group.get(name)} of its checkpoint, not with {mine[name]}, "
                             f"as {type(optimizer).__name__} was built; set it in on_train_start() to change it"

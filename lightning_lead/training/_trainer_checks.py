@@ -13,15 +13,13 @@ from torch import Tensor
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._lightning import (
     BatchSizeFinder,
-    DeepSpeedStrategy,
-    FSDPStrategy,
     LearningRateFinder,
     LightningModule,
-    ModelParallelStrategy,
     StochasticWeightAveraging,
 )
 from lightning_lead.calculus.lookahead import Lookahead
 from lightning_lead.rules.base import AbstractGameRule
+from lightning_lead.training._sharding_checks import check_sharding
 
 __all__ = ["check_configuration", "check_optimizers", "check_trainer"]
 
@@ -48,9 +46,9 @@ _HALF_WEIGHTS = {"bf16-true": "bf16", "16-true": "fp16"}
 def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
     """Refuse Trainer settings that cannot be honoured.
 
-    These are `gradient_clip_val`, `accumulate_grad_batches`, a strategy that shards parameters, weights in half
-    precision under a rule that subtracts gradients of one batch from each other, and callbacks that train in their own
-    way.
+    These are `gradient_clip_val`, `accumulate_grad_batches`, sharded parameters under a rule that differentiates a
+    gradient, weights in half precision under a rule that subtracts gradients of one batch from each other, and
+    callbacks that train in their own way.
     """
     for callback in trainer.callbacks:
         for kind, (what, reason) in _NOT_WITH_A_GAME.items():
@@ -73,11 +71,7 @@ def check_trainer(trainer: Any, rule: AbstractGameRule) -> None:
             f"their bits, and what is left is noise; use '{half.removeprefix('fp')}-mixed', which computes the "
             f"difference in float32 (got {trainer.precision!r})"
         )
-    if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
-        raise ConfigurationError(
-            "Cannot train a game on sharded parameters because the cross term needs both players whole on every rank; "
-            f"use strategy='ddp' (got {type(trainer.strategy).__name__})"
-        )
+    check_sharding(trainer, rule)
 
 
 _LEAST_EPS = 1e-4

@@ -16,17 +16,19 @@ from torch.optim import Optimizer
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_clip, check_positive
-from lightning_lead._distributed import mean_over_ranks, share_of_ranks
+from lightning_lead._distributed import mean_over_ranks, share_of_ranks, weight_of_rank
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead._lightning import (
     Callback,
     rank_zero_info,
     refuse_mixture,
 )
+from lightning_lead._sharding import fsdp_units, reshard
 from lightning_lead.calculus._chain.dual import has_compiled
 from lightning_lead.calculus._graph import LossGraph
 from lightning_lead.calculus._players import check_players, listed
 from lightning_lead.calculus._rng import PrivateNoise, mix_seed
+from lightning_lead.calculus._sharded import ShardedOracle, ShardedSwap
 from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.lookahead import Lookahead
 from lightning_lead.calculus.oracle import GameOracle
@@ -38,6 +40,7 @@ from lightning_lead.checkpoints._game import (
     restore_implementation,
 )
 from lightning_lead.checkpoints._generators import have_moved
+from lightning_lead.checkpoints._sharded import keep_optimizers
 from lightning_lead.checkpoints._whole import use_whole_files
 from lightning_lead.constraints.base import AbstractConstraint, check_constraints
 from lightning_lead.engine._batches import batch_size, split_batch
@@ -58,6 +61,7 @@ from lightning_lead.training._purity import unsaved_state
 from lightning_lead.training._rank_watch import RankWatch
 from lightning_lead.training._saved_game import SavedGame
 from lightning_lead.training._schedulers import Schedulers
+from lightning_lead.training._sharding_checks import check_sharded_game, has_sharding
 from lightning_lead.training._trainer_checks import check_configuration, check_optimizers, check_trainer
 
 __all__ = ["LeadMixin"]
@@ -137,6 +141,7 @@ class LeadMixin(SavedGame):
         self._unsaved = set[str]()
         self._turns_played = Counter[str]()
         self._built: list[list[dict[str, Any]]] = []
+        self._units: list[Any] = []
         self.hooks_run: set[str] = set()
         """Hooks of this class that have run in this fit."""
 
@@ -256,7 +261,7 @@ class LeadMixin(SavedGame):
         first, begins = not self._probed, self._waits_until() == self.trainer.global_step > 0
         if begins and not made:  # what the other player did while this one waited is no move in the game
             self._start_game(live)
-        swap = Swap(self, live)
+        swap = self._swap(live)
         self._open = current = OpenStep(self, self.game, live, self.trainer.optimizers, swap, self._before_batch)
         self._set_generators(of_turn=True)
         current.begin_turn(made, turns[made])
@@ -368,6 +373,7 @@ class LeadMixin(SavedGame):
 
     def _live(self) -> dict[str, list[nn.Parameter]]:
         """Name -> the parameters that are trained; all of a player that is frozen while the other one moves."""
+        reshard(self._units)  # samples may have left parameters whole
         players = listed(self.players())
         trained = {name: [p for p in params if p.requires_grad] for name, params in players.items()}
         if self.game.play == "simultaneous" or not any(trained.values()):
@@ -414,6 +420,7 @@ class LeadMixin(SavedGame):
         simultaneous = self.game.play == "simultaneous"
         # a rule that displaces looks from two points; compiled code allows one reverse pass, and two losses take two
         self._joint = simultaneous and needs.evaluates_once and not needs.displaces and not has_compiled(self)
+        self._joint = self._joint and not self._units
         # whatever draws from Python or numpy must draw the same again where a batch is evaluated again
         self._noise.torch_only = needs.evaluates_once and (self._joint or not simultaneous)
 
@@ -464,7 +471,7 @@ class LeadMixin(SavedGame):
         live: Mapping[str, Sequence[Tensor]],
         seed: int,
         *,
-        swap: Swap | None = None,
+        swap: Swap | ShardedSwap | None = None,
         lookahead: Lookahead | None = None,
         probing: bool = False,
     ) -> GameOracle:
@@ -479,14 +486,21 @@ class LeadMixin(SavedGame):
         if self.game.loss_scale is not None and not probing:
             for each in losses:
                 each.scale = self.game.loss_scale.of(turn.players)
-        return GameOracle(
+        kind: type[GameOracle] = GameOracle
+        if self._units:
+            kind, share = ShardedOracle, weight_of_rank(turn.batch_size, self.device)
+            settings |= {"live": live, "units": self._units, "share": share}
+        return kind(
             {player: tuple(params) for player, params in live.items()},
             losses,
-            swap=Swap(self, live) if swap is None else swap,
+            swap=self._swap(live) if swap is None else swap,
             full_precision=self._full_precision,
             graphs=self._graphs,
             **settings,
         )
+
+    def _swap(self, live: Mapping[str, Sequence[Tensor]]) -> Swap | ShardedSwap:
+        return ShardedSwap(live) if self._units else Swap(self, live)
 
     def _batch_losses(self, batch: Any, seed: int) -> BatchLosses:
         return BatchLosses(self, self._checked_losses, batch, seed, noise=self._noise, repeated=self._repeated())
@@ -565,6 +579,8 @@ class LeadMixin(SavedGame):
         Lightning asks before it reads a checkpoint: from here on a damaged one is refused, in whatever it does.
         """
         use_whole_files(self.trainer)
+        if has_sharding(self.trainer):
+            keep_optimizers(self.trainer.strategy)
         if self.trainer.state.fn != "fit":
             return []
         self._begin_fit()
@@ -578,6 +594,9 @@ class LeadMixin(SavedGame):
     def on_fit_start(self) -> None:
         """Check the players, give the rule its starting point, fix the seed of the noise."""
         check_trainer(self.trainer, self.game.rule)
+        self._units = fsdp_units(self) if has_sharding(self.trainer) else []
+        if has_sharding(self.trainer):
+            check_sharded_game(self, self._live())
         self._start_game(self._live())
         if not self._resumed:
             self._turns_played.clear()
@@ -594,6 +613,18 @@ class LeadMixin(SavedGame):
             self._recomputation = None
         self._built = implementations(self.trainer.optimizers)  # between this hook and the next they are restored
         self.hooks_run.add("on_fit_start")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load the game in a fit; strategies that shard parameters load it when the fit has started, which starts anew.
+
+        Raises:
+            CheckpointMismatchError: see `SavedGame`.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if self._resumed and "on_fit_start" in self.hooks_run:
+            built = self._built  # before the checkpoint's settings
+            LeadMixin.on_fit_start(self)
+            self._built = built
 
     def on_train_start(self) -> None:
         """Restore optimizers' implementations, and check optimizers."""
