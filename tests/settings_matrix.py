@@ -92,9 +92,15 @@ SETTINGS: dict[str, tuple[Callable[[], tuple[nn.Module, nn.Module]], Callable[[]
 }
 
 
-def outcome(game: str, setting: str) -> str:
-    """Return "yes" or "no", or raise what is no refusal."""
-    make, trainer = SETTINGS[setting]
+def outcome(game: str, precision: str, kind: str | None = None) -> str:
+    """Return "yes" or "no", or raise what is no refusal.
+
+    Args:
+        game: as `game=` takes it.
+        precision: a setting.
+        kind: another one, whose networks are played.
+    """
+    make, trainer = SETTINGS[kind or precision][0], SETTINGS[precision][1]
     settings = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
     settings |= {"enable_progress_bar": False, "enable_model_summary": False} | trainer()
     module = LeadGANModule(*make(), game=game, optimizer=sgd, generator_lr=0.1, discriminator_lr=0.1)
@@ -106,7 +112,7 @@ def outcome(game: str, setting: str) -> str:
         return "no"
     after = torch.cat([p.detach().reshape(-1).float() for p in module.parameters()])
     if not torch.isfinite(after).all() or torch.equal(before, after) or module.game.skipped:
-        raise AssertionError(f"{game} under {setting} neither trains nor is refused")
+        raise AssertionError(f"{game} under {precision} ({kind}) neither trains nor is refused")
     return "yes"
 
 
