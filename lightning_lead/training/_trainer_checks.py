@@ -131,9 +131,11 @@ def check_optimizers(trainer: Any, players: Mapping[str, Sequence[Tensor]], rule
             )
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:
-            if group.get("eps", 1.0) < _LEAST_EPS and any(p.dtype == torch.float16 for p in group["params"]):
+            eps = group.get("eps")  # of Adafactor it is a pair, of numbers that follow the dtype
+            halves = any(p.dtype == torch.float16 for p in group["params"])
+            if halves and isinstance(eps, (int, float)) and eps < _LEAST_EPS:
                 raise ConfigurationError(
-                    f"Cannot move fp16 weights by {type(optimizer).__name__}(eps={group['eps']}) because its squares "
+                    f"Cannot move fp16 weights by {type(optimizer).__name__}(eps={eps}) because its squares "
                     "and its eps are zero in fp16, and it would divide by them; use precision='16-mixed', pass "
                     f"eps={_LEAST_EPS} or more, or use torch.optim.SGD (got precision {trainer.precision!r})"
                 )
