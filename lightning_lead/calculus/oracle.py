@@ -15,6 +15,7 @@ faster one of L(D(G(z))) (`calculus._chain`). Forms of c_i: see `calculus.deriva
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -76,6 +77,8 @@ class GameOracle:
             product, a difference one more gradient. Per batch, whatever the number of micro-batches.
         notes: numbers of the rule for the log, by name.
         graphs: as they were passed, with the entries that are known by now.
+        sizes: of scaled losses the largest entries of every answer; one is not finite where an answer has overflowed.
+            A rule may hide it, as a solver that takes it for a solve that does not converge.
 
     Example:
         >>> x, y = torch.tensor(3.0), torch.tensor(2.0)
@@ -112,6 +115,7 @@ class GameOracle:
         self.statistics: dict[str, OracleStatistics] = {}
         self.evaluations: Counter[str] = Counter()
         self.notes: dict[str, float] = {}
+        self.sizes: list[torch.Tensor] = []
         self._weights = list(weights) if weights is not None else [1.0 / len(losses)] * len(losses)
         self._reduce, self._inspect, self._lookahead = reduce, inspect, lookahead
         self._local_reductions = dict(local or {})
@@ -231,7 +235,10 @@ class GameOracle:
         self.point = {name: tuple(p.detach() for p in vector) for name, vector in point.items()}
 
     def _reduced(self, player: str, vector: Vector) -> Vector:
-        return self._local_reductions.get(player, self._reduce)(vector)
+        answer = self._local_reductions.get(player, self._reduce)(vector)
+        if any(scale != 1.0 for scale in self._scales):
+            self.sizes += torch._foreach_norm([tensor for tensor in answer if tensor.numel()], math.inf)
+        return answer
 
     def _local(
         self, player: str, k: int, at: Point | None, cross: CrossTerm | None, replay: bool

@@ -60,7 +60,7 @@ def summary(runs: Sequence[Run], results: Sequence[Result], score: str | None = 
     for key, relative in (("flops", "cost"), ("seconds_per_step", "time")):
         for row in done:
             row[relative] = row[key] / done[0][key] if done[0][key] else math.nan
-    curves = [row for row in done if row.get("curve")]
+    curves = [row for row in done if row.get("curve") and row["flops"]]
     budget = min((row["flops"] * row["curve"][-1][0] for row in curves), default=0.0)  # that every row has spent
     for row in curves:
         spent = [look for look in row["curve"] if look[0] * row["flops"] <= budget * (1 + 1e-9)]
@@ -162,7 +162,7 @@ def write_report(runs: Sequence[Run], results: Sequence[Result], output: Path, *
 
 def _is_cut(row: Row) -> bool:
     """Return True if a row has spent more than another one, so that its last scores are not at equal FLOPs."""
-    return bool(row.get("curve")) and row["equal"] != row["curve"][-1]
+    return "equal" in row and row["equal"] != row["curve"][-1]
 
 
 def _cells(row: Row, names: Sequence[str], *, equal: bool) -> list[str]:

@@ -21,7 +21,7 @@ __all__ = ["LossScale"]
 
 @final
 class LossScale:
-    """The scales of the turns of a game; the arguments are those of `torch.amp.GradScaler`.
+    """The scales of the turns of a game; the arguments are those of `torch.amp.GradScaler`, and the largest scale.
 
     Example:
         >>> scale = LossScale(init_scale=4.0)
@@ -37,9 +37,10 @@ class LossScale:
         growth_factor: float = 2.0,
         backoff_factor: float = 0.5,
         growth_interval: int = 2000,
+        largest: float = 2.0**64,
     ) -> None:
         self.init_scale, self.growth_factor = init_scale, growth_factor
-        self.backoff_factor, self.growth_interval = backoff_factor, growth_interval
+        self.backoff_factor, self.growth_interval, self.largest = backoff_factor, growth_interval, largest
         self._scales: dict[str, float] = {}
         self._good_turns: dict[str, int] = {}  # since the scale was last moved
 
@@ -66,11 +67,9 @@ class LossScale:
         """
         name, good = _name(players), 0 if overflowed else self._good_turns.get(_name(players), 0) + 1
         if overflowed:
-            self._scales[name] = self.of(players) * self.backoff_factor
-        elif good == self.growth_interval:
-            grown, good = self.of(players) * self.growth_factor, 0
-            if grown < _LARGEST:
-                self._scales[name] = grown
+            self._scales[name] = max(self.of(players) * self.backoff_factor, _LEAST)
+        elif good >= self.growth_interval:
+            self._scales[name], good = min(self.of(players) * self.growth_factor, self.largest), 0
         self._good_turns[name] = good
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,18 +82,25 @@ class LossScale:
         Raises:
             CheckpointMismatchError: it holds something else.
         """
-        for name, entry in state.items():
-            if not (isinstance(entry, (list, tuple)) and len(entry) == 2 and entry[0] > 0):
+        for name, entry in state.items() if isinstance(state, Mapping) else [("a turn", state)]:
+            if not _is_entry(entry):
                 raise CheckpointMismatchError(
                     f"Cannot resume because the loss scale of {name!r} in the checkpoint is none; take another copy "
                     f"of it (got {entry!r})"
                 )
-            self._scales[name], self._good_turns[name] = float(entry[0]), int(entry[1])
+            self._scales[name], self._good_turns[name] = entry
 
 
-_LARGEST = 2.0**127
-"""Beyond it a scale is no float32, in which losses are multiplied."""
+_LEAST = 2.0**-24
+"""From here a scale comes back within a run; one that has become zero would skip every turn."""
 
 
 def _name(players: Sequence[str]) -> str:
     return "+".join(players)
+
+
+def _is_entry(entry: Any) -> bool:
+    if not (isinstance(entry, (list, tuple)) and len(entry) == 2):
+        return False
+    scale, good = entry
+    return isinstance(scale, float) and 0 < scale <= 2.0**127 and isinstance(good, int) and good >= 0

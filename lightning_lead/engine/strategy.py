@@ -116,6 +116,7 @@ class GameStrategy:
             self.state = _placed(self.state, point)
         else:
             self.state = self.rule.init(point)
+            self._in_a_row.clear()
         self._restored = False
 
     def forget(self, player: str, point: Point) -> None:
@@ -150,7 +151,7 @@ class GameStrategy:
         statistics = {player: oracle.statistics[player] for player in players if player in oracle.statistics}
         scale = self.loss_scale
         looks = self.skip_limit is not None or scale is not None
-        skipped = looks and not _finite(directions)
+        skipped = looks and not _finite(directions, oracle.sizes)
         lifted = scale is not None and scale.of(players) > 1.0  # what is too large may be so by the scale alone
         if scale is not None:
             scale.update(players, overflowed=skipped)
@@ -160,7 +161,7 @@ class GameStrategy:
             if not lifted:
                 self._in_a_row |= {player: self._in_a_row.get(player, 0) + 1 for player in players}
             count = max(self._in_a_row.get(player, 0) for player in players)
-            if self.skip_limit is not None and count > self.skip_limit:
+            if self.skip_limit is not None and count > self.skip_limit and not lifted:
                 who = " and ".join(map(repr, players))
                 norms = ", ".join(f"{player} {float(norm(d)):.3g}" for player, d in directions.items())
                 raise DivergenceError(
@@ -252,7 +253,8 @@ def _give(parameter: Tensor, direction: Tensor) -> None:
         parameter.grad = direction
 
 
-def _finite(directions: Mapping[str, Vector]) -> bool:
+def _finite(directions: Mapping[str, Vector], sizes: Sequence[Tensor] = ()) -> bool:
+    """Return True if directions are finite, and sizes of what they were made of; reads one number if so."""
     every = [tensor for d in directions.values() for tensor in d]
     filled = [part for part in map(local_part, every) if part.numel()]
     if any(map(is_sharded, every)):  # a rank may have no part of any
@@ -260,7 +262,7 @@ def _finite(directions: Mapping[str, Vector]) -> bool:
         return everywhere(torch.stack([*sizes, torch.zeros((), device=local_part(every[0]).device)]).isfinite().all())
 
     def largest(order: float) -> float:  # of the norms; NaN if one of them is
-        return float(torch.stack([size.float() for size in torch._foreach_norm(filled, order)]).max())
+        return float(torch.stack([size.float() for size in (*torch._foreach_norm(filled, order), *sizes)]).max())
 
     # torch's largest entry takes 20 times as long as its sum of squares on a CPU; that one may overflow, though
     return math.isfinite(largest(2)) or math.isfinite(largest(math.inf))

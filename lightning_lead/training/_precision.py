@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch.amp import GradScaler
+
 from lightning_lead.engine._loss_scale import LossScale
 
 __all__ = ["loss_scale_of", "unscaled"]
@@ -16,8 +18,11 @@ def loss_scale_of(trainer: Any) -> LossScale | None:
     if str(trainer.precision) not in ("16-mixed", "16-true"):
         return None
     scaler = getattr(trainer.precision_plugin, "scaler", None)
-    # of fp16 weights the loss is fp16 too, and its derivative by itself is the scale, which has to fit
-    return LossScale(init_scale=2.0**15) if scaler is None else LossScale.like(scaler)
+    if (
+        scaler is None
+    ):  # the loss is in fp16, as weights are, and its derivative by itself is the scale, which has to fit
+        return LossScale(init_scale=2.0**15, largest=2.0**15)
+    return LossScale.like(scaler) if scaler.is_enabled() else None
 
 
 @contextmanager
@@ -28,7 +33,7 @@ def unscaled(trainer: Any) -> Iterator[None]:
     if scaler is None:
         yield
         return
-    plugin.scaler = None
+    plugin.scaler = GradScaler("cpu", enabled=False)
     try:
         yield
     finally:

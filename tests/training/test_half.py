@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tiny import tiny_gan, tiny_networks, tiny_points, tiny_trainer
 from torch.amp import GradScaler
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_lead import ConfigurationError, DivergenceError, LeadGANModule, LEADStrategy
+from lightning_lead import CheckpointMismatchError, ConfigurationError, DivergenceError, LeadGANModule, LEADStrategy
 from lightning_lead.engine._loss_scale import LossScale
 from lightning_lead.engine.named_rules import find_game, game_names
 from lightning_lead.objectives import R1, NonSaturating, RelativisticPairing
@@ -318,3 +319,80 @@ def test_an_optimizer_that_would_divide_by_zero_in_fp16_is_refused(optimizer: di
 def test_a_difference_of_gradients_is_refused_on_fp16_weights() -> None:
     with pytest.raises(ConfigurationError, match="LEAD on fp16 weights.*'16-mixed'"):
         tiny_trainer(1, precision="16-true").fit(tiny_gan(game=LEADStrategy(cross="difference")), points())
+
+
+@pytest.mark.filterwarnings("ignore:ACGD. gmres left a relative residual")
+@pytest.mark.parametrize("scale", [2.0**15.5, 60097.0])
+def test_an_overflow_that_a_solver_would_hide_skips_the_turn(scale: float) -> None:
+    """Gradients fit at these scales and Hessian products do not; ACGD would take plain steps instead."""
+
+    def moved(scale: float) -> tuple[torch.Tensor, int]:
+        gan = tiny_gan(dtype=torch.float32, game="ACGD", optimizer=sgd, generator_lr=0.1, discriminator_lr=0.1)
+        start = weights(gan)
+        fit(gan, 1, plugin=half(init_scale=scale))
+        return weights(gan) - start, gan.game.skipped
+
+    (expected, none), (found, skipped) = moved(2.0**8), moved(scale)
+    assert none == 0
+    assert skipped == 1 or (found - expected).norm() < 0.02 * expected.norm()
+    assert skipped == 0 or not found.any()
+
+
+def test_a_scale_that_has_fallen_far_comes_back() -> None:
+    scale = LossScale(growth_interval=1)
+    for _ in range(2000):
+        scale.update(["x"], overflowed=True)
+    assert 0.0 < scale.of(["x"]) < 1e-6
+    for _ in range(200):
+        scale.update(["x"], overflowed=False)
+    assert scale.of(["x"]) == 2.0**64
+
+
+def test_a_shorter_interval_after_a_resume_grows_too() -> None:
+    before, after = LossScale(init_scale=4.0), LossScale(growth_interval=10)
+    for _ in range(50):
+        before.update(["x"], overflowed=False)
+    after.load_state_dict(before.state_dict())
+    after.update(["x"], overflowed=False)
+    assert after.of(["x"]) == 8.0
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"x": entry} for entry in ([math.inf, 3], [2.0**200, 1], [1.0, -5], ["a", 1], [0.0, 1], [1.0, 0.5], [1.0], None)]
+    + [None],
+    ids=str,
+)
+def test_a_damaged_scale_is_refused(state: Any) -> None:
+    with pytest.raises(CheckpointMismatchError, match="loss scale of .*another copy"):
+        LossScale().load_state_dict(state)
+
+
+def test_a_second_fit_counts_its_own_turns() -> None:
+    gan = tiny_gan(dtype=torch.float32, game="AlternatingGDA")
+    spoilt = Overflows(gan.discriminator)
+    with pytest.raises(DivergenceError):
+        fit(gan, 100, spoilt, plugin=half(init_scale=16.0))
+    before, spoilt.step = gan.game.skipped, 1  # of the second fit, one turn of each player alone
+    fit(gan, 4, spoilt, plugin=half(init_scale=2.0**10))
+    assert gan.game.skipped == before + 2
+
+
+def test_a_scaler_that_is_switched_off_is_no_scale() -> None:
+    gan = tiny_gan(dtype=torch.float32)
+    fit(gan, 2, plugin=half(enabled=False))
+    assert gan.game.loss_scale is None
+
+
+def test_a_plugin_that_reads_its_scaler_in_a_step_finds_one_that_does_nothing() -> None:
+    class Reading(MixedPrecision):
+        seen: tuple[float, ...] = ()
+
+        def optimizer_step(self, *args: Any, **kwargs: Any) -> Any:
+            self.seen += (self.scaler.get_scale(),)
+            return super().optimizer_step(*args, **kwargs)
+
+    plugin = Reading("16-mixed", "cpu", GradScaler("cpu", init_scale=64.0))
+    fit(tiny_gan(dtype=torch.float32), 2, plugin=plugin)
+    assert plugin.seen == (1.0,) * 4
+    assert plugin.scaler.get_scale() == 64.0
