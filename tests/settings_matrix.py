@@ -2,7 +2,7 @@
 
     python tests/settings_matrix.py [--write]
 
-A cell is one fit of two game steps of a tiny GAN; "yes" if it trains, "no" if it is refused by name.
+A cell is one fit of a few game steps of a tiny GAN; "yes" if it trains, "no" if it is refused by name.
 """
 
 from __future__ import annotations
@@ -107,11 +107,13 @@ def outcome(game: str, precision: str, kind: str | None = None) -> str:
     before = torch.cat([p.detach().reshape(-1).float() for p in module.parameters()])
     data = DataLoader(TensorDataset(tiny_points(48, dtype=torch.float32)), 24)
     try:
-        pl.Trainer(max_steps=2, **settings).fit(module, data)
+        # in fp16 the first turns may overflow, which halves the scale
+        pl.Trainer(max_steps=8 if "16-true" in precision else 2, **settings).fit(module, data)
     except (ConfigurationError, DifferentiationError):
         return "no"
     after = torch.cat([p.detach().reshape(-1).float() for p in module.parameters()])
-    if not torch.isfinite(after).all() or torch.equal(before, after) or module.game.skipped:
+    skipped = module.game.skipped > 6 if "16-true" in precision else module.game.skipped
+    if not torch.isfinite(after).all() or torch.equal(before, after) or skipped:
         raise AssertionError(f"{game} under {precision} ({kind}) neither trains nor is refused")
     return "yes"
 

@@ -214,7 +214,7 @@ def test_directions_are_handed_over_in_the_parameter_s_order():
     game.start({"x": (weight,), "y": (other,)})
     direction = torch.arange(54.0).view(2, 3, 3, 3)
     game.rule.direction = lambda oracle, players, state: ({"x": (direction,)}, state)
-    game.play_turn(SimpleNamespace(statistics={}, notes={}, evaluations={}), ["x"], {"x": [weight]})
+    game.play_turn(SimpleNamespace(statistics={}, notes={}, evaluations={}, sizes=[]), ["x"], {"x": [weight]})
     assert weight.grad.stride() == weight.stride() != direction.stride()
     assert torch.equal(weight.grad, direction)
 
