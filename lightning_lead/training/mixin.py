@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -16,24 +16,17 @@ from torch.optim import Optimizer
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_clip, check_positive
-from lightning_lead._distributed import mean_over_ranks, share_of_ranks, weight_of_rank
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead._lightning import (
     Callback,
-    rank_zero_info,
     refuse_mixture,
 )
-from lightning_lead._sharding import fsdp_units, reshard
-from lightning_lead.calculus._chain.dual import has_compiled
+from lightning_lead._sharding import fsdp_units
 from lightning_lead.calculus._graph import LossGraph
-from lightning_lead.calculus._players import check_players, listed
 from lightning_lead.calculus._rng import PrivateNoise, mix_seed
-from lightning_lead.calculus._sharded import ShardedOracle, ShardedSwap
 from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.lookahead import Lookahead
-from lightning_lead.calculus.oracle import GameOracle
 from lightning_lead.calculus.replay import Recomputation
-from lightning_lead.calculus.swap import Swap
 from lightning_lead.checkpoints._game import (
     check_optimizer_kinds,
     implementations,
@@ -42,32 +35,30 @@ from lightning_lead.checkpoints._game import (
 from lightning_lead.checkpoints._generators import have_moved
 from lightning_lead.checkpoints._sharded import keep_optimizers
 from lightning_lead.checkpoints._whole import use_whole_files
-from lightning_lead.constraints.base import AbstractConstraint, check_constraints
+from lightning_lead.constraints.base import AbstractConstraint
 from lightning_lead.engine._batches import batch_size, split_batch
 from lightning_lead.engine._probe import naming_suspects
 from lightning_lead.engine.lead_strategy import LEADStrategy
-from lightning_lead.engine.losses import BatchLosses
 from lightning_lead.engine.named_rules import as_game
 from lightning_lead.engine.step import GameStep, PlayedStep
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.engine.turns import Turn, check_turns, without_frozen
 from lightning_lead.rules.base import AbstractGameRule
-from lightning_lead.training._first_look import look_before, probe_module, warn_if_apart
 from lightning_lead.training._hook_watch import HookWatch
-from lightning_lead.training._log import GameLog, is_due
+from lightning_lead.training._log import GameLog
 from lightning_lead.training._open_step import OpenStep, loader_states
 from lightning_lead.training._precision import loss_scale_of, unscaled
 from lightning_lead.training._purity import unsaved_state
 from lightning_lead.training._rank_watch import RankWatch
-from lightning_lead.training._saved_game import SavedGame
 from lightning_lead.training._schedulers import Schedulers
 from lightning_lead.training._sharding_checks import check_sharded_game, has_sharding
+from lightning_lead.training._started_game import StartedGame, moving
 from lightning_lead.training._trainer_checks import check_configuration, check_optimizers, check_trainer
 
 __all__ = ["LeadMixin"]
 
 
-class LeadMixin(SavedGame):
+class LeadMixin(StartedGame):
     """Game steps for any LightningModule that implements `players()` and `player_losses(batch)`.
 
     Put it first among the bases of a LightningModule and call `super().__init__(game=...)`. All random numbers of a
@@ -255,7 +246,7 @@ class LeadMixin(SavedGame):
                 f"Cannot complete the game step because the checkpoint was saved after {made} of its turns; play as "
                 f"many as the run that saved it (got a step of {len(turns)})"
             )
-        if self._playing and self._playing != _moving(live):
+        if self._playing and self._playing != moving(live):
             self._start_game(live)  # a callback froze or unfroze a layer: displacements begin anew
             self._probed = False
         first, begins = not self._probed, self._waits_until() == self.trainer.global_step > 0
@@ -367,86 +358,10 @@ class LeadMixin(SavedGame):
             for parameter in live[player]:
                 optimizer.state.pop(parameter, None)
 
-    def _compare_ranks(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]]) -> None:
-        if self.trainer.world_size > 1 and (watch := RankWatch.of(self.trainer)) is not None:
-            watch.before_game_step(self, turns, live)
-
-    def _live(self) -> dict[str, list[nn.Parameter]]:
-        """Name -> the parameters that are trained; all of a player that is frozen while the other one moves."""
-        reshard(self._units)  # samples may have left parameters whole
-        players = listed(self.players())
-        trained = {name: [p for p in params if p.requires_grad] for name, params in players.items()}
-        if self.game.play == "simultaneous" or not any(trained.values()):
-            return trained
-        return {name: trained[name] or params for name, params in players.items()}
-
-    def _constraints(self, live: Mapping[str, Sequence[Tensor]]) -> Mapping[str, AbstractConstraint]:
-        """Return the constraints of a game step; before the first one of a fit they are checked."""
-        constraints = self.constraints()
-        if constraints and not self._probed:
-            check_constraints(constraints, live)
-            rule = self.game.rule
-            if rule.needs.unconstrained:
-                raise ConfigurationError(
-                    f"Cannot play {rule.name} with constraints because its directions do not vanish, nor point out of "
-                    f"the set, where the constrained game is at rest; use LEADStrategy(), game='ExtraAdam' or another "
-                    f"of docs/players.md (got constraints of {', '.join(map(repr, constraints))})"
-                )
-        return constraints
-
-    def _start_game(self, live: Mapping[str, Sequence[nn.Parameter]]) -> None:
-        needs = self.game.rule.needs
-        several = needs.plays_several or not needs.uses_opponent
-        check_players(live, rule=self.game.rule.name, alone=not needs.uses_opponent, several=several)
-        local = self.local_players()
-        if strange := local - live.keys():
-            raise ConfigurationError(
-                f"Cannot play because local_players() names no players; choose from {list(live)} (got {set(strange)})"
-            )
-        if local and self.trainer.world_size > 1 and (needs.compares or self.clip is not None):
-            what, instead = ("clip", "leave clip out") if not needs.compares else (self.game.rule.name, "use another")
-            raise ConfigurationError(
-                f"Cannot use {what} on several ranks because it weighs whole directions, and of "
-                f"{' and '.join(map(repr, sorted(local)))} each rank has its own part; {instead}, or one process"
-            )
-        self.game.start({name: tuple(params) for name, params in live.items()})
-        self._playing = _moving(live)
-        for name, params in listed(self.players()).items():
-            for parameter in params:
-                if not parameter.requires_grad:
-                    parameter.grad = None  # of before it was frozen: its optimizer would move it still
-            if not any(p.requires_grad for p in params):
-                rank_zero_info(f"The player {name!r} is frozen as a whole: it stays, and the other one moves alone")
-        simultaneous = self.game.play == "simultaneous"
-        # a rule that displaces looks from two points; compiled code allows one reverse pass, and two losses take two
-        self._joint = simultaneous and needs.evaluates_once and not needs.displaces and not has_compiled(self)
-        self._joint = self._joint and not self._units
-        # whatever draws from Python or numpy must draw the same again where a batch is evaluated again
-        self._noise.torch_only = needs.evaluates_once and (self._joint or not simultaneous)
-
-    def _look_before(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
-        """Check the losses and probe the game on the last turn, which every player's loss can be evaluated on."""
-
-        def probe() -> None:
-            self._compare_ranks(turns, live)  # the second time another rule is probed, and on one rank alone it may be
-            self._probe(turns, live, seed)
-
-        look_before(
-            self,
-            self.game,
-            self._batch_losses(turns[-1].micro_batches[0], mix_seed(seed, 0)),
-            live,
-            probe,
-            ignored=self._own_attributes(),
-        )
-
     def _own_attributes(self) -> set[str]:
         """The names of attributes that belong to Lightning and to this package."""
         passing = {name for cls in type(self).__mro__ for name in vars(cls).get("_passing", ())}
         return passing | vars(LeadMixin()).keys()
-
-    def _probe(self, turns: Sequence[Turn], live: Mapping[str, Sequence[Tensor]], seed: int) -> None:
-        probe_module(self, self._oracle(turns[-1], live, seed, probing=True), self.game.rule)
 
     def _share_over_ranks(self, batch: Any) -> None:
         """Exchange what the losses of this game step have to know of other ranks; by default nothing."""
@@ -461,68 +376,6 @@ class LeadMixin(SavedGame):
     def _follow_step(self) -> None:
         """Move what belongs to a game step besides the players, before hooks and callbacks see that it is complete."""
 
-    def _warn_if_apart(self) -> None:
-        if all(moves for _, moves in self._playing):
-            warn_if_apart(self.game.rule, self._graphs.values())
-
-    def _oracle(
-        self,
-        turn: Turn,
-        live: Mapping[str, Sequence[Tensor]],
-        seed: int,
-        *,
-        swap: Swap | ShardedSwap | None = None,
-        lookahead: Lookahead | None = None,
-        probing: bool = False,
-    ) -> GameOracle:
-        """Make the oracle of a turn; that of a probe knows this rank alone."""
-        settings: dict[str, Any] = {"exhaustive": True, "inspect": True}
-        if not probing:
-            reduce = mean_over_ranks(self.trainer.strategy, turn.batch_size)
-            settings = {"reduce": reduce, "lookahead": lookahead, "inspect": self._inspected(), "joint": self._joint}
-            own = share_of_ranks(self.trainer.strategy, turn.batch_size)
-            settings |= {"lenient": True, "local": dict.fromkeys(self.local_players(), own)}
-        losses = [self._batch_losses(micro, mix_seed(seed, k)) for k, micro in enumerate(turn.micro_batches)]
-        if self.game.loss_scale is not None and not probing:
-            for each in losses:
-                each.scale = self.game.loss_scale.of(turn.players)
-        kind: type[GameOracle] = GameOracle
-        if self._units:
-            kind, share = ShardedOracle, weight_of_rank(turn.batch_size, self.device)
-            settings |= {"live": live, "units": self._units, "share": share}
-        return kind(
-            {player: tuple(params) for player, params in live.items()},
-            losses,
-            swap=self._swap(live) if swap is None else swap,
-            full_precision=self._full_precision,
-            graphs=self._graphs,
-            **settings,
-        )
-
-    def _swap(self, live: Mapping[str, Sequence[Tensor]]) -> Swap | ShardedSwap:
-        return ShardedSwap(live) if self._units else Swap(self, live)
-
-    def _batch_losses(self, batch: Any, seed: int) -> BatchLosses:
-        return BatchLosses(self, self._checked_losses, batch, seed, noise=self._noise, repeated=self._repeated())
-
-    def _checked_losses(self, batch: Any, wanted: frozenset[str]) -> Mapping[str, Tensor]:
-        """Evaluate `wanted_losses`, and refuse one that trains or freezes: a line of the loop that was there before."""
-        groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
-        held = [p for group in groups for p in group["params"] if p.requires_grad]
-        before = [p._version for p in held]
-        losses = self.wanted_losses(batch, wanted)
-        if before != [p._version for p in held]:
-            raise ConfigurationError(
-                "Cannot go on because a loss has moved parameters, and the game step moves them as well; take "
-                "optimizer.step() out of it, as zero_grad() and manual_backward()"
-            )
-        if not all(p.requires_grad for p in held):
-            raise ConfigurationError(
-                "Cannot go on because a loss has frozen parameters, which would not move any more; take "
-                "toggle_optimizer() out of it (each turn moves its own player alone), or freeze them in a callback"
-            )
-        return losses
-
     def _step_optimizer(self, optimizer: Optimizer, last: bool) -> None:
         """Step through Lightning, for its hooks; by its wrapper, which counts a global step, once per game step."""
         with unscaled(self.trainer):
@@ -536,40 +389,9 @@ class LeadMixin(SavedGame):
         if self._open is not None:
             self._open.stepped = True
 
-    @contextmanager
-    def _recomputing(self, *, look: bool) -> Iterator[None]:
-        """Let no reverse pass move buffers; looks for activation checkpointing first, and on steps that are logged."""
-        if self._recomputation is None and (look or self._inspected()) and not has_compiled(self):
-            self._recomputation = Recomputation(self)
-        try:
-            yield
-        finally:
-            if self._recomputation is not None and not self._recomputation.found:
-                self._recomputation.remove()
-                self._recomputation = None
-
     def _completes(self) -> bool:
         # a checkpoint holds the local players of rank 0, with which another rank's turn would be another one
         return not self.local_players() or self.trainer.world_size == 1
-
-    def _repeated(self) -> bool:
-        """Return True if this step evaluates a batch more than once, so that what a forward moves must be kept."""
-        needs, simultaneous = self.game.rule.needs, self.game.play == "simultaneous"
-        if needs.evaluates_once:
-            return simultaneous and not self._joint
-        return needs.repeats_batch or simultaneous or self._inspected()
-
-    def _looks_closer(self) -> bool:
-        """Return True on steps in which it is looked for what others would pay for in every step."""
-        return not self._probed or self._inspected()
-
-    def _inspected(self) -> bool:
-        """Return True on steps that are logged, which alone need norms and cosines."""
-        return is_due(self.trainer, self.trainer.global_step + 1)
-
-    def _full_precision(self) -> AbstractContextManager[object]:
-        kind = self.device.type
-        return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
     # ---- Lightning hooks --------------------------------------------------------------------------------------------
 
@@ -650,8 +472,3 @@ class LeadMixin(SavedGame):
     def on_validation_start(self) -> None:
         """Make ranks' running statistics agree; in training they drift apart."""
         self.sync_buffers()
-
-
-def _moving(live: Mapping[str, Sequence[Tensor]]) -> list[tuple[int, bool]]:
-    """Tell by whom the game is played: the parameters, and which of them move."""
-    return [(id(p), p.requires_grad) for params in live.values() for p in params]

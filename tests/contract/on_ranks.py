@@ -65,10 +65,10 @@ def main(output: str) -> None:
         for play in rule.plays
     }
 
-    import lightning_lead.training.mixin
+    from lightning_lead.training import _turn_oracles, mixin
 
-    lightning_lead.training.mixin.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
-    lightning_lead.training.mixin.RankWatch.put_first = lambda trainer: None  # which sees that weights drift
+    _turn_oracles.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
+    mixin.RankWatch.put_first = lambda trainer: None  # which sees that weights drift
     first = rules_under_test()[0]
     found["unreduced"] = weights(fitted(first, first.plays[0], **place))
     torch.save({"weights": found}, f"{output}.{place['rank']}")

@@ -295,10 +295,10 @@ def main(output: str) -> None:
     result["spoilt inner turn"] = spoilt_inner_turn(world_size, rank)
     result["whole"], result["resumed"] = resumed(world_size, rank, output)
 
-    import lightning_lead.training.mixin
+    from lightning_lead.training import _turn_oracles, mixin
 
-    lightning_lead.training.mixin.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
-    lightning_lead.training.mixin.RankWatch.put_first = lambda trainer: None  # which sees that weights drift
+    _turn_oracles.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
+    mixin.RankWatch.put_first = lambda trainer: None  # which sees that weights drift
     result["unreduced"] = weights(train(world_size=world_size, rank=rank))
     torch.save(result, f"{output}.{rank}")
 

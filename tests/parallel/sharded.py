@@ -330,9 +330,9 @@ def main(output: str) -> None:
     result["spoilt"] = {where: spoilt(world_size, rank, where) for where in ((), (1,))}
     result["uneven"] = uneven(rank, UNEVEN[world_size])
 
-    import lightning_lead.training.mixin
+    from lightning_lead.training import _turn_oracles
 
-    lightning_lead.training.mixin.weight_of_rank = lambda size, device: torch.ones(())  # the negative control
+    _turn_oracles.weight_of_rank = lambda size, device: torch.ones(())  # the negative control
     result["unweighed"] = uneven(rank, UNEVEN[world_size])
     torch.save(result, f"{output}.{rank}")
 

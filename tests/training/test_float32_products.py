@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_lead import LeadGANModule, LEADStrategy
 from lightning_lead.calculus._chain.links import Structure
 from lightning_lead.calculus._float32 import float32_products
-from lightning_lead.gan import module as gan_module
+from lightning_lead.gan import _structured_module as gan_module
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator
 from lightning_lead.rules import CGD
 
