@@ -15,11 +15,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from negative_controls import stop_reductions
 from rules_under_test import rules_under_test
 from tiny import tiny_loader, tiny_networks, tiny_trainer
 
 from lightning_lead import GameStrategy, LeadGANModule
 from lightning_lead.rules import AbstractGameRule
+from lightning_lead.training import _turn_oracles
 
 BATCH = 24
 
@@ -65,10 +67,7 @@ def main(output: str) -> None:
         for play in rule.plays
     }
 
-    from lightning_lead.training import _turn_oracles, mixin
-
-    _turn_oracles.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
-    mixin.RankWatch.put_first = lambda trainer: None  # which sees that weights drift
+    stop_reductions(_turn_oracles)  # the negative control
     first = rules_under_test()[0]
     found["unreduced"] = weights(fitted(first, first.plays[0], **place))
     torch.save({"weights": found}, f"{output}.{place['rank']}")

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from negative_controls import stop_rank_watch
 from tiny import tiny_loader, tiny_networks, tiny_trainer
 
 from lightning_lead import ConfigurationError, LeadModule
@@ -91,9 +92,7 @@ def main(output: str) -> None:
 
     found["torn"] = {"torn": torch.tensor(saved_between_turns(f"{output}.ckpt", **place))}
 
-    import lightning_lead.training.mixin
-
-    lightning_lead.training.mixin.RankWatch.put_first = lambda trainer: None  # which sees that weights differ
+    stop_rank_watch()  # which sees that weights differ
     own = Trio.local_players
     Trio.local_players = lambda self: frozenset()  # the negative control: perturbations are averaged
     found["averaged"] = {"networks": networks(fitted(GAMES[0], **place))}

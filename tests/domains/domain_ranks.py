@@ -14,10 +14,14 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import domain_kit as kit
+from negative_controls import stop_reductions
 
 from lightning_lead import DomainAccuracy, MoonsDataModule
+from lightning_lead.domains import irm
 from lightning_lead.networks import MLP
+from lightning_lead.training import _turn_oracles
 
 STEPS, BATCH = 6, 24
 
@@ -66,14 +70,9 @@ def main(output: str) -> None:
     result["exact"] = exact(world_size, rank)
     result["scored"] = scored(world_size)
 
-    import lightning_lead.domains.irm
-    import lightning_lead.training.mixin
-
-    no_reduction = lambda *_, **__: lambda vector: vector  # noqa: E731
-    lightning_lead.domains.irm.mean_over_ranks = no_reduction  # the first control: a penalty of each rank's own
+    stop_reductions(irm)  # the first control: a penalty of each rank's own
     result["own penalty"] = trained("IRMv1", world_size, rank)
-    lightning_lead.training.mixin.mean_over_ranks = no_reduction  # the second: each rank its own weights
-    lightning_lead.training.mixin.RankWatch.put_first = lambda trainer: None  # which sees that weights drift
+    stop_reductions(_turn_oracles)  # the second: each rank its own weights
     result["unreduced"] = trained("ERM", world_size, rank)
     torch.save(result, f"{output}.{rank}")
 

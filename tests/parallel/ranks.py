@@ -18,6 +18,7 @@ import torch.distributed
 import torch.utils.checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from negative_controls import stop_reductions
 from pairs import pairwise
 from pytorch_lightning.plugins import MixedPrecision
 from tiny import tiny_gan, tiny_loader, tiny_networks, tiny_points, tiny_trainer
@@ -27,6 +28,7 @@ from lightning_lead import GaussiansDataModule, LeadGANModule, LEADStrategy
 from lightning_lead.engine._loss_scale import LossScale
 from lightning_lead.engine.named_rules import find_game
 from lightning_lead.objectives import R1
+from lightning_lead.training import _turn_oracles
 
 PAGE = Path(__file__).parents[2] / "docs" / "distributed.md"
 STEPS, BATCH = 5, 24  # an epoch has four
@@ -295,10 +297,7 @@ def main(output: str) -> None:
     result["spoilt inner turn"] = spoilt_inner_turn(world_size, rank)
     result["whole"], result["resumed"] = resumed(world_size, rank, output)
 
-    from lightning_lead.training import _turn_oracles, mixin
-
-    _turn_oracles.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
-    mixin.RankWatch.put_first = lambda trainer: None  # which sees that weights drift
+    stop_reductions(_turn_oracles)  # the negative control
     result["unreduced"] = weights(train(world_size=world_size, rank=rank))
     torch.save(result, f"{output}.{rank}")
 

@@ -12,6 +12,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed
@@ -31,6 +32,7 @@ from lightning_lead.engine._loss_scale import LossScale
 from lightning_lead.engine.named_rules import find_game, game_names
 from lightning_lead.gan._sampling import generate
 from lightning_lead.objectives import R1, R2
+from lightning_lead.training import _turn_oracles
 
 STEPS, SAVED, BATCH = 5, 3, 24
 UNEVEN = {2: [9, 3], 4: [6, 1, 2, 3]}
@@ -330,9 +332,7 @@ def main(output: str) -> None:
     result["spoilt"] = {where: spoilt(world_size, rank, where) for where in ((), (1,))}
     result["uneven"] = uneven(rank, UNEVEN[world_size])
 
-    from lightning_lead.training import _turn_oracles
-
-    _turn_oracles.weight_of_rank = lambda size, device: torch.ones(())  # the negative control
+    mock.patch.object(_turn_oracles, "weight_of_rank", return_value=torch.ones(())).start()  # the negative control
     result["unweighed"] = uneven(rank, UNEVEN[world_size])
     torch.save(result, f"{output}.{rank}")
 

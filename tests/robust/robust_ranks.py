@@ -15,10 +15,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import robust_kit as kit
+from negative_controls import stop_reductions
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lightning_lead import RobustAccuracy, RobustModule
 from lightning_lead.engine.named_rules import find_game
+from lightning_lead.training import _turn_oracles
 
 GAMES = {
     "plain": None,
@@ -98,10 +100,7 @@ def main(output: str) -> None:
     result: dict[str, Any] = {"weights": {each: train(*each, **place) for each in CONFIGURATIONS}}
     result["accuracy"] = measure(Path(f"{output}.folder"), **place)
 
-    import lightning_lead.training.mixin
-
-    lightning_lead.training.mixin.mean_over_ranks = lambda *_, **__: lambda vector: vector  # the negative control
-    lightning_lead.training.mixin.RankWatch.put_first = lambda trainer: None  # which sees that weights drift
+    stop_reductions(_turn_oracles)  # the negative control
     result["unreduced"] = train("pgd", "plain", **place)
     torch.save(result, f"{output}.{place['rank']}")
 
