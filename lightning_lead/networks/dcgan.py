@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
 from lightning_lead._arguments import check_arguments
+from lightning_lead._configured import ConfiguredModule
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.networks._labels import check_labels
 
@@ -52,7 +53,7 @@ def _check(name: str, *, counts: dict[str, int], image_size: int, normalization:
 
 
 @final
-class DCGANGenerator(nn.Module):
+class DCGANGenerator(ConfiguredModule):
     """Latents to images in (−1, 1).
 
     Args:
@@ -130,7 +131,7 @@ class DCGANGenerator(nn.Module):
 
 
 @final
-class DCGANDiscriminator(nn.Module):
+class DCGANDiscriminator(ConfiguredModule):
     """Images to logits.
 
     Args:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from lightning_lead._arguments import check_arguments
+from lightning_lead._configured import ConfiguredModule
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.networks._labels import check_labels, projected
 from lightning_lead.networks._residual import DownBlock, UpBlock, initialized, norm
@@ -56,7 +57,7 @@ def _width(name: str, player: int, image_size: int, width: int | None, **counts:
 
 
 @final
-class SNGANGenerator(nn.Module):
+class SNGANGenerator(ConfiguredModule):
     """Latents to images in (−1, 1).
 
     Args:
@@ -139,7 +140,7 @@ class SNGANGenerator(nn.Module):
 
 
 @final
-class SNGANDiscriminator(nn.Module):
+class SNGANDiscriminator(ConfiguredModule):
     """Images to logits; treats samples one by one.
 
     Args:
