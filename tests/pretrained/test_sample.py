@@ -62,9 +62,8 @@ def file(tmp_path: Path) -> Path:
 
 def test_the_command_draws_a_grid(file: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "folder" / "grid.png"
-    assert (
-        main(["sample", str(file), "--n", "6", "--labels", "1", "--seed", "2", "--out", str(out), "--nrow", "3"]) == 0
-    )
+    settings = ["--n", "6", "--labels", "1", "--nrow", "3"]
+    assert main(["sample", str(file), "--seed", "2", "--out", str(out), *settings]) == 0
     assert capsys.readouterr().out == f"{out}: 6 samples by the live weights of game step 12\n"
     with Image.open(out) as picture:
         assert picture.size == (3 * 34 + 2, 2 * 34 + 2)  # digits of 8 pixels, four times as large, with a frame
