@@ -174,8 +174,12 @@ class _Lent(dict[str, Any]):
 
     # other ways to a value, by __getitem__
     get, items, values = Mapping.get, Mapping.items, Mapping.values  # type: ignore[assignment]
-    pop, popitem, setdefault = MutableMapping.pop, MutableMapping.popitem, MutableMapping.setdefault
+    pop, setdefault = MutableMapping.pop, MutableMapping.setdefault
     __eq__ = Mapping.__eq__
+
+    def popitem(self) -> tuple[str, Any]:
+        key, value = super().popitem()
+        return key, self._loans.bring(value)
 
     def __or__(self, other: Any) -> Any:
         return _Lent(_unseen(self) | _unseen(other), self._loans) if isinstance(other, dict) else NotImplemented

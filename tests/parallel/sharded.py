@@ -24,9 +24,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_lead import CompactCheckpointIO, GeneratorEMA, LeadGANModule, LEADStrategy
 from lightning_lead._errors import ConfigurationError
-from lightning_lead._sharding import local_part, map_tensors, whole
+from lightning_lead._sharding import is_sharded, local_part, map_tensors, whole
 from lightning_lead.callbacks.generator_file import save_generator
 from lightning_lead.constraints import Box
+from lightning_lead.engine import _host_memory
 from lightning_lead.engine._loss_scale import LossScale
 from lightning_lead.engine.named_rules import find_game, game_names
 from lightning_lead.gan._sampling import generate
@@ -35,6 +36,7 @@ from lightning_lead.objectives import R1, R2
 STEPS, SAVED, BATCH = 5, 3, 24
 UNEVEN = {2: [9, 3], 4: [6, 1, 2, 3]}
 AHEAD = "LEAD(cross='extrapolated')"
+OFFLOADED = "LEAD(cross='extrapolated', offload=True)"
 
 
 def backwards(groups: Any, eps: float = 1e-8) -> torch.optim.Optimizer:
@@ -46,8 +48,8 @@ def backwards(groups: Any, eps: float = 1e-8) -> torch.optim.Optimizer:
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "plain": {"game": "AlternatingGDA"},
     "plain, clip, n=2, by layers": {"game": "AlternatingGDA", "clip": 0.05, "discriminator_steps": 2, "layers": True},
-    "extrapolated, clip, n=2": {"game": AHEAD, "clip": 0.05, "discriminator_steps": 2},
-    "OptimisticAdam, clip, n=2": {"game": "OptimisticAdam", "clip": 0.05, "discriminator_steps": 2},
+    "extrapolated, clip, n=2": {"game": OFFLOADED, "clip": 0.05, "discriminator_steps": 2},
+    "OptimisticAdam, clip, n=2": {"game": "OptimisticAdam(offload=True)", "clip": 0.05, "discriminator_steps": 2},
 }
 RESUMED = list(CONFIGURATIONS)[1:]
 SINGLE = {"dtype": torch.float32, "optimizer": partial(backwards, eps=1e-4)}
@@ -305,6 +307,7 @@ class CountReductions:
 def main(output: str) -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    _host_memory._stays = lambda tensor: not is_sharded(tensor)  # the processor stands for the device
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     result: dict[str, Any] = {"runs": {}, "reductions": {}}
     for name, settings in (CONFIGURATIONS | (MORE if world_size == 2 else {})).items():
