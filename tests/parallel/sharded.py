@@ -155,7 +155,7 @@ def make(
 def train(
     world_size: int, rank: int, *, save: str | None = None, resume: str | None = None, **settings: Any
 ) -> dict[str, Any]:
-    """The weights and the average at the end, and the bytes that this rank has held."""
+    """The weights and the average at the end, the bytes that this rank has held, and how many tensors are offloaded."""
     ema = GeneratorEMA(halflife_images=50.0)
     model, trainer = make(world_size, rank, callbacks=[ema], **settings)
     if save is not None:
@@ -165,7 +165,10 @@ def train(
         model, tiny_loader(BATCH // world_size, world_size=world_size, rank=rank, count=BATCH), ckpt_path=resume
     )
     assert trainer.global_step == settings.get("steps", STEPS)
-    return {"weights": weights(model), "average": averages(ema), "bytes": held_bytes(model, ema)}
+    offloaded: list[Any] = []
+    map_tensors(offloaded.append, model.game._memory, _host_memory._Kept)
+    found = {"weights": weights(model), "average": averages(ema), "bytes": held_bytes(model, ema)}
+    return found | {"offloaded": len(offloaded)}
 
 
 def weights(model: nn.Module) -> torch.Tensor:
