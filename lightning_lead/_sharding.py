@@ -64,7 +64,7 @@ def map_tensors(change: Callable[[Any], Any], value: Any, kinds: Any = Tensor) -
     if isinstance(value, kinds):
         return change(value)
     if isinstance(value, dict):
-        # dict's own items: a dict of `engine._host_memory` would bring its values to the device
+        # dict's own items: a dict of `engine._rule_memory` would bring its values to the device
         return {key: map_tensors(change, item, kinds) for key, item in dict.items(value)}
     if isinstance(value, (tuple, list)):
         changed = [map_tensors(change, item, kinds) for item in value]

@@ -19,8 +19,7 @@ from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus._players import laid_out_like, norm
 from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.oracle import GameOracle
-from lightning_lead.engine._host_memory import lend, settled, take_back
-from lightning_lead.engine._loaded_memory import check_memory, placed
+from lightning_lead.engine._rule_memory import check_memory, lend, placed, settled, take_back
 from lightning_lead.rules.base import AbstractGameRule, RuleState
 
 if TYPE_CHECKING:
@@ -225,7 +224,7 @@ class GameStrategy:
 
         Args:
             wait: for copies to the host that are under way; if not, what is returned is to go through
-                `_host_memory.settled` before it is read.
+                `_rule_memory.settled` before it is read.
         """
         counts: dict[str, Any] = {"skipped": self.skipped, "skipped_in_a_row": dict(self._in_a_row)}
         if self.loss_scale is not None:

@@ -27,7 +27,7 @@ from lightning_lead.checkpoints._game import (
 from lightning_lead.checkpoints._generators import pack_states, read_states, set_states
 from lightning_lead.checkpoints._sharded import order_by_position
 from lightning_lead.checkpoints._whole import refuse_damaged
-from lightning_lead.engine._host_memory import settled
+from lightning_lead.engine._rule_memory import settled
 from lightning_lead.engine.named_rules import name_games
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.training._open_step import OpenStep, align_loops

@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader
 
 from lightning_lead import ConfigurationError, GameStrategy, LEADStrategy
 from lightning_lead._sharding import map_tensors
-from lightning_lead.engine import _host_memory
-from lightning_lead.engine._host_memory import lend, settled, take_back
+from lightning_lead.engine import _rule_memory
+from lightning_lead.engine._rule_memory import lend, settled, take_back
 from lightning_lead.engine.named_rules import find_game, name_game
 from lightning_lead.rules import AbstractGameRule, GradientPlay, OptimisticGradient
 
@@ -38,7 +38,7 @@ def pinned() -> Callable[..., None]:
 
     def pin(device: FakeDevice, patch: Any) -> None:
         cuda = device.cuda
-        patch.setattr(_host_memory, "_cuda", lambda where: cuda if where.type == KIND else None)
+        patch.setattr(_rule_memory, "_cuda", lambda where: cuda if where.type == KIND else None)
 
     return pin
 
@@ -52,7 +52,7 @@ class Watch:
         self.at_losses = 0
         """Most bytes of the rule's that lay on the device while losses were evaluated."""
         self._lent: list[Any] = []
-        brought, of = _host_memory._Kept.brought, _host_memory._Kept.of
+        brought, of = _rule_memory._Kept.brought, _rule_memory._Kept.of
 
         def watched(kept: Any) -> torch.Tensor:
             tensor = brought(kept)
@@ -68,8 +68,8 @@ class Watch:
             return of(tensor, events)
 
         if patch is not None:
-            patch.setattr(_host_memory._Kept, "brought", watched)
-            patch.setattr(_host_memory._Kept, "of", counted)
+            patch.setattr(_rule_memory._Kept, "brought", watched)
+            patch.setattr(_rule_memory._Kept, "of", counted)
 
     def bytes_there(self) -> int:
         """Bytes of what has been brought and is still on the device."""
@@ -154,7 +154,7 @@ def test_an_offloaded_rule_plays_the_same_bits_and_leaves_nothing_on_the_device(
 def bytes_of(rule: AbstractGameRule, patch: Any) -> tuple[float, ...]:
     """Bytes as the table has them, over those of all parameters; the processor stands for the device."""
     watch, plain = Watch(patch), played(rule, Watch(), "cpu", offload=False)
-    patch.setattr(_host_memory, "_stays", lambda tensor: False)
+    patch.setattr(_rule_memory, "_stays", lambda tensor: False)
     host, most = played(rule, watch, "cpu", offload=True), 0
     for step in range(2 * STEPS):
         if step == STEPS:  # under way

@@ -27,7 +27,7 @@ from lightning_lead._errors import ConfigurationError
 from lightning_lead._sharding import is_sharded, local_part, map_tensors, whole
 from lightning_lead.callbacks.generator_file import save_generator
 from lightning_lead.constraints import Box
-from lightning_lead.engine import _host_memory
+from lightning_lead.engine import _rule_memory
 from lightning_lead.engine._loss_scale import LossScale
 from lightning_lead.engine.named_rules import find_game, game_names
 from lightning_lead.gan._sampling import generate
@@ -166,7 +166,7 @@ def train(
     )
     assert trainer.global_step == settings.get("steps", STEPS)
     offloaded: list[Any] = []
-    map_tensors(offloaded.append, model.game._memory, _host_memory._Kept)
+    map_tensors(offloaded.append, model.game._memory, _rule_memory._Kept)
     found = {"weights": weights(model), "average": averages(ema), "bytes": held_bytes(model, ema)}
     return found | {"offloaded": len(offloaded)}
 
@@ -310,7 +310,7 @@ class CountReductions:
 def main(output: str) -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    _host_memory._stays = lambda tensor: not is_sharded(tensor)  # the processor stands for the device
+    _rule_memory._stays = lambda tensor: not is_sharded(tensor)  # the processor stands for the device
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     result: dict[str, Any] = {"runs": {}, "reductions": {}}
     for name, settings in (CONFIGURATIONS | (MORE if world_size == 2 else {})).items():
