@@ -24,7 +24,7 @@ from lightning_lead._sharding import map_tensors
 from lightning_lead.engine import _rule_memory
 from lightning_lead.engine._rule_memory import lend, settled, take_back
 from lightning_lead.engine.named_rules import find_game, name_game
-from lightning_lead.rules import AbstractGameRule, GradientPlay, OptimisticGradient
+from lightning_lead.rules import LEAD, AbstractGameRule, GradientPlay, OptimisticGradient
 
 RULES = rules_under_test()
 DOCS = Path(__file__).parents[2] / "docs" / "speed.md"
@@ -146,6 +146,32 @@ def test_an_offloaded_rule_plays_the_same_bits_and_leaves_nothing_on_the_device(
             if not is_iterative(rule) and getattr(rule, "cross", "") != "auto":  # whose own reads come besides
                 assert waits.total() == (0 if through_pinned else copies), waits
             assert all(torch.equal(there[name].cpu(), here[name]) for name in here)
+
+
+def trio(values: Any) -> Any:
+    x, y, z = values["x"], values["y"], values["z"]
+    return {"x": x @ y + z @ x, "y": y @ z - x @ y, "z": z @ z - z @ x}
+
+
+@pytest.mark.parametrize("rule", [LEAD(1.0, cross="extrapolated"), OptimisticGradient()], ids=label)
+def test_three_players_of_which_one_is_forgotten_play_the_same_bits(rule, pinned, monkeypatch):
+    ends = []
+    with fake_device() as device:
+        pinned(device, monkeypatch)
+        for offload in (False, True):
+            start = {name: torch.linspace(k, 1.0, SIZE).to(KIND) for k, name in enumerate("xyz")}
+            host = Host(rule, trio, start, lr=0.05, play="alternating")
+            host.game = GameStrategy(rule, play="alternating", offload=offload)
+            host.game.start({name: tuple(params) for name, params in host.live.items()})
+            for step in range(4):
+                host.step()
+                if step == 1:
+                    with torch.no_grad():
+                        host.live["y"][0].copy_(start["z"])
+                    host.game.forget("y", {name: tuple(params) for name, params in host.live.items()})
+            ends.append([value.cpu() for value in host.values().values()])
+        assert not kept_bytes(host.game._memory)
+    assert not differing(*ends)
 
 
 # ---- what it saves --------------------------------------------------------------------------------------------------
