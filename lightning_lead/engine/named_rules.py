@@ -1,7 +1,7 @@
 """Game optimizers by name, as on the command line: "ExtraAdam", "LEAD(coupling=3, cross='difference')".
 
 A name is that of a rule in `lightning_lead.rules`, of a preset below, or the dotted path of a rule of your own.
-Settings are the rule's, and `play` and `skip_limit` those of `GameStrategy`.
+Settings are the rule's, and `play`, `skip_limit` and `offload` those of `GameStrategy`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def find_game(text: str) -> GameStrategy:
         GameStrategy(ExtraAdam, play='simultaneous')
     """
     name, settings = _parsed(text)
-    strategic = {key: settings.pop(key) for key in ("play", "skip_limit") if key in settings}
+    strategic = {key: settings.pop(key) for key in ("play", "skip_limit", "offload") if key in settings}
     try:
         if name in _PRESETS:
             return _PRESETS[name](**settings, **strategic)
@@ -128,7 +128,8 @@ def name_game(game: GameStrategy | AbstractGameRule) -> str:
     if _rules().get(name) is not rule:  # one of the user's own
         name = f"{rule.__module__}.{rule.__qualname__}"
     own = repr(game.rule).removeprefix(game.rule.name)[1:-1]  # a wrapper's name names the rule inside as well
-    return f"{name}({own + ', ' if own else ''}play={game.play!r}, skip_limit={game.skip_limit!r})"
+    offload = ", offload=True" if game.offload else ""
+    return f"{name}({own + ', ' if own else ''}play={game.play!r}, skip_limit={game.skip_limit!r}{offload})"
 
 
 def name_games(settings: MutableMapping[str, Any]) -> None:
