@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from lightning_lead import rules
+from lightning_lead._checks import is_class
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.rules import AbstractGameRule, GradientPlay, PolyakMomentum
@@ -49,7 +50,7 @@ def _rules() -> dict[str, type[AbstractGameRule]]:
     return {
         name: rule
         for name, rule in exported.items()
-        if inspect.isclass(rule) and issubclass(rule, AbstractGameRule) and not inspect.isabstract(rule)
+        if is_class(rule) and issubclass(rule, AbstractGameRule) and not inspect.isabstract(rule)
     }
 
 
@@ -150,7 +151,7 @@ def _rule(name: str) -> Callable[..., AbstractGameRule]:
             found = getattr(import_module(module), attribute, None)
         except ImportError as error:
             raise ConfigurationError(f"Cannot find the game {name!r} because {error}; check the path") from error
-    if not (inspect.isclass(found) and issubclass(found, AbstractGameRule)):
+    if not (is_class(found) and issubclass(found, AbstractGameRule)):
         raise ConfigurationError(
             f"Cannot find the game {name!r}; choose one of {', '.join(game_names())}, or give the dotted path of a rule"
         )
