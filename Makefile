@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check faults golden test-lowest test-lightning talk docs bench gpu wheel-test clean
+.PHONY: help demo test check faults golden test-lowest test-newest test-lightning talk docs bench gpu wheel-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,16 @@ $(LOWEST)/.installed: setup.cfg .ci/lowest.py
 	$(LOWEST)/bin/python .ci/lowest.py setup.cfg > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -c $(LOWEST)/constraints.txt -e '.[test]' 'pyparsing<3.3'
 	@touch $@
+
+# Made anew at every call, since what is newest changes without notice. All that is installed is listed for the record.
+NEWEST := build/newest
+test-newest:  ## the fast tests with the newest releases of everything, in another environment that is made anew
+	rm -rf $(NEWEST)
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python .ci/install.py --upgrade -e '.[test]'
+	$(NEWEST)/bin/python --version
+	$(NEWEST)/bin/python -m pip list --disable-pip-version-check --format=freeze --exclude-editable
+	$(NEWEST)/bin/python -m pytest $(SHARED) -m "$(FAST)"
 
 # The package `lightning` brings `pytorch_lightning` along, so that one is taken away again; tests import it by an alias.
 ALONE := build/lightning

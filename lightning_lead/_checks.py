@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from lightning_lead._errors import ConfigurationError
 
-__all__ = ["check_clip", "check_count", "check_positive", "check_range", "check_rates", "counted", "require_number"]
+__all__ = [
+    "check_clip",
+    "check_count",
+    "check_positive",
+    "check_range",
+    "check_rates",
+    "counted",
+    "is_class",
+    "require_number",
+]
+
+
+def is_class(value: Any) -> TypeGuard[type]:
+    """Return True for a class; Python 3.10 takes `dict[str, Any]` for one as well.
+
+    Example:
+        >>> is_class(dict), is_class(dict[str, int])
+        (True, False)
+    """
+    return issubclass(type(value), type)
 
 
 def check_positive(**counts: int | None) -> None:

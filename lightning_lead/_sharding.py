@@ -59,14 +59,15 @@ def sharded_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     return result
 
 
-def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Change every tensor in a nest of dicts, tuples and lists."""
-    if isinstance(value, Tensor):
+def map_tensors(change: Callable[[Any], Any], value: Any, kinds: Any = Tensor) -> Any:
+    """Change every tensor, or object of other kinds, in a nest of dicts, tuples and lists."""
+    if isinstance(value, kinds):
         return change(value)
     if isinstance(value, dict):
-        return {key: map_tensors(change, item) for key, item in value.items()}
+        # dict's own items: a dict of `engine._rule_memory` would bring its values to the device
+        return {key: map_tensors(change, item, kinds) for key, item in dict.items(value)}
     if isinstance(value, (tuple, list)):
-        changed = [map_tensors(change, item) for item in value]
+        changed = [map_tensors(change, item, kinds) for item in value]
         return changed if isinstance(value, list) else tuple(changed)
     return value
 

@@ -7,6 +7,7 @@ they inherit the variables. Figures go into files.
 import functools
 import gc
 import importlib.metadata
+import logging
 import os
 
 gc.disable()  # until all is imported and collected: the collector would look through a million objects that stay
@@ -14,6 +15,9 @@ gc.disable()  # until all is imported and collected: the collector would look th
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")  # before torch is imported, which reads them once
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Without one Lightning keeps its messages from pytest's, if it is imported before pytest has put up its own.
+logging.getLogger().addHandler(logging.NullHandler())
 
 # Every Trainer looks through the metadata of all installed packages for callbacks, which takes longer than a small fit.
 importlib.metadata.entry_points = functools.lru_cache(importlib.metadata.entry_points)

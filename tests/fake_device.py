@@ -3,9 +3,10 @@
 Its name is torch's "meta", the one device besides the processor on which a torch without a driver differentiates. Here
 its tensors have values. What CUDA refuses is refused: operations that mix devices (but for a scalar among elementwise
 ones), numpy, a generator of another device. What makes a host wait for CUDA is counted: values that are read, results
-whose size depends on values, and blocking copies in either direction.
+whose size depends on values, and blocking copies in either direction. A copy to pinned memory is under way until an
+event behind it has come (`FakeDevice.cuda`): whoever reads too early reads no numbers.
 
-Not seen: what kernels do within themselves, pinned memory, streams, autocast, which dtypes a kernel exists for.
+Not seen: what kernels do within themselves, autocast, which dtypes a kernel exists for, and other uses of streams.
 """
 
 from __future__ import annotations
@@ -132,6 +133,13 @@ class _Generator(metaclass=AnyGenerator):
     """Stands for `torch.Generator`."""
 
 
+class _Copy:
+    """A copy to pinned memory that is under way, and whether the device's stream reads only behind it."""
+
+    def __init__(self, host: torch.Tensor, values: torch.Tensor) -> None:
+        self.host, self.values, self.ordered = host, values, False
+
+
 class FakeDevice:
     """The device while it is there; `waits` says what made the host wait, and in which line of which file."""
 
@@ -141,6 +149,47 @@ class FakeDevice:
         self.waits: Counter[str] = Counter()
         self.generator = torch.Generator().manual_seed(0)
         self.operations = 0
+        self._pinned: dict[int, torch.Tensor] = {}
+        self._under_way: list[_Copy] = []
+
+    @property
+    def cuda(self) -> Any:
+        """What `torch.cuda` is to pinned memory: events, and a stream that has no order but by events."""
+
+        class Event:
+            def record(event, stream: Any) -> None:
+                event.before = list(self._under_way)
+
+            def synchronize(event) -> None:
+                self._arrive(event.before)
+
+        def wait_event(event: Any) -> None:
+            for copied in event.before:
+                copied.ordered = True
+
+        return SimpleNamespace(Event=Event, current_stream=lambda device: SimpleNamespace(wait_event=wait_event))
+
+    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Let copies to a tensor of the processor be under way for a while."""
+        self._pinned[id(tensor)] = tensor
+        return tensor
+
+    def queue(self, host: Any, source: Any, non_blocking: bool) -> bool:
+        """Return True if a copy has been queued that ends later, as one to pinned memory does."""
+        if not (non_blocking and isinstance(source, DeviceTensor) and id(host) in self._pinned):
+            return False
+        self._under_way.append(_Copy(host, source.values.clone()))
+        host.fill_(float("nan"))
+        return True
+
+    def seen_by_device(self, host: torch.Tensor) -> torch.Tensor:
+        """Return what a copy to the device reads of a tensor of the processor."""
+        return next((c.values for c in self._under_way if c.host is host and c.ordered), host)
+
+    def _arrive(self, copies: list[_Copy]) -> None:
+        for copied in copies:
+            copied.host.copy_(copied.values)
+        self._under_way = [c for c in self._under_way if c not in copies]
 
     @classmethod
     def current(cls) -> FakeDevice:
@@ -227,6 +276,8 @@ class _Functions(TorchFunctionMode):
             kwargs.setdefault("device", args[0].device)
             kwargs.setdefault("dtype", args[0].dtype)
             func, args, name = torch.tensor, args[1:], "tensor"
+        if name == "empty_like" and kwargs.pop("pin_memory", False):
+            return self.device.pin(func(*args, **kwargs))
         wanted = kwargs.get("device")
         if (generator := kwargs.get("generator")) is not None:  # below it is another object
             drawn = args[0] if args and isinstance(args[0], torch.Tensor) else SimpleNamespace(device=CPU)
@@ -256,6 +307,10 @@ def _run(device: FakeDevice, func: Any, args: Any, kwargs: Any) -> Any:
     if not ours and not onto:
         return func(*args, **kwargs)
     device.operations += 1
+    if func is aten.copy_.default and device.queue(args[0], args[1], args[2] if len(args) > 2 else False):
+        return args[0]
+    if func is aten._to_copy.default and not ours:
+        args = (device.seen_by_device(args[0]), *args[1:])
     if func in COPIES:
         _note_copy(device, func, args, kwargs, wanted)
     elif ours:

@@ -152,7 +152,7 @@ def test_the_checker_finds_a_cycle_that_is_for_type_checking_alone(tmp_path: Pat
     assert set(cycle(graph(tmp_path))) == {"lightning_lead.a", "lightning_lead.b"}
 
 
-@pytest.mark.parametrize(("name", "budget"), [("LEADStrategy", 41), ("GeneratorEMA", 70)])
+@pytest.mark.parametrize(("name", "budget"), [("LEADStrategy", 42), ("GeneratorEMA", 70)])
 def test_a_name_loads_few_modules(name: str, budget: int) -> None:
     assert len(loaded_modules(f"from lightning_lead import {name}")) < budget
 

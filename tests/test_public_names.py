@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import lightning_lead
+from lightning_lead._checks import is_class
 
 ROOT = Path(lightning_lead.__file__).parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
@@ -26,7 +27,7 @@ def is_code(module: str, name: str) -> bool:
         value = getattr(import_module(module), name)
     except (AttributeError, ImportError):
         return False  # test_exported_name_exists fails on it
-    return inspect.isclass(value) or inspect.isfunction(value)
+    return is_class(value) or inspect.isfunction(value)
 
 
 CODE = sorted(item for item in exported() if is_code(*item))
@@ -52,7 +53,7 @@ def test_exported_name_is_documented_with_an_example(module: str, name: str) -> 
     value = getattr(import_module(module), name)
     text = value.__doc__ or ""  # the class's own text; inspect.getdoc would fall back on a parent's
     assert len(text.splitlines()[0].strip()) > 10, "the docstring begins with a line that says what this is"
-    if inspect.isclass(value) and issubclass(value, BaseException):
+    if is_class(value) and issubclass(value, BaseException):
         return  # an Example of an error is the test that raises it
     assert "Example" in text
     assert ">>>" in text
@@ -61,7 +62,7 @@ def test_exported_name_is_documented_with_an_example(module: str, name: str) -> 
 @pytest.mark.parametrize(("module", "name"), CODE, ids=map(".".join, CODE))
 def test_public_methods_are_documented(module: str, name: str) -> None:
     value = getattr(import_module(module), name)
-    if not inspect.isclass(value):
+    if not is_class(value):
         return
     # A hook of torch or Lightning (training_step, state_dict ...) is documented there, and getdoc finds that text.
     silent = [member for member in public_members(value) if not inspect.getdoc(getattr(value, member))]

@@ -37,6 +37,7 @@ class LEADStrategy(GameStrategy):
         least_agreement: the same.
         fallback: the same.
         skip_limit: see `GameStrategy`.
+        offload: see `GameStrategy`.
         alpha: deprecated name of `coupling`.
 
     Raises:
@@ -60,6 +61,7 @@ class LEADStrategy(GameStrategy):
         least_agreement: float = 0.5,
         fallback: Literal["exact", "difference"] = "exact",
         skip_limit: int | None = 10,
+        offload: bool = False,
         alpha: float | dict[str, float] | None = None,
     ) -> None:
         check_arguments(LEADStrategy, locals(), but=("coupling",))
@@ -72,7 +74,7 @@ class LEADStrategy(GameStrategy):
             least_agreement=least_agreement,
             fallback=fallback,
         )
-        super().__init__(rule, play=play, skip_limit=skip_limit)
+        super().__init__(rule, play=play, skip_limit=skip_limit, offload=offload)
 
     @classmethod
     def from_paper(

@@ -1,7 +1,7 @@
 """Game optimizers by name, as on the command line: "ExtraAdam", "LEAD(coupling=3, cross='difference')".
 
 A name is that of a rule in `lightning_lead.rules`, of a preset below, or the dotted path of a rule of your own.
-Settings are the rule's, and `play` and `skip_limit` those of `GameStrategy`.
+Settings are the rule's, and `play`, `skip_limit` and `offload` those of `GameStrategy`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from lightning_lead import rules
+from lightning_lead._checks import is_class
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.rules import AbstractGameRule, GradientPlay, PolyakMomentum
@@ -49,7 +50,7 @@ def _rules() -> dict[str, type[AbstractGameRule]]:
     return {
         name: rule
         for name, rule in exported.items()
-        if inspect.isclass(rule) and issubclass(rule, AbstractGameRule) and not inspect.isabstract(rule)
+        if is_class(rule) and issubclass(rule, AbstractGameRule) and not inspect.isabstract(rule)
     }
 
 
@@ -79,7 +80,7 @@ def find_game(text: str) -> GameStrategy:
         GameStrategy(ExtraAdam, play='simultaneous')
     """
     name, settings = _parsed(text)
-    strategic = {key: settings.pop(key) for key in ("play", "skip_limit") if key in settings}
+    strategic = {key: settings.pop(key) for key in ("play", "skip_limit", "offload") if key in settings}
     try:
         if name in _PRESETS:
             return _PRESETS[name](**settings, **strategic)
@@ -128,7 +129,8 @@ def name_game(game: GameStrategy | AbstractGameRule) -> str:
     if _rules().get(name) is not rule:  # one of the user's own
         name = f"{rule.__module__}.{rule.__qualname__}"
     own = repr(game.rule).removeprefix(game.rule.name)[1:-1]  # a wrapper's name names the rule inside as well
-    return f"{name}({own + ', ' if own else ''}play={game.play!r}, skip_limit={game.skip_limit!r})"
+    offload = ", offload=True" if game.offload else ""
+    return f"{name}({own + ', ' if own else ''}play={game.play!r}, skip_limit={game.skip_limit!r}{offload})"
 
 
 def name_games(settings: MutableMapping[str, Any]) -> None:
@@ -149,7 +151,7 @@ def _rule(name: str) -> Callable[..., AbstractGameRule]:
             found = getattr(import_module(module), attribute, None)
         except ImportError as error:
             raise ConfigurationError(f"Cannot find the game {name!r} because {error}; check the path") from error
-    if not (inspect.isclass(found) and issubclass(found, AbstractGameRule)):
+    if not (is_class(found) and issubclass(found, AbstractGameRule)):
         raise ConfigurationError(
             f"Cannot find the game {name!r}; choose one of {', '.join(game_names())}, or give the dotted path of a rule"
         )

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, DivergenceError
-from lightning_lead._sharding import everywhere, is_sharded, local_part, sharded_like
+from lightning_lead._sharding import everywhere, is_sharded, local_part
 from lightning_lead._types import Play, Point, Vector
 from lightning_lead.calculus._players import laid_out_like, norm
 from lightning_lead.calculus._terms import OracleStatistics
 from lightning_lead.calculus.oracle import GameOracle
+from lightning_lead.engine._rule_memory import check_memory, lend, placed, settled, take_back
 from lightning_lead.rules.base import AbstractGameRule, RuleState
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class GameStrategy:
         skip_limit: turns in a row of one player that may be skipped before training ends with a `DivergenceError`, ≥ 0,
             whatever the other player does meanwhile; or None for not looking, which saves a synchronisation with the
             device per turn. In fp16 turns at a loss scale above 1 do not count, and it is always looked.
+        offload: keep what the rule remembers (previous positions, gradients, slow weights) in host memory, pinned for a
+            CUDA device, and bring a piece of it to the device when a turn looks it up, until the turn ends. No number
+            changes, and checkpoints are the same. A rule that remembers nothing has nothing to bring, and players on
+            the CPU have their memory there anyway. Set it before `start`.
 
     Raises:
         ConfigurationError: `rule` is no `AbstractGameRule`, `play` is unknown or the rule is not defined for it, or a
@@ -76,6 +81,7 @@ class GameStrategy:
         *,
         play: Literal["alternating", "simultaneous"] | None = None,
         skip_limit: int | None = 10,
+        offload: bool = False,
     ) -> None:
         check_arguments(GameStrategy, locals())
         if play is not None and play not in rule.plays:
@@ -91,14 +97,23 @@ class GameStrategy:
         self.skipped = 0
         """Turns that were skipped, in all."""
         self._in_a_row: dict[str, int] = {}  # player -> its last turns, if they were skipped
-        self.state: RuleState | None = None
-        """The rule's state; None before `start`."""
+        self.offload = bool(offload)
+        self._memory: RuleState | None = None  # the rule's state, of which tensors may lie on the host
         self.loss_scale: LossScale | None = None
         """The factors by which losses come multiplied in fp16; None in other precisions."""
         self._restored = False
 
     def __repr__(self) -> str:
-        return f"GameStrategy({self.rule.name}, play={self.play!r})"
+        return f"GameStrategy({self.rule.name}, play={self.play!r}{', offload=True' if self.offload else ''})"
+
+    @property
+    def state(self) -> RuleState | None:
+        """The rule's state; None before `start`. With `offload` its tensors are on the host."""
+        return settled(self._memory) if self.offload and self._memory is not None else self._memory
+
+    @state.setter
+    def state(self, state: RuleState) -> None:
+        self._memory = take_back(state) if self.offload else state
 
     @property
     def description(self) -> str:
@@ -111,9 +126,9 @@ class GameStrategy:
         Args:
             point: the players' parameters.
         """
-        if self._restored and self.state:
-            _check_memory(self.state, point)
-            self.state = _placed(self.state, point)
+        if self._restored and self._memory:
+            check_memory(self._memory, point)
+            self.state = placed(self._memory, point)
         else:
             self.state = self.rule.init(point)
             self._in_a_row.clear()
@@ -126,8 +141,9 @@ class GameStrategy:
             player: its name.
             point: the players' parameters, as they are now.
         """
-        if self.state:
-            self.state = self.rule.forget(self.state, player, point)
+        if self._memory:
+            lent = self._lent()
+            self._take_back(self.rule.forget(lent, player, point), lent)
 
     def play_turn(
         self, oracle: GameOracle, players: Sequence[str], parameters: Mapping[str, Sequence[Tensor]]
@@ -142,12 +158,13 @@ class GameStrategy:
         Raises:
             DivergenceError: more turns in a row of one player than the limit were skipped.
         """
-        if self.state is None:
+        if self._memory is None:
             raise ConfigurationError(
                 "Cannot play because the game has not started; a module that overrides on_fit_start() must call "
                 "super().on_fit_start() (outside of a Trainer: call start() with the players' parameters)"
             )
-        directions, state = self.rule.direction(oracle, players, self.state)
+        lent = self._lent()
+        directions, state = self.rule.direction(oracle, players, lent)
         statistics = {player: oracle.statistics[player] for player in players if player in oracle.statistics}
         scale = self.loss_scale
         looks = self.skip_limit is not None or scale is not None
@@ -171,7 +188,7 @@ class GameStrategy:
                     f"{who} are still those before the first of them (got norms: {norms})"
                 )
         else:
-            self.state = state
+            self._take_back(state, lent)
             self._in_a_row |= dict.fromkeys(players, 0)
         for player in players:
             for parameter, tensor in zip(parameters[player], directions[player], strict=True):
@@ -189,17 +206,31 @@ class GameStrategy:
             players: those that moved.
         """
         after = {name: tuple(p.detach() for p in params) for name, params in parameters.items()}
-        point, self.state = self.rule.adjust_weights(before, after, players, self.state or {})
+        lent = self._lent()
+        point, state = self.rule.adjust_weights(before, after, players, lent)
+        self._take_back(state, lent)
         for name, vector in point.items():
             for parameter, value in zip(after[name], vector, strict=True):
                 parameter.copy_(value)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return rule, play and state as plain tensors and containers; loads with `weights_only=True`."""
+    def _lent(self) -> RuleState:
+        return lend(self._memory or {}) if self.offload else self._memory or {}
+
+    def _take_back(self, state: RuleState, lent: RuleState) -> None:
+        self._memory = take_back(state, lent) if self.offload else state
+
+    def state_dict(self, *, wait: bool = True) -> dict[str, Any]:
+        """Return rule, play and state as plain tensors and containers; loads with `weights_only=True`.
+
+        Args:
+            wait: for copies to the host that are under way; if not, what is returned is to go through
+                `_rule_memory.settled` before it is read.
+        """
         counts: dict[str, Any] = {"skipped": self.skipped, "skipped_in_a_row": dict(self._in_a_row)}
         if self.loss_scale is not None:
             counts["loss_scale"] = self.loss_scale.state_dict()
-        return {"rule": self.rule.name, "play": self.play, "state": self.state or {}, **counts}
+        state = (self.state if wait else self._memory) or {}
+        return {"rule": self.rule.name, "play": self.play, "state": state, **counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a state.
@@ -221,28 +252,12 @@ class GameStrategy:
                 f"Cannot resume because the checkpoint has no memory of {self.rule.name}; take one that a fit has "
                 f"saved (got {state['state']!r})"
             )
-        self.state, self._restored = dict(state["state"]) or None, True
+        self._memory, self._restored = dict(state["state"]) or None, True
         if self.loss_scale is not None:  # that of a run in another precision begins anew
             self.loss_scale.load_state_dict(state.get("loss_scale", {}))
         self.skipped, in_a_row = state.get("skipped", 0), state.get("skipped_in_a_row")
         # once it was one number for both players, which does not tell whose turns they were: counted anew
         self._in_a_row = dict(in_a_row) if isinstance(in_a_row, Mapping) else {}
-
-
-def _check_memory(value: Any, point: Point) -> None:
-    """Refuse a loaded state whose tensors under a player's name are not those of its parameters."""
-    for name, item in value.items() if isinstance(value, Mapping) else ():
-        tensors = isinstance(item, (tuple, list)) and item and all(isinstance(each, Tensor) for each in item)
-        if name not in point or not tensors:
-            _check_memory(item, point)
-            continue
-        ours, theirs = ([list(each.shape) for each in vector] for vector in (point[name], item))
-        if ours != theirs or not all(each.is_floating_point() for each in item):
-            raise CheckpointMismatchError(
-                f"Cannot resume because the rule's memory of {name!r} in the checkpoint is not one of its parameters; "
-                f"take another copy of the checkpoint, or an earlier one (got shapes {theirs} instead of {ours}, of "
-                f"{', '.join(sorted({str(each.dtype) for each in item}))})"
-            )
 
 
 def _give(parameter: Tensor, direction: Tensor) -> None:
@@ -266,16 +281,3 @@ def _finite(directions: Mapping[str, Vector], sizes: Sequence[Tensor] = ()) -> b
 
     # torch's largest entry takes 20 times as long as its sum of squares on a CPU; that one may overflow, though
     return math.isfinite(largest(2)) or math.isfinite(largest(math.inf))
-
-
-def _placed(value: Any, point: Point, like: Vector = ()) -> Any:
-    """Put a loaded state where the parameters are: on their device, and what is a player's in the layout of its own."""
-    if isinstance(value, Tensor):
-        return value.to(next(iter(point.values()))[0].device)
-    if isinstance(value, dict):
-        return {key: _placed(item, point, point.get(key, ())) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        if len(value) == len(like) and all(isinstance(item, Tensor) for item in value):
-            return tuple(sharded_like(item, p) for item, p in zip(value, like, strict=True))
-        return tuple(_placed(item, point, like) for item in value)
-    return value

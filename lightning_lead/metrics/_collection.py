@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from lightning_lead._checks import is_class
 from lightning_lead._distributed import combine, gather_in_order
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.metrics._cache import StatisticsCache
@@ -31,7 +31,7 @@ def _classes() -> list[type[Score]]:
     """The scores that `lightning_lead.metrics` exports."""
     metrics = import_module("lightning_lead.metrics")
     exported = [getattr(metrics, name) for name in metrics.__all__]
-    return [value for value in exported if inspect.isclass(value) and issubclass(value, Score) and value is not Score]
+    return [value for value in exported if is_class(value) and issubclass(value, Score) and value is not Score]
 
 
 def keywords() -> dict[str, type[Score]]:

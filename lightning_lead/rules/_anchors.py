@@ -79,7 +79,7 @@ def gradient_by_weights(
 
 def follow(oracle: GameOracle, players: Sequence[str], state: RuleState) -> RuleState:
     """Return the anchors after a turn: the movers have seen their opponents, and have moved themselves."""
-    anchor, moved = dict(state["anchor"]), dict(state["moved"])
+    anchor, moved = state["anchor"] | {}, dict(state["moved"])  # copies; what is not looked up stays where it is
     if len(oracle.names) > 2:
         for player in players:
             new = {name: snapshot(oracle.point[name]) for name, has in moved[player].items() if has}

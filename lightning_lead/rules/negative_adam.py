@@ -68,7 +68,7 @@ class NegativeAdam(AbstractGameRule):
         self, oracle: GameOracle, players: Sequence[str], state: RuleState
     ) -> tuple[dict[str, Vector], RuleState]:
         """m̂ / (√v̂ + ε) for each moving player."""
-        moments: dict[str, Any] = dict(state["moments"])
+        moments: dict[str, Any] = state["moments"] | {}
         directions = {}
         for player in players:
             gradient = oracle.gradient(player)

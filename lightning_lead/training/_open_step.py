@@ -63,13 +63,13 @@ class OpenStep:
         """True once an optimizer has stepped in this turn, also one that writes where no count of versions shows it."""
         self.turns_made = -1
         self.memory: dict[str, Any] = {}
-        """The game's state at the beginning of the turn."""
+        """The game's state at the beginning of the turn, as `GameStrategy.state_dict(wait=False)` has it."""
 
     def begin_turn(self, index: int, turn: Turn) -> None:
         """Keep what the turn will move before its optimizer steps."""
         if index == self.turns_made:  # begun before the first look
             return
-        self.turns_made, self.memory, self.stepped = index, self._game.state_dict(), False
+        self.turns_made, self.memory, self.stepped = index, self._game.state_dict(wait=False), False
         if self.generators:
             self.generators[1] = read_states()
         buffers = [held.get(name) for _, held, name in self._slots]

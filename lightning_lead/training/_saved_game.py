@@ -28,6 +28,7 @@ from lightning_lead.checkpoints._game import (
 from lightning_lead.checkpoints._generators import pack_states, read_states, set_states
 from lightning_lead.checkpoints._sharded import order_by_position
 from lightning_lead.checkpoints._whole import refuse_damaged
+from lightning_lead.engine._rule_memory import settled
 from lightning_lead.engine.named_rules import name_games
 from lightning_lead.engine.strategy import GameStrategy
 from lightning_lead.training._open_step import OpenStep, align_loops
@@ -100,7 +101,7 @@ class SavedGame(LightningModule):
             if current is not None:
                 # of Lightning's weight averaging the live weights are elsewhere
                 current.write(checkpoint.get("current_model_state", checkpoint["state_dict"]))
-                checkpoint[KEY]["game"] = map_tensors(whole, current.memory)
+                checkpoint[KEY]["game"] = map_tensors(whole, settled(current.memory))
                 if current.torn or (current.turns_made and not self._completes()):
                     checkpoint[KEY] |= {"version": MID_STEP_VERSION, "torn": True}
                 elif current.turns_made:

@@ -11,6 +11,7 @@ from linear_rate import leading_radius
 
 import lightning_lead.rules as rules
 from lightning_lead import ConfigurationError
+from lightning_lead._checks import is_class
 from lightning_lead.analysis import (
     Block,
     block_eigenvalues,
@@ -43,7 +44,7 @@ from lightning_lead.rules import (
 
 def affine_rules() -> list[AbstractGameRule]:
     classes = [getattr(rules, name) for name in rules.__all__]
-    classes = [c for c in classes if isinstance(c, type) and issubclass(c, AbstractGameRule)]
+    classes = [c for c in classes if is_class(c) and issubclass(c, AbstractGameRule)]
     affine = [rule for c in classes if c is not AbstractGameRule for rule in c.variants() if rule.affine]
     # around a rule with a memory lookahead has no closed form, see below
     return [r for r in affine if not isinstance(r, LookaheadMinmax) or isinstance(r.inner, GradientPlay)]

@@ -12,6 +12,7 @@ from typing import Any
 from twins import TWINS
 
 from lightning_lead import rules
+from lightning_lead._checks import is_class
 from lightning_lead.rules import AbstractGameRule
 
 __all__ = ["FILES", "rules_under_test", "is_iterative", "label", "twin_of"]
@@ -23,7 +24,7 @@ FILES = "LIGHTNING_LEAD_CONTRACT_FILES"
 def _in(module: Any) -> list[type[AbstractGameRule]]:
     # exported names first: a package may load them on first use, and `vars` would miss those not yet used
     values = [getattr(module, name) for name in sorted(getattr(module, "__all__", vars(module)))]
-    classes = [value for value in values if inspect.isclass(value)]
+    classes = [value for value in values if is_class(value)]
     return [c for c in classes if issubclass(c, AbstractGameRule) and not inspect.isabstract(c)]
 
 

@@ -22,6 +22,7 @@ from tiny import tiny_gan, tiny_loader, tiny_trainer
 from torch.utils.data import DataLoader
 
 from lightning_lead import ConfigurationError, GameStrategy, LeadGANModule, rules
+from lightning_lead._checks import is_class
 from lightning_lead.analysis import Match, simulate, update_operator
 from lightning_lead.games import BilinearGame, DiracGAN, QuadraticGame
 from lightning_lead.networks import DCGANDiscriminator, DCGANGenerator
@@ -247,13 +248,13 @@ def test_two_processes_equal_one(tmp_path):
 def exported():
     """Every rule that `lightning_lead.rules` exports, by name."""
     found = {name: getattr(rules, name) for name in rules.__all__}
-    found = {name: value for name, value in found.items() if inspect.isclass(value)}
+    found = {name: value for name, value in found.items() if is_class(value)}
     return {n: c for n, c in found.items() if issubclass(c, AbstractGameRule) and not inspect.isabstract(c)}
 
 
 def test_every_rule_is_exported_and_every_exported_rule_is_a_contestant():
     modules = [import_module(f"{rules.__name__}.{found.name}") for found in pkgutil.iter_modules(rules.__path__)]
-    own = [value for module in modules for value in vars(module).values() if inspect.isclass(value)]
+    own = [value for module in modules for value in vars(module).values() if is_class(value)]
     own = {c for c in own if issubclass(c, AbstractGameRule) and not inspect.isabstract(c)}
     assert own == set(exported().values())
     if not os.environ.get(FILES):  # with --rule only the files' rules contest

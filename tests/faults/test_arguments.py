@@ -22,6 +22,7 @@ from test_public_names import CODE
 from tiny import tiny_networks
 from torch import nn
 
+from lightning_lead._checks import is_class
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.calculus import Lookahead, PrivateNoise
 from lightning_lead.engine import GameStrategy
@@ -156,7 +157,7 @@ def constructors() -> dict[str, type]:
     found = {}
     for module, name in CODE:
         value = getattr(import_module(module), name)
-        own = inspect.isclass(value) and not issubclass(value, (BaseException, tuple))
+        own = is_class(value) and not issubclass(value, (BaseException, tuple))
         if own and not name.startswith("Abstract") and not getattr(value, "_is_protocol", False):
             found[name] = value
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -46,14 +47,33 @@ class Devices(Callback):
         self.seen.add(trainer.train_dataloader.dataset.images.device.type)
 
 
-def run(store, folder=None, *, steps=4, on_device=True, ckpt_path=None, weights=None, cross="exact"):
+def width_16():
+    return SNGANGenerator(latent_dim=8, width=16), SNGANDiscriminator(width=16)
+
+
+class Memory(Callback):
+    """The bytes that a fit has in use on the device after its last game step."""
+
+    def setup(self, *_, **__):  # the module is not there yet
+        gc.collect()
+        self.before = torch.cuda.memory_allocated()
+
+    def on_train_batch_end(self, *_):
+        self.bytes = torch.cuda.memory_allocated() - self.before
+
+
+def run(
+    store, folder=None, *, steps=4, on_device=True, ckpt_path=None, weights=None, cross="exact", offload=False, more=()
+):
     torch.manual_seed(2)
-    networks = SNGANGenerator(latent_dim=8, width=16), SNGANDiscriminator(width=16)
-    gan = LeadGANModule(*networks, objective="hinge", game=LEADStrategy(cross=cross), discriminator_steps=2)
+    networks = width_16()
+    gan = LeadGANModule(
+        *networks, objective="hinge", game=LEADStrategy(cross=cross, offload=offload), discriminator_steps=2
+    )
     if weights is not None:
         gan.load_state_dict(weights)
     data = CIFAR10DataModule(folder=str(store), batch_size=32, flip=True, noise=1 / 128, on_device=on_device)
-    callbacks = [GeneratorEMA(halflife_images=100), devices := Devices()]
+    callbacks = [GeneratorEMA(halflife_images=100), devices := Devices(), *more]
     if folder is not None:
         callbacks.append(ModelCheckpoint(folder, every_n_train_steps=2, save_top_k=-1, filename="{step}"))
     trainer = tiny_trainer(steps, accelerator=ACCELERATOR, callbacks=callbacks, enable_checkpointing=folder is not None)
@@ -82,3 +102,18 @@ def test_a_run_on_a_device_goes_on_bit_for_bit(store, cross, tmp_path):
     weights = torch.load(saved, weights_only=True, map_location="cpu")["state_dict"]
     fresh, _ = run(store, steps=2, cross=cross, weights=weights)
     assert furthest(fresh, whole) > 0  # the control: weights alone are another run
+
+
+@pytest.mark.parametrize("cross", ["exact", "extrapolated"])
+def test_an_offloaded_rule_learns_the_same_bits_in_less_memory_and_goes_on_either_way(store, cross, tmp_path):
+    used, ends = {}, {}
+    for offload in (False, True):
+        ends[offload], _ = run(store, tmp_path / str(offload), cross=cross, offload=offload, more=[memory := Memory()])
+        used[offload] = memory.bytes
+    assert furthest(*ends.values()) == 0
+    anchors = sum(p.numel() * p.element_size() for network in width_16() for p in network.parameters())
+    assert used[False] - used[True] >= anchors  # blocks of 512 bytes make it more
+    for offload in (False, True):
+        saved = str(tmp_path / str(not offload) / "step=2.ckpt")
+        resumed, _ = run(store, tmp_path / "on", cross=cross, offload=offload, ckpt_path=saved)
+        assert furthest(resumed, ends[False]) == 0

@@ -48,8 +48,8 @@ class Watched(LeadGANModule):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"cross": "difference"}, {"cross": "extrapolated"}, {"coupling": 0.0}],
-    ids=["exact", "difference", "extrapolated", "Adam"],
+    [{}, {"cross": "difference"}, {"cross": "extrapolated"}, {"coupling": 0.0}, {"offload": True}],
+    ids=["exact", "difference", "extrapolated", "Adam", "offloaded"],
 )
 def test_a_game_step_does_not_wait_for_the_device(settings, precision):
     model = gan(game=LEADStrategy(**settings, skip_limit=None), discriminator_steps=2, clip=1.0)

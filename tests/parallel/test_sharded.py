@@ -65,6 +65,14 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(together):
             assert torch.equal(result["runs"][name]["weights"], together[1][0]["runs"][name]["weights"]), name
 
 
+def test_parts_of_a_rule_s_memory_are_offloaded_where_that_is_asked_for(together):
+    """The other tests look at what comes of it."""
+    for result in together[1]:
+        for name in sharded.CONFIGURATIONS:
+            asked = "offload=True" in sharded.CONFIGURATIONS[name]["game"]
+            assert bool(result["runs"][name]["offloaded"]) == asked, name
+
+
 def test_a_checkpoint_of_shards_opens_in_one_process(alone, together):
     output, _ = together
     for name in sharded.RESUMED:

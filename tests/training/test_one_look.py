@@ -17,10 +17,11 @@ from torch.utils.checkpoint import checkpoint
 from torchmetrics import MeanMetric
 
 from lightning_lead import GameStrategy, LeadGANModule, LeadMixin, LEADStrategy, rules
+from lightning_lead._checks import is_class
 from lightning_lead._errors import ConfigurationError, DifferentiationError, HigherDerivativeError
 from lightning_lead.rules.base import AbstractGameRule
 
-RULES = [rule for name in rules.__all__ if isinstance(rule := getattr(rules, name), type)]
+RULES = [rule for name in rules.__all__ if is_class(rule := getattr(rules, name))]
 VARIANTS = [
     v for rule in RULES if issubclass(rule, AbstractGameRule) and rule is not AbstractGameRule for v in rule.variants()
 ]

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_lead import ConfigurationError, GameStrategy, LeadMixin, LEADStrategy, rules
+from lightning_lead._checks import is_class
 from lightning_lead.rules import AbstractGameRule, GradientPlay
 
 LR, COUPLING, START = 0.1, 0.6, 0.5
@@ -72,7 +73,7 @@ def test_without_it_the_jump_to_new_values_would_be_a_move():
     assert abs(fitted(GradientPlay(), forgets=False, momentum=0.9) - by_hand(0.0)) > 1e-3
 
 
-CLASSES = [value for name in rules.__all__ if isinstance(value := getattr(rules, name), type)]
+CLASSES = [value for name in rules.__all__ if is_class(value := getattr(rules, name))]
 EVERY = [rule for c in CLASSES if issubclass(c, AbstractGameRule) and not isabstract(c) for rule in c.variants()]
 
 
