@@ -123,7 +123,7 @@ class DCGANGenerator(ConfiguredModule):
             latents: (n, latent_dim).
             labels: (n,) int64, in 0..num_classes−1; only for a conditional generator.
         """
-        check_labels("DCGANGenerator", labels, self.num_classes, len(latents))
+        check_labels("DCGANGenerator", labels, self.num_classes, latents.shape[0])
         if self.label_code is not None:
             latents = torch.cat([latents, self.label_code(labels)], dim=1)  # (n, 2·latent_dim)
         images: Tensor = self.head(self.blocks(self.stem(latents).unflatten(1, (-1, 4, 4))))
@@ -195,7 +195,7 @@ class DCGANDiscriminator(ConfiguredModule):
             images: (n, channels, image_size, image_size), in [−1, 1].
             labels: (n,) int64, in 0..num_classes−1; only for a conditional discriminator.
         """
-        check_labels("DCGANDiscriminator", labels, self.num_classes, len(images))
+        check_labels("DCGANDiscriminator", labels, self.num_classes, images.shape[0])
         features = self.features(images)  # (n, 16·2ᵏw)
         logits: Tensor = self.head(features).squeeze(1)
         if self.projection is not None:

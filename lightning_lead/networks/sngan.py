@@ -131,7 +131,7 @@ class SNGANGenerator(ConfiguredModule):
             latents: (n, latent_dim).
             labels: (n,) int64, in 0..num_classes−1; only for a conditional generator.
         """
-        check_labels("SNGANGenerator", labels, self.num_classes, len(latents))
+        check_labels("SNGANGenerator", labels, self.num_classes, latents.shape[0])
         h: Tensor = self.stem(latents).unflatten(1, (-1, self.side, self.side))
         for block in self.blocks:
             h = block(h, labels)
@@ -199,7 +199,7 @@ class SNGANDiscriminator(ConfiguredModule):
             images: (n, channels, image_size, image_size), in [−1, 1].
             labels: (n,) int64, in 0..num_classes−1; only for a conditional discriminator.
         """
-        check_labels("SNGANDiscriminator", labels, self.num_classes, len(images))
+        check_labels("SNGANDiscriminator", labels, self.num_classes, images.shape[0])
         features = relu(self.blocks(images)).sum((2, 3))  # (n, channels of the last block)
         logits: Tensor = self.head(features).squeeze(1)
         if self.projection is not None and labels is not None:
