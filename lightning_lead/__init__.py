@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
         networks,
         objectives,
         physics,
+        pretrained,
         robust,
         rules,
         training,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:  # the same names as in _EXPORTS and _SUBPACKAGES, where type 
     from lightning_lead.gan.adversarial import AdversarialModule
     from lightning_lead.gan.ema import GeneratorEMA
     from lightning_lead.gan.module import LeadGANModule
+    from lightning_lead.pretrained import load_generator
     from lightning_lead.robust.module import RobustModule
     from lightning_lead.training.mixin import LeadMixin
     from lightning_lead.training.module import LeadModule
@@ -113,6 +115,7 @@ __all__ = [
     "ShiftedDigitsDataModule",
     "MoonsDataModule",
     "LinearSEMDataModule",
+    "load_generator",
     # errors
     "ConfigurationError",
     "DifferentiationError",
@@ -137,6 +140,7 @@ __all__ = [
     "networks",
     "objectives",
     "physics",
+    "pretrained",
     "robust",
     "rules",
     "training",
@@ -178,6 +182,7 @@ _EXPORTS = {  # name -> the module that it is loaded from
     "ShiftedDigitsDataModule": "lightning_lead.data",
     "MoonsDataModule": "lightning_lead.data",
     "LinearSEMDataModule": "lightning_lead.data",
+    "load_generator": "lightning_lead.pretrained",
 }
 _SUBPACKAGES = (
     "analysis",
@@ -198,6 +203,7 @@ _SUBPACKAGES = (
     "networks",
     "objectives",
     "physics",
+    "pretrained",
     "robust",
     "rules",
     "training",

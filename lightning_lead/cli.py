@@ -31,6 +31,7 @@ _SUBCOMMANDS = {
     "test": "test a checkpoint",
     "predict": "write or return samples of a checkpoint",
     "compare": "train one recipe by several game optimizers; a table and a figure",
+    "sample": "draw a grid of what a trained generator makes",
     "evaluate": "score a checkpoint, or a folder of images",
     "fetch": "fetch CIFAR-10, MNIST, or the network of FID",
 }
@@ -44,8 +45,8 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
         run: whether to run the subcommand; otherwise there is none, and everything is built for the caller to use.
 
     Returns:
-        The LightningCLI object, with its `trainer`, `model` and `datamodule`; of compare, evaluate and fetch, the exit
-        status.
+        The LightningCLI object, with its `trainer`, `model` and `datamodule`; of compare, evaluate, sample and
+        fetch, the exit status.
 
     Raises:
         ConfigurationError: no such command, arguments that cannot work, or jsonargparse, which the command line needs,
@@ -79,6 +80,10 @@ def main(args: list[str] | None = None, *, run: bool = True) -> Any:
         from lightning_lead.evaluate import evaluate
 
         return evaluate(words[1:])
+    if first == "sample":
+        from lightning_lead.pretrained.command import sample
+
+        return sample(words[1:])
     if first == "fetch":
         from lightning_lead.fetch import fetch
 

@@ -9,7 +9,6 @@ import contextlib
 import inspect
 import io
 import itertools
-import os
 import pkgutil
 import sys
 import typing
@@ -20,9 +19,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from lightning_lead._command_line import ArgumentParser
+from lightning_lead._configured import configuration_of, set_configuration
 from lightning_lead._errors import ConfigurationError, first_line
 from lightning_lead._files import held
 from lightning_lead._lightning import (
@@ -31,6 +32,7 @@ from lightning_lead._lightning import (
     LightningDataModule,
     ModelCheckpoint,
 )
+from lightning_lead._trusted import TRUSTED, is_trusted
 from lightning_lead.callbacks._run_folders import RunFolders, last_checkpoint, local_folders
 from lightning_lead.checkpoints._whole import refuse_damaged
 from lightning_lead.engine.named_rules import game_names
@@ -42,9 +44,6 @@ __all__ = ["QUIET", "TRUSTED", "GameCLI", "build", "configuration"]
 
 QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 """Arguments of a run that writes and shows nothing of its own."""
-
-TRUSTED = "LIGHTNING_LEAD_TRUSTED"
-"""Environment variable: packages, with commas between, of which recipes may build whatever they name."""
 
 _ROOMS = {
     "lightning_lead": "callbacks checkpoints data domains engine features gan metrics networks objectives robust "
@@ -122,13 +121,26 @@ class GameCLI(LightningCLI):
         _check_classes(config)
         if config.game is None:
             return
-        settings = config.model.get("init_args", {}) if self.own_module else config.model
+        settings = self._settings_of_model(config)
         if self.own_module and "game" not in settings:
             raise ConfigurationError(
                 f"Cannot play --game={config.game} because {config.model.class_path} takes no argument game; let its "
                 "__init__(game=...) pass it on to super().__init__(game=game)"
             )
         settings.game = config.game
+
+    def instantiate_classes(self) -> None:
+        """Build all, and note how networks were built that do not know it themselves."""
+        super().instantiate_classes()
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        for name, part in self._settings_of_model(config).items():
+            network = getattr(self.model, name, None)
+            if isinstance(network, torch.nn.Module) and configuration_of(network) is None and "class_path" in part:
+                plain = part.as_dict()
+                set_configuration(network, {"class_path": plain["class_path"], "init_args": plain.get("init_args", {})})
+
+    def _settings_of_model(self, config: Any) -> Any:
+        return config.model.get("init_args", {}) if self.own_module else config.model
 
     def before_fit(self) -> None:
         """Let no other run save where this one does, and this one not write over what earlier ones have saved."""
@@ -220,7 +232,7 @@ def _check_classes(part: Any) -> None:
 
 def _check_class(path: str) -> None:
     package = path.partition(".")[0]
-    if package in os.environ.get(TRUSTED, "").split(","):
+    if is_trusted(package):
         return
     found = pkgutil.resolve_name(path)  # the parser has imported it already
     if inspect.ismethod(found):  # another constructor of its class

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lightning_lead._configured import configurations
 from lightning_lead._errors import ConfigurationError
 from lightning_lead._files import replacing
 from lightning_lead._lightning import lightning_version
@@ -41,8 +42,8 @@ def save_generator(
 ) -> Path:
     """Write the generator's weights and buffers, and nothing else; the file is there whole or not at all.
 
-    It loads with `weights_only=True`, and into a module by `load_from_checkpoint(path, generator=G, discriminator=D,
-    strict=False)`; parameters are then cast back.
+    `load_generator(path)` makes a network of it. It loads with `weights_only=True`, and into a module by
+    `load_from_checkpoint(path, generator=G, discriminator=D, strict=False)`; parameters are then cast back.
 
     Args:
         path: the file.
@@ -70,17 +71,24 @@ def save_generator(
     """
     to = check_dtype(dtype)
     refuse_sharded(pl_module, "write the generator's file")
-    named = ema.average(pl_module) if ema is not None else pl_module.state_dict()
-    weights = {name: tensor.detach().cpu() for name, tensor in named.items() if name.startswith(PREFIX)}
+    means = ema.average(pl_module) if ema is not None else {}
+    first_names = {id(p): name for name, p in pl_module.named_parameters()}  # a shared weight has others
+    known_as = {name: first_names[id(p)] for name, p in pl_module.named_parameters(remove_duplicate=False)}
+    weights = {
+        name: means.get(known_as.get(name, name), tensor).detach().cpu()
+        for name, tensor in pl_module.state_dict().items()
+        if name.startswith(PREFIX)
+    }
     if to is not None:
         narrowed = {name for name, _ in pl_module.named_parameters(remove_duplicate=False)}
         weights = {n: t.to(to) if n in narrowed and t.is_floating_point() else t for n, t in weights.items()}
+    described = {"description": pl_module.game.description} if hasattr(pl_module, "game") else {}
     content = {
         "pytorch-lightning_version": lightning_version,
         "state_dict": weights,
         "global_step": global_step,
         "averaged": ema is not None,
-        KEY: {"description": pl_module.game.description} if hasattr(pl_module, "game") else {},
+        KEY: {"networks": configurations(pl_module)} | described,
     }
     path, buffer = Path(path), io.BytesIO()
     torch.save(content, buffer)

@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from lightning_lead._errors import CheckpointMismatchError, ConfigurationError, first_line
+from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead.callbacks import GeneratorEMA
-from lightning_lead.checkpoints import CompactCheckpointIO
-from lightning_lead.checkpoints._game import COMPACT
-from lightning_lead.checkpoints._packing import unpack
-from lightning_lead.checkpoints._whole import refuse_damaged
+from lightning_lead.checkpoints._reading import HALVED
 from lightning_lead.metrics._protocol import describe_dtype
 
-__all__ = ["load_weights", "read_checkpoint", "stored_dtype"]
+__all__ = ["load_weights", "stored_dtype"]
 
 PREFIX, OPPONENT = "generator.", "discriminator."
-HALVED = "evaluate_halved"  # True of a compact checkpoint that has rounded what it holds besides the weights
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint by `weights_only=True`: a file that is more than plain weights could run anything."""
-    if not path.is_file():
-        raise ConfigurationError(f"Cannot evaluate because there is no checkpoint {path}; pass another")
-    refuse_damaged(path)
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if COMPACT in content:
-            packed = CompactCheckpointIO().read_packed(path)
-            content = unpack(packed) | {HALVED: packed[COMPACT]["precision"] == "half"}
-        if not {"state_dict", "global_step"} <= set(content):
-            raise ValueError(f"it holds {sorted(content)}")
-    except CheckpointMismatchError:
-        raise  # a part of a compact one is missing or damaged, and it says so
-    except Exception as error:
-        raise ConfigurationError(
-            f"Cannot evaluate {path} because it is no checkpoint of plain weights; pass one that `fit` wrote "
-            f"(got {type(error).__name__}: {first_line(error)})"
-        ) from error
-    return content
 
 
 def load_weights(

@@ -15,7 +15,8 @@ from lightning_lead._lightning import Callback, Trainer
 from lightning_lead.callbacks import GenerativeMetrics, GeneratorEMA, find_ema
 from lightning_lead.callbacks._generator_scores import find_reference, pass_reals, score_samples
 from lightning_lead.checkpoints._game import saved_description
-from lightning_lead.evaluate._weights import load_weights, read_checkpoint, stored_dtype
+from lightning_lead.checkpoints._reading import read_checkpoint
+from lightning_lead.evaluate._weights import load_weights, stored_dtype
 from lightning_lead.evaluate.folder import PNGFolder
 from lightning_lead.gan._sampling import check_generates
 from lightning_lead.metrics import ReferenceImages, Scorer
@@ -85,7 +86,7 @@ def evaluate_checkpoint(
         lightning_lead._errors.ConfigurationError: Cannot evaluate because there is no checkpoint no.ckpt; pass another
     """
     path = Path(checkpoint)
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, purpose="evaluate")
     built = _build(config, [*overrides, "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"])
     trainer: Any = built.trainer  # whose callbacks Lightning does not declare
     model = built.model

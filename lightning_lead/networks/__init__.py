@@ -1,5 +1,6 @@
 """Networks for the recipes: MLPs for points, DCGANs and ResNets for images, features and classifiers."""
 
+from lightning_lead._configured import ConfiguredModule
 from lightning_lead._lazy import renamed_attribute
 from lightning_lead.networks._labels import ConditionalNorm
 from lightning_lead.networks.classifiers import PreActResNet, SmallConvClassifier
@@ -23,6 +24,7 @@ __all__ = [
     "SNGANGenerator",
     "SNGANDiscriminator",
     "ConditionalNorm",
+    "ConfiguredModule",
     "SmallConvClassifier",
     "PreActResNet",
     "port_generator",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from lightning_lead._arguments import check_arguments
+from lightning_lead._configured import ConfiguredModule
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["PreActResNet", "SmallConvClassifier"]
@@ -40,7 +41,7 @@ def _norm(normalization: str, width: int) -> nn.Module:
 
 
 @final
-class SmallConvClassifier(nn.Module):
+class SmallConvClassifier(ConfiguredModule):
     """Three convolutions and a linear layer; 8×8 digits take 24,000 weights at the default width.
 
     Args:
@@ -113,7 +114,7 @@ class _PreActBlock(nn.Module):
 
 
 @final
-class PreActResNet(nn.Module):
+class PreActResNet(ConfiguredModule):
     """Residual network with norm and ReLU before each convolution, for images of 16×16 pixels or more.
 
     Args:

@@ -18,6 +18,7 @@ from torch.nn.functional import relu
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive
+from lightning_lead._configured import ConfiguredModule
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["ConvFeatures"]
@@ -26,7 +27,7 @@ _BORDER = 4  # pixels that two convolutions of 3 × 3 take off
 
 
 @final
-class ConvFeatures(nn.Module):
+class ConvFeatures(ConfiguredModule):
     """Images (n, in_channels, image_size, image_size) to features (n, width), none of which is negative.
 
     Args:

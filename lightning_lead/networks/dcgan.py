@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
 from lightning_lead._arguments import check_arguments
+from lightning_lead._configured import ConfiguredModule
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.networks._labels import check_labels
 
@@ -52,7 +53,7 @@ def _check(name: str, *, counts: dict[str, int], image_size: int, normalization:
 
 
 @final
-class DCGANGenerator(nn.Module):
+class DCGANGenerator(ConfiguredModule):
     """Latents to images in (−1, 1).
 
     Args:
@@ -122,7 +123,7 @@ class DCGANGenerator(nn.Module):
             latents: (n, latent_dim).
             labels: (n,) int64, in 0..num_classes−1; only for a conditional generator.
         """
-        check_labels("DCGANGenerator", labels, self.num_classes, len(latents))
+        check_labels("DCGANGenerator", labels, self.num_classes, latents.shape[0])
         if self.label_code is not None:
             latents = torch.cat([latents, self.label_code(labels)], dim=1)  # (n, 2·latent_dim)
         images: Tensor = self.head(self.blocks(self.stem(latents).unflatten(1, (-1, 4, 4))))
@@ -130,7 +131,7 @@ class DCGANGenerator(nn.Module):
 
 
 @final
-class DCGANDiscriminator(nn.Module):
+class DCGANDiscriminator(ConfiguredModule):
     """Images to logits.
 
     Args:
@@ -194,7 +195,7 @@ class DCGANDiscriminator(nn.Module):
             images: (n, channels, image_size, image_size), in [−1, 1].
             labels: (n,) int64, in 0..num_classes−1; only for a conditional discriminator.
         """
-        check_labels("DCGANDiscriminator", labels, self.num_classes, len(images))
+        check_labels("DCGANDiscriminator", labels, self.num_classes, images.shape[0])
         features = self.features(images)  # (n, 16·2ᵏw)
         logits: Tensor = self.head(features).squeeze(1)
         if self.projection is not None:

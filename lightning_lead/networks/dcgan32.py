@@ -18,6 +18,7 @@ from typing import final
 from torch import Tensor, nn
 
 from lightning_lead._arguments import check_arguments
+from lightning_lead._configured import ConfiguredModule
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["DCGAN32Discriminator", "DCGAN32Generator"]
@@ -32,7 +33,7 @@ def _check(name: str, **counts: int) -> None:
 
 
 @final
-class DCGAN32Generator(nn.Module):
+class DCGAN32Generator(ConfiguredModule):
     """Latents to 32×32 images in (−1, 1).
 
     Args:
@@ -76,7 +77,7 @@ class DCGAN32Generator(nn.Module):
 
 
 @final
-class DCGAN32Discriminator(nn.Module):
+class DCGAN32Discriminator(ConfiguredModule):
     """32×32 images to logits.
 
     Args:

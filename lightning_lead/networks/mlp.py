@@ -16,6 +16,7 @@ from typing import final
 from torch import Tensor, nn
 
 from lightning_lead._arguments import check_arguments
+from lightning_lead._configured import ConfiguredModule
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["MLPDiscriminator", "MLPGenerator"]
@@ -43,7 +44,7 @@ def _layers(name: str, *, sizes: dict[str, int], width: int, depth: int, activat
 
 
 @final
-class MLPGenerator(nn.Module):
+class MLPGenerator(ConfiguredModule):
     """Latents to points by an MLP with a linear output.
 
     Args:
@@ -95,7 +96,7 @@ class MLPGenerator(nn.Module):
 
 
 @final
-class MLPDiscriminator(nn.Module):
+class MLPDiscriminator(ConfiguredModule):
     """Points to logits by an MLP.
 
     Args:

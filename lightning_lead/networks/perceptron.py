@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_lead._arguments import check_arguments
 from lightning_lead._checks import check_positive
+from lightning_lead._configured import ConfiguredModule
 from lightning_lead._errors import ConfigurationError
 
 __all__ = ["MLP"]
@@ -22,7 +23,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "s
 
 
 @final
-class MLP(nn.Module):
+class MLP(ConfiguredModule):
     """Inputs of any shape, flattened, to outputs by hidden layers of one width.
 
     Args:

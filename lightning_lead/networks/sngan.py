@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from lightning_lead._arguments import check_arguments
+from lightning_lead._configured import ConfiguredModule
 from lightning_lead._errors import ConfigurationError
 from lightning_lead.networks._labels import check_labels, projected
 from lightning_lead.networks._residual import DownBlock, UpBlock, initialized, norm
@@ -56,7 +57,7 @@ def _width(name: str, player: int, image_size: int, width: int | None, **counts:
 
 
 @final
-class SNGANGenerator(nn.Module):
+class SNGANGenerator(ConfiguredModule):
     """Latents to images in (−1, 1).
 
     Args:
@@ -130,7 +131,7 @@ class SNGANGenerator(nn.Module):
             latents: (n, latent_dim).
             labels: (n,) int64, in 0..num_classes−1; only for a conditional generator.
         """
-        check_labels("SNGANGenerator", labels, self.num_classes, len(latents))
+        check_labels("SNGANGenerator", labels, self.num_classes, latents.shape[0])
         h: Tensor = self.stem(latents).unflatten(1, (-1, self.side, self.side))
         for block in self.blocks:
             h = block(h, labels)
@@ -139,7 +140,7 @@ class SNGANGenerator(nn.Module):
 
 
 @final
-class SNGANDiscriminator(nn.Module):
+class SNGANDiscriminator(ConfiguredModule):
     """Images to logits; treats samples one by one.
 
     Args:
@@ -198,7 +199,7 @@ class SNGANDiscriminator(nn.Module):
             images: (n, channels, image_size, image_size), in [−1, 1].
             labels: (n,) int64, in 0..num_classes−1; only for a conditional discriminator.
         """
-        check_labels("SNGANDiscriminator", labels, self.num_classes, len(images))
+        check_labels("SNGANDiscriminator", labels, self.num_classes, images.shape[0])
         features = relu(self.blocks(images)).sum((2, 3))  # (n, channels of the last block)
         logits: Tensor = self.head(features).squeeze(1)
         if self.projection is not None and labels is not None:

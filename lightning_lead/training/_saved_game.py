@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_lead._configured import configurations
 from lightning_lead._distributed import broadcast_buffers, gather_in_order
 from lightning_lead._errors import CheckpointMismatchError, ConfigurationError
 from lightning_lead._lightning import LightningModule, rank_zero_info, rank_zero_warn
@@ -93,6 +94,7 @@ class SavedGame(LightningModule):
                 "turns": dict(self._turns_played),
                 "game": map_tensors(whole, self.game.state_dict() if current is None else {}),
                 "description": self.game.description,
+                "networks": configurations(self),
                 "optimizers": optimizer_record(self.trainer.optimizers if self._trainer is not None else ()),
                 **self._findings(),
             }

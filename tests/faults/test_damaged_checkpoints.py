@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from lightning_lead import ConfigurationError, LeadGANModule
 from lightning_lead.checkpoints import CompactCheckpointIO
+from lightning_lead.checkpoints._reading import read_checkpoint
 from lightning_lead.checkpoints._whole import refuse_damaged
-from lightning_lead.evaluate._weights import read_checkpoint
 
 WAYS = ["fit", "validate", "predict", "load_from_checkpoint", "evaluate"]
 
@@ -35,7 +35,7 @@ def use(way, file, **settings):
     if way == "load_from_checkpoint":
         return Loaded.load_from_checkpoint(file)
     if way == "evaluate":
-        return read_checkpoint(file)
+        return read_checkpoint(file, purpose="evaluate")
     call = getattr(tiny_trainer(3, **settings), way)
     return call(Loaded(), DataLoader(torch.arange(4), 2) if way == "predict" else tiny_loader(32), ckpt_path=file)
 
