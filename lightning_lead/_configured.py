@@ -19,7 +19,7 @@ _NAME = "_configuration"
 
 
 class ConfiguredModule(nn.Module):
-    """A module that remembers the arguments it was built with; derive a network from it in place of `nn.Module`.
+    """A module that remembers its arguments, defaults too; derive a network from it in place of `nn.Module`.
 
     A checkpoint then says how to build the network again, and `load_generator(path)` needs nothing else. Arguments are
     remembered if they are plain: numbers, texts, None, other modules of this kind, and lists, tuples and dictionaries
@@ -30,7 +30,7 @@ class ConfiguredModule(nn.Module):
         ...     def __init__(self, width: int, *, depth: int = 2) -> None:
         ...         super().__init__()
         >>> Wide(8).configuration["init_args"]
-        {'width': 8}
+        {'width': 8, 'depth': 2}
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ConfiguredModule:
