@@ -29,6 +29,7 @@ class ConfiguredModule(nn.Module):
         >>> class Wide(ConfiguredModule):
         ...     def __init__(self, width: int, *, depth: int = 2) -> None:
         ...         super().__init__()
+        ...         self.layer = nn.Linear(depth, width)
         >>> Wide(8).configuration["init_args"]
         {'width': 8, 'depth': 2}
     """
